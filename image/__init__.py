@@ -1,0 +1,1 @@
+"""The image panel of Diptych: codecs, networks, data, metrics for pictures."""

@@ -1,0 +1,204 @@
+"""One configuration mechanism: frozen dataclasses are the schema, YAML is a file of them, and
+`key=value` overrides go through the same validation.
+
+Unknown keys are errors that name the nearest one; impossible values are refused before anything
+is built.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast, dataclass_transform, get_type_hints
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from shared.errors import ConfigError
+from shared.files import write_text
+from shared.objective import WEIGHTINGS
+from shared.prediction import PREDICTIONS
+from shared.schedule import SCHEDULES
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def schema(cls: type[T]) -> type[T]:
+    """A frozen dataclass that pydantic validates and that forbids unknown keys."""
+    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    cast(Any, made).__pydantic_config__ = ConfigDict(extra="forbid")
+    return made
+
+
+def positive(name: str, *values: float) -> None:
+    """Raise ValueError unless all values are above zero."""
+    for value in values:
+        if not value > 0:
+            raise ValueError(f"{name} = {value}: expected a number above 0")
+
+
+def one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError, with the nearest choice, unless value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} = {value!r}: expected one of {', '.join(choices)}")
+
+
+@schema
+class NetConfig:
+    """The transformer trunk."""
+
+    dim: int = 192
+    depth: int = 4
+    heads: int = 4
+    dropout: float = 0.0
+    cross_attention: bool = False
+
+    def __post_init__(self) -> None:
+        positive("net.dim", self.dim)
+        positive("net.depth", self.depth)
+        positive("net.heads", self.heads)
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"net.dim = {self.dim} must be a multiple of 2 x net.heads")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"net.dropout = {self.dropout}: expected a number in [0, 1)")
+
+
+@schema
+class DiffusionConfig:
+    """Schedule, prediction and loss."""
+
+    schedule: str = "cosine"
+    logsnr_min: float = -12.0
+    logsnr_max: float = 12.0
+    prediction: str = "v"
+    weighting: str = "sigmoid"
+    self_condition: bool = True
+    # fit the density of training times to the slope of the loss (Dieleman et al. 2022, sec. 3.3)
+    fit_density: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("diffusion.schedule", self.schedule, list(SCHEDULES))
+        one_of("diffusion.prediction", self.prediction, [*PREDICTIONS, "categorical"])
+        one_of("diffusion.weighting", self.weighting, list(WEIGHTINGS))
+        if not self.logsnr_min < self.logsnr_max:
+            raise ValueError("diffusion.logsnr_min must be below diffusion.logsnr_max")
+
+
+@schema
+class TrainConfig:
+    """The DeepSpeed run. Only the global batch is stated; the micro batch is derived."""
+
+    steps: int = 1000
+    batch: int = 64
+    accumulation: int = 1
+    lr: float = 1e-3
+    warmup: int = 100
+    decay: str = "linear"  # of lr after the warm-up, to zero: linear, cosine or none
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    zero_stage: int = 0
+    precision: str = "fp32"  # of the network: fp32 or bf16 (autocast); weights stay in fp32
+    seed: int = 0
+    log_every: int = 20
+    save_every: int = 500
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulation", "lr", "clip", "log_every", "save_every"):
+            positive(f"train.{name}", getattr(self, name))
+        one_of("train.decay", self.decay, ["linear", "cosine", "none"])
+        one_of("train.precision", self.precision, ["fp32", "bf16"])
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise ValueError(f"train.zero_stage = {self.zero_stage}: expected 0, 1, 2 or 3")
+        if self.batch % self.accumulation:
+            raise ValueError(
+                f"train.batch = {self.batch} (global) must be a multiple of "
+                f"train.accumulation = {self.accumulation}"
+            )
+        if self.keep < 2:
+            raise ValueError(f"train.keep = {self.keep}: keep two checkpoints or more")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"train.ema = {self.ema}: expected a number in [0, 1)")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"train.seed = {self.seed}: expected an integer in [0, 2^31)")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of one mapping. ConfigError when it is missing or something else."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such configuration file")
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, got {type(loaded).__name__}")
+    return cast(dict[str, Any], loaded)
+
+
+def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """`values` with `a.b=value` assignments laid over; each value is read as YAML."""
+    merged = {key: dict(v) if isinstance(v, dict) else v for key, v in values.items()}
+    for assignment in assignments:
+        path, found, text = assignment.partition("=")
+        if not found or not path:
+            raise ConfigError(f"{assignment!r}: expected key=value, for example train.steps=100")
+        *parents, last = path.split(".")
+        place: dict[str, Any] = merged
+        for parent in parents:
+            inner = place.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{assignment!r}: {parent} is a value, not a section")
+            place = cast(dict[str, Any], inner)
+        try:
+            place[last] = _number_or(yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise ConfigError(f"{assignment!r}: the value is not valid YAML") from None
+    return merged
+
+
+def _number_or(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as a string; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def validate(kind: type[T], values: dict[str, Any], source: str) -> T:
+    """A mapping -> the dataclass `kind`. ConfigError lists each bad key with what was expected."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        lines = [_explain(kind, dict(item)) for item in error.errors()]
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def _explain(kind: type, item: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        near = difflib.get_close_matches(key, keys(kind), n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(keys(kind))}"
+        return f"unknown key {key}{hint}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return message if item["type"] == "value_error" else f"{key}: {message}, got {item['input']!r}"
+
+
+def keys(kind: type, prefix: str = "") -> list[str]:
+    """All dotted keys of a schema, sections included by their members."""
+    found: list[str] = []
+    for name, hint in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            found += keys(cast(type, hint), f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def write_yaml(config: Any, path: Path) -> None:
+    """The complete configuration as YAML, written atomically."""
+    write_text(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))

@@ -1,0 +1,37 @@
+"""The errors a user can cause or meet, each with the exit code of the command."""
+
+
+class DiptychError(Exception):
+    """Ends the command with one message and this exit code, without a traceback."""
+
+    code = 1
+
+
+class ConfigError(DiptychError):
+    """Usage or configuration: an unknown key, an impossible value."""
+
+    code = 2
+
+
+class DataError(DiptychError):
+    """Data that is missing or malformed."""
+
+    code = 3
+
+
+class CheckpointError(DiptychError):
+    """A run folder or checkpoint that is missing, damaged, or of another architecture."""
+
+    code = 3
+
+
+class NonFinite(DiptychError):
+    """The loss or a weight is no longer a number; the last good checkpoint is kept."""
+
+    code = 4
+
+
+class Preempted(DiptychError):
+    """A signal asked to stop: the run is saved and goes on with the same command."""
+
+    code = 75

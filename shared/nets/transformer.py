@@ -1,0 +1,143 @@
+"""The transformer of both panels: a bidirectional trunk that is told the noise level.
+
+Pre-norm blocks of attention, optional cross-attention to condition tokens, and a GELU MLP, with
+adaLN modulation (Peebles & Xie 2023). One MLP makes the six modulations for all blocks and each
+block adds its own table (adaLN-single; Chen et al. 2024, sec. 2.3): a quarter fewer parameters.
+Every residual branch starts closed (gates and output at zero), so the first output is zero.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def level_features(logsnr: Tensor, dim: int) -> Tensor:
+    """logsnr (B,) in nats -> sines and cosines (B, dim), periods from 0.4 to 400 nats."""
+    periods = torch.logspace(math.log10(0.4), math.log10(400), dim // 2, device=logsnr.device)
+    angles = logsnr[:, None].float() * (2 * math.pi / periods)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def rotate(x_BHLD: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, eq. 34) on queries or keys (B, H, L, D)."""
+    L, half = x_BHLD.shape[-2], x_BHLD.shape[-1] // 2
+    rates = 10000.0 ** (-torch.arange(half, device=x_BHLD.device) / half)
+    angles = torch.arange(L, device=x_BHLD.device)[:, None] * rates
+    cos, sin = angles.cos().to(x_BHLD.dtype), angles.sin().to(x_BHLD.dtype)
+    a, b = x_BHLD.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class Attention(nn.Module):
+    """Attention from x (B, L, dim) to itself, or to tokens (B, M, dim) when they are given."""
+
+    def __init__(self, dim: int, heads: int, rotary: bool) -> None:
+        super().__init__()
+        if dim % (2 * heads):
+            raise ValueError(f"net: dim = {dim} must be a multiple of 2 x heads = {2 * heads}")
+        self.heads, self.rotary = heads, rotary
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        kv = self.key_value(x if tokens is None else tokens)
+        k, v = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.rotary:
+            q, k = rotate(q), rotate(k)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).flatten(-2))
+
+
+class Block(nn.Module):
+    """One residual block. Modulations m (B, 6, dim): shift, scale, gate of attention and MLP."""
+
+    def __init__(self, dim: int, heads: int, rotary: bool, cross: bool, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(dim, heads, rotary)
+        self.cross = Attention(dim, heads, rotary=False) if cross else None
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim)
+        )
+        self.table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
+        self.dropout = nn.Dropout(dropout)
+        if self.cross is not None:
+            nn.init.zeros_(self.cross.out.weight)
+
+    def forward(self, x: Tensor, m: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
+        modulation = (m + self.table).to(x.dtype).unsqueeze(2).unbind(1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
+        x = x + gate_a * self.dropout(self.attention(_norm(x) * (1 + scale_a) + shift_a))
+        if self.cross is not None and tokens is not None:
+            x = x + self.cross(_norm(x), tokens, mask)
+        return x + gate_m * self.dropout(self.mlp(_norm(x) * (1 + scale_m) + shift_m))
+
+
+class Transformer(nn.Module):
+    """tokens in (B, L, in_dim), logsnr (B,), condition (B, M) of ids -> tokens out (B, L, out_dim).
+
+    Condition ids lie in [0, conditions); 0 is "none". Their mean enters the modulation; with
+    `cross_attention` the blocks also attend to them one by one. Unconditional when conditions = 0.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        length: int,
+        dim: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        rotary: bool = True,
+        conditions: int = 0,
+        cross_attention: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.embed = nn.Linear(in_dim, dim)
+        self.place = nn.Parameter(torch.randn(length, dim) * 0.02)
+        self.level = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.condition = nn.Embedding(conditions, dim) if conditions else None
+        self.modulate = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        cross = cross_attention and conditions > 0
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, rotary, cross, dropout) for _ in range(depth)
+        )
+        self.finish = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, out_dim)
+        for layer in (self.modulate[1], self.finish, self.out):
+            assert isinstance(layer, nn.Linear)
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        if self.condition is not None:
+            nn.init.normal_(self.condition.weight, std=0.02)
+
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        h = self.embed(x) + self.place
+        told = self.level(level_features(logsnr, self.dim).to(h.dtype))
+        tokens = mask = None
+        if self.condition is not None:
+            ids = condition if condition is not None else x.new_zeros(len(x), 1, dtype=torch.long)
+            tokens = self.condition(ids)
+            told = told + tokens.mean(1)
+            mask = _mask_of(ids) if self.blocks[0].cross is not None else None
+        m = self.modulate(told).unflatten(-1, (6, self.dim))
+        for block in self.blocks:
+            h = block(h, m, tokens, mask)
+        shift, scale = self.finish(F.silu(told)).unsqueeze(1).chunk(2, dim=-1)
+        return self.out(_norm(h) * (1 + scale) + shift)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def _mask_of(ids: Tensor) -> Tensor:
+    """(B, M) ids -> attention mask (B, 1, 1, M): ids other than 0, and always the first."""
+    keep = ids != 0
+    keep[:, 0] = True
+    return keep[:, None, None, :]

@@ -1,0 +1,1 @@
+"""The text panel of Diptych: codecs, networks, data, metrics for sentences."""
