@@ -74,6 +74,7 @@ class DiffusionConfig:
     prediction: str = "v"
     weighting: str = "sigmoid"
     self_condition: bool = True
+    drop_condition: float = 0.1  # share of samples trained without their condition (Ho & Salimans)
     # fit the density of training times to the slope of the loss (Dieleman et al. 2022, sec. 3.3)
     fit_density: bool = False
 
@@ -81,6 +82,10 @@ class DiffusionConfig:
         one_of("diffusion.schedule", self.schedule, list(SCHEDULES))
         one_of("diffusion.prediction", self.prediction, [*PREDICTIONS, "categorical"])
         one_of("diffusion.weighting", self.weighting, list(WEIGHTINGS))
+        if not 0 <= self.drop_condition <= 1:
+            raise ValueError(
+                f"diffusion.drop_condition = {self.drop_condition}: expected a number in [0, 1]"
+            )
         if not self.logsnr_min < self.logsnr_max:
             raise ValueError("diffusion.logsnr_min must be below diffusion.logsnr_max")
 

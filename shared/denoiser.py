@@ -28,7 +28,7 @@ class Denoise(Protocol):
 
 
 class Denoiser(nn.Module):
-    """A network as a Denoise, in float32 outside and in the network's own dtype inside.
+    """A network as a Denoise: x_t's dtype outside; inside, `autocast` (bfloat16) if given.
 
     net(x, logsnr, condition, previous) takes x (B, ...) scaled to unit variance, logsnr (B,), and,
     with self-conditioning, the last estimate (zeros at first). With `prediction="categorical"` its
@@ -45,6 +45,7 @@ class Denoiser(nn.Module):
         data_std: float = 1.0,
         self_condition: bool = False,
         codec: Codec | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if prediction == "categorical" and not isinstance(codec, DiscreteCodec):
@@ -57,6 +58,7 @@ class Denoiser(nn.Module):
         self.data_std = data_std
         self.self_condition = self_condition
         self.codec = codec
+        self.autocast = autocast
 
     def output(
         self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
@@ -69,7 +71,9 @@ class Denoiser(nn.Module):
         else:
             last = None
         logsnr = level.logsnr.reshape(-1).expand(x_t.shape[0])
-        output = self.net(x_t * scale, logsnr, condition, last).float()
+        with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
+            output = self.net(x_t * scale, logsnr, condition, last)
+        output = output.to(x_t.dtype)
         if self.prediction == "categorical":
             assert isinstance(self.codec, DiscreteCodec)
             evidence = self.codec.evidence(x_t, level)

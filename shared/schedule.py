@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Level:
-    """A noise level. The three tensors have one shape, broadcastable against x: () or (B, 1, ...)."""
+    """A noise level: three tensors of one shape, () or (B,), or widened against x: (B, 1, ...)."""
 
     logsnr: Tensor
     alpha: Tensor
@@ -60,7 +60,7 @@ class Schedule(Protocol):
 class Cosine:
     """logsnr = -2 ln tan(pi t / 2) (Nichol & Dhariwal 2021, eq. 17), cut at both ends.
 
-    `shift` is added to logsnr: 2 ln(64 / d) adapts to d x d pictures (Hoogeboom et al. 2023, eq. 5).
+    `shift` is added to logsnr: 2 ln(64 / d) suits d x d pictures (Hoogeboom et al. 2023, eq. 5).
     """
 
     logsnr_min: float = -15.0
@@ -132,7 +132,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Warped:
-    """A schedule re-timed by a piecewise linear density over logsnr (Dieleman et al. 2022, sec. 3.3).
+    """A schedule re-timed by a piecewise linear density over logsnr (CDCD; Dieleman et al. 2022).
 
     t is the share of the density above logsnr, so uniform t spends its samples where the density
     is: `knots` are logsnr values at t = 0, 1/n, ..., 1, strictly falling.

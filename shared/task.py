@@ -1,19 +1,16 @@
-"""What a panel hands to the core: data, codec and network of one run, behind one protocol.
+"""What a panel hands to the core, behind one protocol.
 
 The command finds panels through the entry points `diptych.panels`, so a third one needs no change
 here.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from shared.codec import Codec
 from shared.config import DiffusionConfig, TrainConfig
-from shared.denoiser import Denoiser
 
 
 class RunConfig(Protocol):
@@ -38,25 +35,18 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True)
-class Model:
-    """The trained parts: a Denoiser (its network, its codec) and the rate of dropped conditions."""
-
-    denoiser: Denoiser
-    codec: Codec
-    drop_rate: float
-
-
-@dataclass(frozen=True)
 class SampleRequest:
-    """`diptych sample`: what every panel understands."""
+    """`diptych sample`: what every panel understands. Sample i has the seed `seed + i`."""
 
     n: int
-    seed: int
-    solver: str
-    steps: int
-    guidance: float
+    seed: int = 0
+    solver: str = "dpmpp_2m"
+    steps: int = 20
+    guidance: float = 1.0
     condition: str | None = None
     given: str | None = None
+    trajectory: bool = False
+    weights: str = "ema"
 
 
 class Panel(Protocol):
@@ -69,25 +59,26 @@ class Panel(Protocol):
     def config_type(self) -> type[Any]: ...
 
     def prepare(self, config: Any, run: Path) -> None:
-        """Make what the run needs beside its weights (a tokenizer) and save it in the run folder."""
+        """Make what the run needs beside its weights (a tokenizer), in the run folder."""
         ...
 
     def examples(self, config: Any, run: Path) -> Examples:
         """The training data."""
         ...
 
-    def model(self, config: Any, run: Path) -> Model:
-        """A fresh model of this configuration."""
+    def learner(self, config: Any, run: Path) -> nn.Module:
+        """A fresh trainable module: forward(data, condition, keys, t) -> losses (B,), logsnr (B,)
+        or None. Diffusion models are a `shared.learner.DiffusionLearner`."""
         ...
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """Write samples under `out`; returns what was written, for --json."""
         ...
 
-    def evaluate(self, run: Path, n: int, seed: int, steps: int, solver: str) -> dict[str, Any]:
+    def evaluate(self, run: Path, request: SampleRequest) -> dict[str, Any]:
         """Measure a run; returns numbers with sample counts and settings."""
         ...
 
-    def data(self) -> Sequence[dict[str, Any]]:
-        """The embedded data sets: name, size, what they hold."""
+    def datasets(self) -> dict[str, str]:
+        """The embedded data sets: name -> one line on what it holds."""
         ...

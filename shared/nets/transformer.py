@@ -42,7 +42,9 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         kv = self.key_value(x if tokens is None else tokens)
         k, v = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -103,10 +105,8 @@ class Transformer(nn.Module):
         self.level = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.condition = nn.Embedding(conditions, dim) if conditions else None
         self.modulate = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        cross = cross_attention and conditions > 0
-        self.blocks = nn.ModuleList(
-            Block(dim, heads, rotary, cross, dropout) for _ in range(depth)
-        )
+        self.cross_attention = cross = cross_attention and conditions > 0
+        self.blocks = nn.ModuleList(Block(dim, heads, rotary, cross, dropout) for _ in range(depth))
         self.finish = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, out_dim)
         for layer in (self.modulate[1], self.finish, self.out):
@@ -124,7 +124,7 @@ class Transformer(nn.Module):
             ids = condition if condition is not None else x.new_zeros(len(x), 1, dtype=torch.long)
             tokens = self.condition(ids)
             told = told + tokens.mean(1)
-            mask = _mask_of(ids) if self.blocks[0].cross is not None else None
+            mask = _mask_of(ids) if self.cross_attention else None
         m = self.modulate(told).unflatten(-1, (6, self.dim))
         for block in self.blocks:
             h = block(h, m, tokens, mask)

@@ -1,5 +1,6 @@
 """The sampling loop: the one place that knows of grids, noise per step and self-conditioning."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -73,7 +74,7 @@ def sample(
     x = noise
     x0_before: Tensor | None = None
     before: Point | None = None
-    for i, (at, to) in enumerate(zip(points, points[1:], strict=False)):
+    for i, (at, to) in enumerate(itertools.pairwise(points)):
 
         def draw(i: int = i) -> Tensor:
             assert seeds is not None

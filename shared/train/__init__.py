@@ -1,0 +1,1 @@
+"""Training with DeepSpeed: data order, engine, EMA, checkpoints, progress."""
