@@ -101,6 +101,7 @@ class TrainConfig:
     warmup: int = 100
     decay: str = "linear"  # of lr after the warm-up, to zero: linear, cosine or none
     weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW; 0.99 follows short runs better than 0.999
     clip: float = 1.0
     ema: float = 0.999
     zero_stage: int = 0
@@ -175,12 +176,35 @@ def _number_or(value: Any) -> Any:
 
 
 def validate(kind: type[T], values: dict[str, Any], source: str) -> T:
-    """A mapping -> the dataclass `kind`. ConfigError lists each bad key with what was expected."""
+    """A mapping -> the dataclass `kind`. ConfigError lists each bad key with what was expected.
+
+    A section that is given in part keeps the defaults that `kind` states for that section.
+    """
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(_with_defaults(kind, values))
     except ValidationError as error:
         lines = [_explain(kind, dict(item)) for item in error.errors()]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def _with_defaults(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for field in dataclasses.fields(kind):
+        given, default = merged.get(field.name), field.default
+        if dataclasses.is_dataclass(default) and isinstance(given, dict):
+            stated = dataclasses.asdict(cast(Any, default))
+            merged[field.name] = _overlay(stated, cast(dict[str, Any], given))
+    return merged
+
+
+def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _overlay(cast(dict[str, Any], old), cast(dict[str, Any], value))
+        merged[key] = value
+    return merged
 
 
 def _explain(kind: type, item: dict[str, Any]) -> str:

@@ -34,3 +34,8 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_dir() -> Path:
+    """Where trained judges are kept between runs: DIPTYCH_CACHE, or ~/.cache/diptych."""
+    return Path(os.environ.get("DIPTYCH_CACHE", "~/.cache/diptych")).expanduser()

@@ -1,0 +1,141 @@
+"""Run folders: how one begins, is recognised, goes on, and is read back for sampling.
+
+config.yaml      the complete configuration
+log.jsonl        one row per interval: step, loss, lr, speed
+checkpoints/     see shared/train/checkpoint.py
+samples/         what `diptych sample` wrote
+evaluation.json  what `diptych evaluate` measured
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from shared.config import read_yaml, validate, write_yaml
+from shared.errors import CheckpointError, ConfigError
+from shared.task import Panel, RunConfig
+from shared.train import checkpoint
+
+# What may differ when a run goes on; everything else would make it another run.
+FREE = {
+    "train.steps",
+    "train.accumulation",
+    "train.zero_stage",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing run folder with its panel and configuration."""
+
+    folder: Path
+    panel: Panel
+    config: Any
+
+
+def panels() -> dict[str, Panel]:
+    """The installed panels by name, from the entry points `diptych.panels`."""
+    return {point.name: point.load() for point in entry_points(group="diptych.panels")}
+
+
+def find_panel(name: str) -> Panel:
+    """A panel by name; ConfigError lists those there are."""
+    found = panels()
+    if name not in found:
+        raise ConfigError(f"panel = {name!r}: expected one of {', '.join(sorted(found))}")
+    return found[name]
+
+
+def open_run(folder: Path) -> Run:
+    """An existing run. CheckpointError when the folder is not one or its config does not read."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        what = "no such folder" if not folder.exists() else "not a run folder: no config.yaml in it"
+        raise CheckpointError(f"{folder}: {what}; give the folder that `diptych train` wrote")
+    try:
+        panel = find_panel(str(read_yaml(path).get("panel")))
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: its config.yaml is not usable: {error}") from None
+    return Run(folder, panel, _read_config(folder, panel))
+
+
+def _read_config(folder: Path, panel: Panel) -> Any:
+    try:
+        return validate(panel.config_type, read_yaml(folder / "config.yaml"), "config.yaml")
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: its config.yaml is not usable: {error}") from None
+
+
+def begin(config: RunConfig, folder: Path, panel: Panel) -> None:
+    """Create the run folder, or check that `config` may go on with the run it holds.
+
+    ConfigError when the folder holds something else, or a run with another configuration.
+    """
+    path = folder / "config.yaml"
+    if path.is_file():
+        old = flatten(_read_config(folder, panel))
+        new = flatten(config)
+        changed = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in FREE]
+        if changed:
+            lines = "\n".join(f"  {k}: was {old.get(k)}, now {new.get(k)}" for k in changed)
+            raise ConfigError(
+                f"{folder} holds a run with another configuration:\n{lines}\n"
+                "Choose another folder with run=FOLDER, or delete this one"
+            )
+    elif folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        raise ConfigError(
+            f"{folder} exists and is not a run folder: choose another with run=FOLDER"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_yaml(config, path)
+
+
+def load_learner(folder: Path, weights: str = "ema") -> nn.Module:
+    """The trained module of a run, in eval mode, from its newest valid checkpoint.
+
+    weights: "ema" (the moving average) or "model" (the raw ones).
+    """
+    run = open_run(folder)
+    found = checkpoint.newest(folder)
+    if found is None:
+        raise CheckpointError(
+            f"{folder}: no checkpoint yet; train the run first: diptych train CONFIG run={folder}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        learner = run.panel.learner(run.config, folder)
+    checkpoint.assign(learner.state_dict(), checkpoint.load(found[0], weights), str(found[0]))
+    retime = getattr(learner, "retime", None)
+    if retime is not None:
+        retime()
+    if torch.cuda.is_available():
+        learner.cuda()
+    return learner.eval()
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """A configuration as {dotted key: value}."""
+
+    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            if isinstance(value, dict):
+                flat |= walk(cast(dict[str, Any], value), f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value
+        return flat
+
+    return walk(dataclasses.asdict(config), "")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    names = ("diptych", "torch", "deepspeed", "transformers", "diffusers", "datasets")
+    return {name: version(name) for name in names}

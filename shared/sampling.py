@@ -1,0 +1,68 @@
+"""From a trained model and a list of seeds to clean latents: what both pipelines call."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from shared import noise
+from shared.denoiser import Denoise
+from shared.guidance import classifier_free
+from shared.learner import DiffusionLearner
+from shared.solver import sample
+from shared.solver.loop import Callback
+
+Wrap = Callable[[Denoise, slice], Denoise]
+
+
+@torch.no_grad()
+def draw(
+    learner: DiffusionLearner,
+    seeds: Sequence[int],
+    steps: int = 20,
+    solver: str = "dpmpp_2m",
+    condition: Tensor | None = None,
+    guidance: float = 1.0,
+    wrap: Wrap | None = None,
+    callback: Callback | None = None,
+    batch: int = 64,
+    progress: bool = True,
+    label: str = "sampling",
+) -> Tensor:
+    """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
+
+    condition (n, M) of ids; `guidance` is the classifier-free scale (1: the condition as learned).
+    `wrap(denoise, rows)` adds more guidance for the chunk of samples `rows`, around classifier-free
+    guidance. Sample i depends on its seed, not on the others. NFE = steps, twice that when guided.
+    """
+    device = next(learner.parameters()).device
+    shape = learner.codec.latent_shape
+    chunks: list[Tensor] = []
+    with Progress(console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task(label, total=steps * -(-len(seeds) // batch))
+
+        def advance(i: int, x_t: Tensor, x0_hat: Tensor) -> None:
+            bar.advance(task)
+            if callback is not None:
+                callback(i, x_t, x0_hat)
+
+        for start in range(0, len(seeds), batch):
+            rows = slice(start, min(start + batch, len(seeds)))
+            some = list(seeds[rows])
+            denoise = classifier_free(learner.denoiser, guidance)
+            if wrap is not None:
+                denoise = wrap(denoise, rows)
+            x0 = sample(
+                denoise,
+                noise.normal(some, 0, shape, device=device),
+                learner.schedule,
+                solver=solver,
+                steps=steps,
+                condition=None if condition is None else condition[rows].to(device),
+                seeds=some,
+                callback=advance,
+            )
+            chunks.append(x0.cpu())
+    return torch.cat(chunks)
