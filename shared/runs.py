@@ -41,17 +41,16 @@ class Run:
     config: Any
 
 
-def panels() -> dict[str, Panel]:
-    """The installed panels by name, from the entry points `diptych.panels`."""
-    return {point.name: point.load() for point in entry_points(group="diptych.panels")}
+def panel_names() -> list[str]:
+    """The installed panels, from the entry points `diptych.panels`; none is imported."""
+    return sorted(entry_points(group="diptych.panels").names)
 
 
 def find_panel(name: str) -> Panel:
     """A panel by name; ConfigError lists those there are."""
-    found = panels()
-    if name not in found:
-        raise ConfigError(f"panel = {name!r}: expected one of {', '.join(sorted(found))}")
-    return found[name]
+    if name not in panel_names():
+        raise ConfigError(f"panel = {name!r}: expected one of {', '.join(panel_names())}")
+    return entry_points(group="diptych.panels")[name].load()
 
 
 def open_run(folder: Path) -> Run:

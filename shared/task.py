@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from shared.config import DiffusionConfig, TrainConfig
+from shared.errors import ConfigError
+from shared.solver import SOLVERS
 
 
 class RunConfig(Protocol):
@@ -47,6 +49,15 @@ class SampleRequest:
     given: str | None = None
     trajectory: bool = False
     weights: str = "ema"
+
+    def __post_init__(self) -> None:
+        for name, value in (("n", self.n), ("steps", self.steps)):
+            if value < 1:
+                raise ConfigError(f"{name} = {value}: expected 1 or more")
+        if self.solver not in SOLVERS:
+            raise ConfigError(f"solver = {self.solver!r}: expected one of {', '.join(SOLVERS)}")
+        if self.weights not in ("ema", "model"):
+            raise ConfigError(f"weights = {self.weights!r}: expected ema or model")
 
 
 class Panel(Protocol):

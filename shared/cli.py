@@ -1,0 +1,202 @@
+"""The command `diptych`: the same verbs for every panel.
+
+Exit codes: 0 done, 2 usage or configuration, 3 bad data or checkpoint, 4 non-finite training,
+75 preempted and saved (the same command goes on).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from shared.configs import load_config, packaged_configs
+from shared.errors import DiptychError
+from shared.files import write_text
+from shared.runs import find_panel, open_run, panel_names
+from shared.task import SampleRequest
+from shared.train import checkpoint
+from shared.train.progress import read_log
+
+Config = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
+Assignments = Annotated[
+    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[KEY=VALUE ...]")
+]
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Json = Annotated[bool, tyro.conf.arg(help="Print the result as one JSON object on stdout.")]
+Condition = Annotated[
+    str | None,
+    tyro.conf.arg(name="class", help="What to sample: a class by name or number; `all` in turn."),
+]
+
+
+def train(
+    config: Config, assignments: Assignments = (), /, quiet: bool = False, json: Json = False
+) -> None:
+    """Train CONFIG, or go on with it where it stopped.
+
+    Args:
+        config: A packaged configuration such as image/digits, or a YAML file.
+        assignments: key=value overrides such as train.steps=200; run=FOLDER says where (default
+            runs/NAME). `diptych data` lists configurations and data sets.
+        quiet: No progress.
+    """
+    from shared.train.loop import train as run_training
+
+    name, panel, values, run = load_config(config, assignments)
+    result = run_training(values, run or Path("runs") / name, panel, quiet=quiet)
+    _tell(result, json, f"{result['run']}: step {result['step']}, loss {result['loss']:.4f}")
+
+
+def sample(
+    run: RunFolder,
+    /,
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16,
+    seed: int = 0,
+    solver: str = "dpmpp_2m",
+    steps: int = 20,
+    guidance: float = 1.0,
+    condition: Condition = None,
+    given: str | None = None,
+    trajectory: bool = False,
+    weights: str = "ema",
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Sample from RUN; files go to RUN/samples or --out.
+
+    Args:
+        run: The folder that `diptych train` wrote.
+        n: How many samples.
+        seed: Sample i is drawn with seed + i, whatever n is.
+        solver: ancestral, ddim or dpmpp_2m.
+        steps: Solver steps, each one network evaluation (two when guided).
+        guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
+        given: What must stay, with [MASK] for what is free (panels that can infill).
+        trajectory: Also write the denoising of the first sample.
+        weights: ema (the moving average) or model (the raw weights).
+        out: Where to write instead.
+    """
+    request = SampleRequest(n, seed, solver, steps, guidance, condition, given, trajectory, weights)
+    found = open_run(run)
+    result = found.panel.sample(run, request, out or run / "samples")
+    _tell(result, json)
+
+
+def evaluate(
+    run: RunFolder,
+    /,
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256,
+    seed: int = 0,
+    solver: str = "dpmpp_2m",
+    steps: int = 20,
+    guidance: float = 1.0,
+    weights: str = "ema",
+    json: Json = False,
+) -> None:
+    """Measure RUN and write RUN/evaluation.json.
+
+    Args:
+        run: The folder that `diptych train` wrote.
+        n: How many samples to draw and to compare.
+        seed: Sample i is drawn with seed + i.
+        solver: ancestral, ddim or dpmpp_2m.
+        steps: Solver steps.
+        guidance: Classifier-free guidance scale.
+        weights: ema or model.
+    """
+    import json as formats
+
+    request = SampleRequest(n, seed, solver, steps, guidance, weights=weights)
+    found = open_run(run)
+    result = found.panel.evaluate(run, request)
+    write_text(run / "evaluation.json", formats.dumps(result, indent=2))
+    _tell(result, json)
+
+
+def status(run: RunFolder, /, json: Json = False) -> None:
+    """How far RUN is and whether its checkpoints are intact."""
+    found = open_run(run)
+    rows = read_log(run / "log.jsonl")
+    newest = checkpoint.newest(run)
+    result: dict[str, Any] = {
+        "run": str(run),
+        "panel": found.panel.name,
+        "steps": found.config.train.steps,
+        "checkpoint": newest[1] if newest else None,
+        "logged": rows[-1] if rows else None,
+    }
+    _tell(result, json)
+
+
+def data(json: Json = False) -> None:
+    """List the embedded data sets and the packaged configurations."""
+    result: dict[str, dict[str, Any]] = {
+        name: {"datasets": find_panel(name).datasets(), "configs": packaged_configs(name)}
+        for name in panel_names()
+    }
+    if json:
+        return _tell(result, json)
+    for name, parts in result.items():
+        table = Table("data set", "what it holds", title=f"{name} panel", title_justify="left")
+        for row in parts["datasets"].items():
+            table.add_row(*row)
+        Console().print(table)
+        Console().print(f"configurations: {', '.join(parts['configs'])}\n")
+
+
+VERBS = {"train": train, "sample": sample, "evaluate": evaluate, "status": status, "data": data}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = [a for a in given if not a.startswith("--local_rank")]  # deepspeed's launcher adds it
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="diptych",
+            description=__doc__,
+            args=given,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except DiptychError as error:
+        who = os.environ.get("RANK", "0")
+        print(f"diptych{'' if who == '0' else f' (rank {who})'}: {error}", file=sys.stderr)
+        return error.code
+    except OSError as error:
+        print(f"diptych: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("diptych: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _tell(result: dict[str, Any], as_json: bool, line: str | None = None) -> None:
+    """On rank 0, the result as JSON, or as a table of its numbers."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        print(json.dumps(result))
+    elif line is not None:
+        print(line)
+    else:
+        table = Table(show_header=False, box=None)
+        for key, value in _flat(result).items():
+            table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+        Console().print(table)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
