@@ -1,0 +1,236 @@
+"""The trainer: resuming, processes, ZeRO stages, signals, failures. Losses are compared exactly."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import deepspeed.runtime.engine
+import pytest
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from shared.errors import CheckpointError, ConfigError, NonFinite
+from shared.train import checkpoint, loop
+from shared.train.loop import learning_rate, train
+from shared.train.progress import read_log
+from tests.toy import ToyPanel, toy_config
+
+ROOT = Path(__file__).resolve().parents[2]
+ALONE = ["-m", "tests.toy"]
+ON_TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE]
+
+
+def run_toy(
+    *words: str, start: list[str] = ALONE, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The toy panel in a process of its own, or in two."""
+    return subprocess.run(
+        [sys.executable, *start, *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_log(run / "log.jsonl")]
+
+
+def tensors(run: Path) -> dict[str, Tensor]:
+    """Everything the newest checkpoint holds."""
+    found = checkpoint.newest(run)
+    assert found is not None
+    return {
+        f"{part}.{name}": value
+        for part in checkpoint.PARTS
+        for name, value in checkpoint.load(found[0], part).items()
+    }
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert losses(a) == losses(b)
+    one, other = tensors(a), tensors(b)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    result = run_toy(str(folder), "net.dropout=0.1")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.mark.parametrize("step", [13, 10])
+def test_run_killed_at_a_step_goes_on_bit_for_bit(tmp_path: Path, uninterrupted: Path, step: int):
+    run = tmp_path / "run"
+    killed = run_toy(str(run), "net.dropout=0.1", TOY_SIGNAL="9", TOY_AT=str(step))
+    assert killed.returncode == -signal.SIGKILL
+    assert len(losses(run)) == step
+    resumed = run_toy(str(run), "net.dropout=0.1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(run, uninterrupted)
+
+
+def test_stop_signal_saves_exits_75_and_the_run_goes_on_bit_for_bit(
+    tmp_path: Path, uninterrupted: Path
+):
+    run = tmp_path / "run"
+    stopped = run_toy(str(run), "net.dropout=0.1", TOY_SIGNAL="15", TOY_AT="6")
+    assert stopped.returncode == 75, stopped.stderr
+    assert "saved at step" in stopped.stderr
+    found = checkpoint.newest(run)
+    assert found is not None
+    assert found[1] in (7, 8)
+    assert run_toy(str(run), "net.dropout=0.1").returncode == 0
+    assert_same_run(run, uninterrupted)
+
+
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, uninterrupted: Path
+):
+    run = tmp_path / "run"
+    assert run_toy(str(run), "net.dropout=0.1").returncode == 0
+    weights = run / "checkpoints/step-00000020/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    assert run_toy(str(run), "net.dropout=0.1").returncode == 0
+    assert_same_run(run, uninterrupted)
+
+
+def test_two_processes_give_the_losses_of_one_at_every_zero_stage_for_200_steps(tmp_path: Path):
+    steps = ["train.steps=200", "train.save_every=100"]
+    one = tmp_path / "one"
+    assert run_toy(str(one), *steps).returncode == 0
+    two = [f"{tmp_path / f'two-{stage}'}:train.zero_stage={stage}" for stage in range(4)]
+    result = run_toy(*two, *steps, start=ON_TWO)
+    assert result.returncode == 0, result.stderr[-3000:]
+    for stage in range(4):
+        curve = losses(tmp_path / f"two-{stage}")
+        assert len(curve) == 200
+        apart = max(abs(a - b) for a, b in zip(curve, losses(one), strict=True))
+        assert apart < 1e-4, f"stage {stage}: {apart}"
+
+
+def test_run_goes_on_with_other_processes_and_another_zero_stage(tmp_path: Path):
+    """One process, then two under ZeRO-3, two under ZeRO-1, one under ZeRO-2: one loss curve."""
+    one, moved = tmp_path / "one", tmp_path / "moved"
+    constant = "train.decay=none"  # the decay would depend on train.steps, which the legs change
+    assert run_toy(str(one), constant, "train.steps=30").returncode == 0
+    legs = [(ALONE, 8, 0), (ON_TWO, 16, 3), (ON_TWO, 23, 1), (ALONE, 30, 2)]
+    for start, steps, stage in legs:
+        words = [constant, f"train.steps={steps}", f"train.zero_stage={stage}"]
+        result = run_toy(str(moved), *words, start=start)
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert losses(moved) == pytest.approx(losses(one), abs=1e-5)
+    whole, pieces = tensors(one), tensors(moved)
+    for name in whole:
+        torch.testing.assert_close(pieces[name], whole[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_every_update_goes_through_deepspeed(
+    tmp_path: Path, stage: int, monkeypatch: pytest.MonkeyPatch
+):
+    calls = {"backward": 0, "step": 0}
+    engine = deepspeed.runtime.engine.DeepSpeedEngine
+    for name in calls:
+        original = getattr(engine, name)
+
+        def counted(self, *inputs, name=name, original=original, **named):
+            calls[name] += 1
+            return original(self, *inputs, **named)
+
+        monkeypatch.setattr(engine, name, counted)
+    words = ["train.steps=3", "train.accumulation=2", f"train.zero_stage={stage}"]
+    train(toy_config(*words), tmp_path / "run", ToyPanel(), quiet=True)
+    assert calls == {"backward": 6, "step": 6}
+
+
+def test_accumulated_micro_batches_give_the_losses_of_the_whole_batch(tmp_path: Path):
+    for accumulation in (1, 4):
+        config = toy_config(f"train.accumulation={accumulation}")
+        train(config, tmp_path / str(accumulation), ToyPanel(), quiet=True)
+    assert losses(tmp_path / "4") == pytest.approx(losses(tmp_path / "1"), abs=1e-5)
+
+
+def test_moving_average_follows_the_weights_as_stated(tmp_path: Path):
+    config = toy_config("train.steps=1", "train.ema=0.9")
+    train(config, tmp_path / "run", ToyPanel(), quiet=True)
+    after = tensors(tmp_path / "run")
+    with torch.random.fork_rng():
+        torch.manual_seed(config.train.seed)
+        before = ToyPanel().learner(config, tmp_path).state_dict()
+    weights = [name for name in before if name.startswith("denoiser.net")]
+    assert weights
+    for name in weights:  # after one step the decay is still 1 / 10
+        expected = torch.lerp(before[name], after[f"model.{name}"], 0.9)
+        torch.testing.assert_close(after[f"ema.{name}"], expected)
+
+
+def test_diverging_run_stops_with_exit_code_4_and_keeps_good_checkpoints_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = tmp_path / "run"
+    monkeypatch.setattr(loop, "learning_rate", lambda config, step: 1e30 if step >= 5 else 1e-3)
+    with pytest.raises(NonFinite, match=r"not finite at step [56]") as caught:
+        train(toy_config("train.save_every=4"), run, ToyPanel(), quiet=True)
+    assert caught.value.code == 4
+    found = checkpoint.newest(run)
+    assert found is not None
+    assert found[1] == 4
+    assert all(bool(value.isfinite().all()) for value in tensors(run).values())
+
+
+def test_second_job_on_a_run_folder_is_refused(tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with FileLock(run / ".lock"), pytest.raises(ConfigError, match="in use by another process"):
+        train(toy_config(), run, ToyPanel(), quiet=True)
+
+
+def test_another_configuration_is_refused_by_key_and_what_may_change_is_not(tmp_path: Path):
+    run = tmp_path / "run"
+    train(toy_config("train.steps=2"), run, ToyPanel(), quiet=True)
+    with pytest.raises(ConfigError, match=r"train\.lr: was 0\.001, now 0\.5"):
+        train(toy_config("train.steps=2", "train.lr=0.5"), run, ToyPanel(), quiet=True)
+    result = train(toy_config("train.steps=4", "train.log_every=2"), run, ToyPanel(), quiet=True)
+    assert result["step"] == 4
+
+
+def test_folder_that_is_not_a_run_is_refused_and_left_alone(tmp_path: Path):
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(ConfigError, match="not a run folder"):
+        train(toy_config(), tmp_path, ToyPanel(), quiet=True)
+    assert not (tmp_path / "config.yaml").exists()
+
+
+def test_checkpoint_of_another_architecture_is_named(tmp_path: Path):
+    run = tmp_path / "run"
+    train(toy_config("train.steps=2"), run, ToyPanel(), quiet=True)
+    edited = (run / "config.yaml").read_text().replace("dim: 24", "dim: 32")
+    (run / "config.yaml").write_text(edited)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        train(toy_config("train.steps=4", "net.dim=32"), run, ToyPanel(), quiet=True)
+
+
+def test_global_batch_that_processes_cannot_share_is_refused(tmp_path: Path):
+    result = run_toy(str(tmp_path / "run"), "train.batch=9", start=ON_TWO)
+    assert "train.batch = 9 is the global batch" in result.stderr
+    assert result.returncode != 0
+
+
+def test_learning_rate_warms_up_and_decays_to_zero():
+    config = toy_config("train.steps=105", "train.warmup=5", "train.lr=0.1").train
+    assert learning_rate(config, 0) == pytest.approx(0.02)
+    assert learning_rate(config, 4) == pytest.approx(0.1)
+    assert learning_rate(config, 55) == pytest.approx(0.05)
+    assert learning_rate(config, 105) == pytest.approx(0.0)
