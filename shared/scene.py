@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -114,7 +115,7 @@ def possible(things: Sequence[Thing]) -> bool:
     places = [PLACES.index(thing.place) for thing in things]
     return (
         len(things) in COUNT_WEIGHTS
-        and all(a < b for a, b in zip(places, places[1:], strict=False))
+        and all(a < b for a, b in pairwise(places))
         and len({thing.shape for thing in things}) == len(things)
     )
 
@@ -153,7 +154,7 @@ def stream(seed: int, split: str | None = None) -> Iterator[Scene]:
 def stream_uniforms(seed: int, start: int, n: int, count: int, medium: int) -> list[list[float]]:
     """`count` uniforms in (0, 1) for each of n rows of a stream: rows of different `medium` are
     independent, so a teller can follow a stream of scenes. ValueError when out of range."""
-    if not (0 <= seed < 2**32 and 0 <= start and start + n <= _STREAM):
+    if not (0 <= seed < 2**32 and start >= 0 and start + n <= _STREAM):
         raise ValueError(f"seed = {seed}, index = {start}: expected below 2^32 and 2^48, from 0")
     keys = torch.arange(start, start + n) + medium * _STREAM
     rows: list[list[float]] = noise.uniform(keys, seed, (count,)).tolist()
@@ -175,7 +176,7 @@ def log_prob(scene: Scene) -> float:
 
 @cache
 def entropy() -> float:
-    """The entropy of a scene, nats, in closed form: a sum, for its parts are independent given n."""
+    """The entropy of a scene, nats, in closed form: a sum, its parts being independent given n."""
     each = sum(entropy_of(WEIGHTS[name].values()) for name in ("colour", "texture", "size"))
     total = sum(entropy_of(WEIGHTS[name].values()) for name in ("tone", "audience"))
     total += entropy_of(COUNT_WEIGHTS.values())
@@ -191,7 +192,7 @@ def entropy_of(probabilities: Iterable[float]) -> float:
 
 
 def split_of(content: str) -> str:
-    """train, validation or test (90 : 5 : 5) by a hash of `content` that no run or machine changes."""
+    """train, validation or test (90 : 5 : 5) by a hash of `content`, the same everywhere."""
     digest = hashlib.blake2b(content.encode(), digest_size=8, person=b"diptych").digest()
     bucket = int.from_bytes(digest, "big") % 100
     return SPLITS[(bucket >= _TRAIN) + (bucket >= _VALIDATION)]
