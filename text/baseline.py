@@ -1,0 +1,96 @@
+"""The autoregressive reference: a GPT-2-shaped causal model, from scratch, on the same tokens.
+
+p(sentence) = product of p(w_i | BOS, w_1 .. w_{i-1}), the end included, so its likelihood is exact.
+It is trained by the same engine as the diffusion models, generates by sampling, and judges: the
+perplexity of `text.metrics.perplexity` is measured under one of these.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from shared import noise
+from shared.config import NetConfig
+from shared.tokenizer import BOS, EOS, PAD
+
+
+class CausalLM(nn.Module):
+    """A learner as `shared.task.Panel.learner` wants it, over rows of up to `length` + 1 ids."""
+
+    def __init__(
+        self, size: int, length: int, config: NetConfig, autocast: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.length, self.autocast = length, autocast
+        shape = GPT2Config(
+            vocab_size=size,
+            n_positions=length + 1,  # a row that does not end within its length, and its end
+            n_embd=config.dim,
+            n_layer=config.depth,
+            n_head=config.heads,
+            resid_pdrop=config.dropout,
+            embd_pdrop=config.dropout,
+            attn_pdrop=config.dropout,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+        )
+        # torch's fused attention is several times slower backwards in bfloat16 on CPUs
+        shape._attn_implementation = "eager"
+        self.model = GPT2LMHeadModel(shape)
+
+    def nll(self, ids: Tensor) -> Tensor:
+        """-log p of each token given those before it, nats, (B, L); zero where ids (B, L) is PAD.
+
+        Float32 whatever the network computes in.
+        """
+        before = F.pad(ids[:, :-1], (1, 0), value=BOS)
+        with torch.autocast(ids.device.type, self.autocast, enabled=self.autocast is not None):
+            everything = torch.ones_like(
+                before
+            )  # PAD comes last: causal attention hides it already
+            logits = self.model(input_ids=before, attention_mask=everything).logits
+        losses = F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none")
+        return losses.masked_fill(ids == PAD, 0.0)
+
+    def forward(
+        self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
+    ) -> tuple[Tensor, None]:
+        """data (B, L) -> the sentence's nats over L, (B,): every *token* weighs the same, which a
+        mean over each sentence's own tokens would deny to long sentences."""
+        return self.nll(data).sum(1) / data.shape[1], None
+
+    @torch.no_grad()
+    def generate(self, seeds: Sequence[int], temperature: float = 1.0) -> Tensor:
+        """Rows of ids (n, length), one per seed; what follows EOS is PAD.
+
+        Token i of a sample is drawn with the i-th uniform of its seed, so no sample depends on its
+        neighbours. `temperature` divides the logits; raises ValueError unless it is above 0.
+        """
+        if not temperature > 0:
+            raise ValueError(f"temperature = {temperature}: expected a number above 0")
+        device = next(self.parameters()).device
+        uniforms = noise.uniform(seeds, 0, (self.length,), device=device).double()
+        rows = torch.full((len(seeds), self.length), PAD, device=device)
+        last = torch.full((len(seeds), 1), BOS, device=device)
+        running = torch.ones(len(seeds), dtype=torch.bool, device=device)
+        cache = None
+        for i in range(self.length):
+            seen = torch.ones(len(seeds), i + 1, dtype=torch.long, device=device)
+            out = self.model(
+                input_ids=last, attention_mask=seen, past_key_values=cache, use_cache=True
+            )
+            cache = out.past_key_values
+            logits = out.logits[:, -1].double() / temperature
+            logits[:, [PAD, BOS]] = -torch.inf  # never targets in training
+            reached = logits.softmax(-1).cumsum(-1) >= uniforms[:, i, None]
+            chosen = reached.int().argmax(-1).masked_fill(~running, PAD)
+            rows[:, i] = chosen
+            running &= chosen != EOS
+            last = chosen[:, None]
+            if not running.any():
+                break
+        return rows

@@ -1,0 +1,83 @@
+"""The configuration of a text run: what to read, how words become latents, what to train."""
+
+from shared.config import DiffusionConfig, NetConfig, TrainConfig, one_of, positive, schema
+from shared.tokenizer import KINDS, SPECIAL
+
+MODELS = ("diffusion", "causal")
+CODECS = ("embedding", "bits")
+
+
+@schema
+class DataConfig:
+    """Sentences and their tokens.
+
+    `name` is `scene` (the embedded scene world), a file (.parquet, .jsonl, .json, .csv, .txt), a
+    folder of such files named by split, or a data set of the hub; $VARIABLES in it are expanded. A
+    single file holds out every 20th sentence as its `held_out` split.
+    """
+
+    name: str = "scene"
+    column: str = "text"  # of tables; lines of .txt files need none
+    split: str = "train"
+    held_out: str = "validation"
+    limit: int | None = None  # of sentences; the scene world, endless, makes SCENES of them
+    length: int = 24  # tokens of a sentence, its end included; longer ones are dropped and counted
+    tokenizer: str = "word"
+    vocabulary: int = 8192  # at most, special tokens included
+    min_count: int = 1  # rarer words are unknown (word tokenizer)
+
+    def __post_init__(self) -> None:
+        one_of("data.tokenizer", self.tokenizer, KINDS)
+        positive("data.min_count", self.min_count)
+        if self.limit is not None:
+            positive("data.limit", self.limit)
+        if self.length < 2:
+            raise ValueError(f"data.length = {self.length}: a word and the end need 2 or more")
+        if self.vocabulary <= SPECIAL:
+            raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
+
+
+@schema
+class CodecConfig:
+    """How token ids become x0: learned `embedding`s of `dim` coordinates, or analog `bits`."""
+
+    kind: str = "embedding"
+    dim: int = 16  # small: then words become decidable in a narrow band of noise levels
+
+    def __post_init__(self) -> None:
+        one_of("codec.kind", self.kind, CODECS)
+        positive("codec.dim", self.dim)
+
+
+@schema
+class JudgeConfig:
+    """The causal model that `diptych evaluate` trains on the same data and measures with."""
+
+    net: NetConfig = NetConfig(dim=128, depth=3)
+    train: TrainConfig = TrainConfig(steps=800, batch=64, lr=2e-3, warmup=50, save_every=400)
+
+
+@schema
+class TextConfig:
+    """A run of the text panel. `model` is `diffusion`, or `causal`: the autoregressive reference,
+    which reads data, net and train only."""
+
+    panel: str = "text"
+    model: str = "diffusion"
+    data: DataConfig = DataConfig()
+    codec: CodecConfig = CodecConfig()
+    net: NetConfig = NetConfig(dim=128)
+    diffusion: DiffusionConfig = DiffusionConfig(prediction="categorical", fit_density=True)
+    train: TrainConfig = TrainConfig()
+    judge: JudgeConfig = JudgeConfig()
+
+    def __post_init__(self) -> None:
+        one_of("panel", self.panel, ["text"])
+        one_of("model", self.model, MODELS)
+        if self.net.cross_attention:
+            raise ValueError("net.cross_attention = true: the text panel has no condition yet")
+        if self.codec.kind == "embedding" and self.diffusion.prediction != "categorical":
+            raise ValueError(
+                f"diffusion.prediction = {self.diffusion.prediction!r}: learned embeddings need "
+                "'categorical', since a squared error alone is least when all words are one point"
+            )

@@ -1,0 +1,75 @@
+"""`diptych evaluate` for sentences: perplexity under a judge, never without the entropy beside it.
+
+Every number has the data's own beside it: the held-out sentences' perplexity under the same judge
+and the entropy of as many of them (a finite sample's entropy grows with its size).
+"""
+
+from typing import Any
+
+import torch
+
+from shared.runs import Run, versions
+from shared.task import Panel, SampleRequest
+from shared.tokenizer import FILE, load_tokenizer
+from text.config import TextConfig
+from text.data import read_sentences, to_rows
+from text.judge import find_judge
+from text.metrics import diversity, perplexity
+from text.pipeline import Pipeline
+
+
+def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
+    """Draw request.n sentences from a run and measure them."""
+    config: TextConfig = run.config
+    pipeline = Pipeline.from_pretrained(run.folder, request.weights)
+    texts = pipeline(
+        num_inference_steps=request.steps,
+        solver=request.solver,
+        seeds=range(request.seed, request.seed + request.n),
+        progress=True,
+    ).texts
+    tokenizer = load_tokenizer(run.folder / FILE)
+    training = read_sentences(config.data)
+    rows = to_rows(training, tokenizer, config.data.length)
+    held_out = to_rows(read_sentences(config.data, held_out=True), tokenizer, config.data.length)
+    # as the model could have written them: what the tokenizer does not know reads <unk>
+    references = [tokenizer.decode(ids) for ids in held_out.ids.tolist()]
+    known = {tokenizer.decode(ids) for ids in rows.ids.tolist()}
+    judge = find_judge(config, rows.ids, panel)
+    ours, theirs = (
+        perplexity.compute(sentences, judge.model, judge.tokenizer)
+        for sentences in (texts, references)
+    )
+    result: dict[str, Any] = {
+        "samples": len(texts),
+        "perplexity": ours["perplexity"],
+        "perplexity_held_out": theirs["perplexity"],
+        "perplexity_ratio": ours["perplexity"] / theirs["perplexity"],
+        "mean_perplexity": ours["mean_perplexity"],
+        "mean_perplexity_held_out": theirs["mean_perplexity"],
+        **diversity.compute(texts, _some(references, len(texts)), known),
+    }
+    if config.data.name == "scene":
+        from text.reader import grammatical
+
+        result["grammatical"] = sum(map(grammatical, texts)) / len(texts)
+    return result | {
+        "held_out": {"sentences": len(references), "dropped": held_out.dropped},
+        "judge": judge.facts,
+        "settings": {
+            "model": config.model,
+            "solver": request.solver,
+            "steps": request.steps,
+            "seed": request.seed,
+            "weights": request.weights,
+            "precision": "fp32",
+        },
+        "versions": versions(),
+    }
+
+
+def _some(sentences: list[str], n: int) -> list[str]:
+    """n of the sentences, always the same ones: files are often sorted, so not the first n."""
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(sentences), generator=generator).tolist()
+    return [sentences[i] for i in order[:n]]

@@ -1,0 +1,1 @@
+"""Measures of sentences, each with a `compute` in the manner of `evaluate`."""

@@ -1,0 +1,127 @@
+"""The text panel as the core sees it: how to prepare, train, sample and evaluate a run."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from shared.codec import Bits, Codec
+from shared.errors import ConfigError
+from shared.files import write_text
+from shared.learner import DiffusionLearner
+from shared.runs import open_run
+from shared.task import SampleRequest
+from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
+from text.baseline import CausalLM
+from text.codec import Embedding
+from text.config import TextConfig
+from text.data import Rows, read_sentences, to_rows
+from text.evaluation import evaluate
+from text.net import TextNet
+from text.pipeline import Glimpse, Pipeline
+
+
+class TextPanel:
+    """Sentences."""
+
+    name = "text"
+    config_type = TextConfig
+
+    def prepare(self, config: TextConfig, run: Path) -> None:
+        """Train the tokenizer, and tell what of the data is used (data.json)."""
+        sentences = read_sentences(config.data)
+        if (run / FILE).is_file():
+            tokenizer = load_tokenizer(run / FILE)
+        else:
+            data = config.data
+            tokenizer = train_tokenizer(sentences, data.tokenizer, data.vocabulary, data.min_count)
+            tokenizer.save(run / FILE)
+        rows = to_rows(sentences, tokenizer, config.data.length)
+        facts = {
+            "sentences": len(rows),
+            "longer_than_length_dropped": rows.dropped,
+            "vocabulary": len(tokenizer),
+            "tokens_mean": float((rows.ids != 0).sum(1).float().mean()),
+            "unknown_share": float((rows.ids == UNK).sum() / (rows.ids != 0).sum()),
+        }
+        write_text(run / "data.json", json.dumps(facts, indent=2))
+        if rows.dropped:
+            print(
+                f"{config.data.name}: {rows.dropped:,} of {len(sentences):,} sentences do not fit "
+                f"data.length = {config.data.length} tokens and are dropped",
+                file=sys.stderr,
+            )
+
+    def examples(self, config: TextConfig, run: Path) -> Rows:
+        """The rows of the training split."""
+        return to_rows(read_sentences(config.data), load_tokenizer(run / FILE), config.data.length)
+
+    def learner(self, config: TextConfig, run: Path) -> nn.Module:
+        """A fresh diffusion model, or the causal reference."""
+        size, length = len(load_tokenizer(run / FILE)), config.data.length
+        autocast = torch.bfloat16 if config.train.precision == "bf16" else None
+        if config.model == "causal":
+            return CausalLM(size, length, config.net, autocast)
+        codec: Codec = (
+            Bits(size, (length,))
+            if config.codec.kind == "bits"
+            else Embedding(size, length, config.codec.dim)
+        )
+        categorical = config.diffusion.prediction == "categorical"
+        channels = codec.latent_shape[-1]
+        net = TextNet(
+            channels,
+            codec.logit_channels if categorical else channels,
+            length,
+            config.net,
+            config.diffusion.self_condition,
+        )
+        return DiffusionLearner(net, codec, config.diffusion, autocast=autocast)
+
+    def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
+        """samples.txt, one sentence a line; samples.json with seeds and settings; on request the
+        denoising of the first sentence as trajectory.txt and trajectory.json."""
+        if request.condition is not None or request.guidance != 1:
+            raise ConfigError(
+                "class, guidance: the text panel's models have no condition; leave them out"
+            )
+        glimpses: list[Glimpse] = []
+        result = Pipeline.from_pretrained(run, request.weights)(
+            num_inference_steps=request.steps,
+            solver=request.solver,
+            seeds=range(request.seed, request.seed + request.n),
+            given=request.given,
+            watch=glimpses.append if request.trajectory else None,
+            progress=True,
+        )
+        settings = {
+            "solver": request.solver,
+            "steps": request.steps,
+            "weights": request.weights,
+            "given": request.given,
+        }
+        written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
+        write_text(out / "samples.txt", "".join(text + "\n" for text in result.texts))
+        write_text(out / "samples.json", json.dumps(written, indent=1, ensure_ascii=False))
+        if request.trajectory:
+            steps = [vars(glimpse) for glimpse in glimpses]
+            lines = (f"{g.step:4d}  logsnr {g.logsnr:7.2f}  {g.text}\n" for g in glimpses)
+            write_text(out / "trajectory.txt", "".join(lines))
+            write_text(out / "trajectory.json", json.dumps(steps, indent=1, ensure_ascii=False))
+        return {"n": len(result.texts), "samples": str(out / "samples.txt")} | {
+            f"sentence {i}": text for i, text in enumerate(result.texts[:8])
+        }
+
+    def evaluate(self, run: Path, request: SampleRequest) -> dict[str, Any]:
+        """Perplexity under a judge, diversity, novelty, grammaticality; see `text.evaluation`."""
+        found = open_run(run)
+        return evaluate(found, request, self)
+
+    def datasets(self) -> dict[str, str]:
+        return {"scene": "sentences about small scenes, from a grammar with known entropy"}
+
+
+PANEL = TextPanel()

@@ -1,0 +1,188 @@
+"""`text.Pipeline`: a trained run as a function from seeds to sentences, as diffusers' users expect.
+
+    pipe = text.Pipeline.from_pretrained("runs/text-scene")
+    pipe(n=8, num_inference_steps=64).texts
+    pipe(n=8, given="a red [MASK] [MASK]*", seeds=range(8)).texts
+
+Sentence i is a function of seeds[i] alone. The network computes in float32 here whatever it was
+trained in: bfloat16 products depend on the shape of the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from shared.codec import Codec
+from shared.denoiser import Denoise
+from shared.errors import CheckpointError, ConfigError
+from shared.guidance import infill
+from shared.learner import DiffusionLearner
+from shared.runs import load_learner, open_run
+from shared.sampling import Wrap, draw
+from shared.solver import SOLVERS, time_grid
+from shared.tokenizer import FILE, Tokenizer, load_tokenizer
+from text.baseline import CausalLM
+from text.config import TextConfig
+from text.given import Given, parse_given
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a call gives back."""
+
+    texts: list[str]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """The estimate of one sentence at one step of its denoising."""
+
+    step: int
+    logsnr: float
+    text: str
+
+
+class Pipeline:
+    """Sentences from a trained run: a diffusion model, or the causal reference."""
+
+    def __init__(self, learner: nn.Module, tokenizer: Tokenizer, config: TextConfig) -> None:
+        self.learner, self.tokenizer, self.config = learner.eval(), tokenizer, config
+        if isinstance(learner, DiffusionLearner):
+            learner.denoiser.autocast = None
+        elif isinstance(learner, CausalLM):
+            learner.autocast = None
+
+    @classmethod
+    def from_pretrained(cls, run: str | Path, weights: str = "ema") -> "Pipeline":
+        """A run folder of the text panel. CheckpointError when it is not one."""
+        found = open_run(Path(run))
+        if not isinstance(found.config, TextConfig):
+            raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected text")
+        tokenizer = load_tokenizer(Path(run) / FILE)
+        return cls(load_learner(Path(run), weights), tokenizer, found.config)
+
+    def to(self, device: torch.device | str) -> "Pipeline":
+        """Move the network; returns self."""
+        self.learner.to(device)
+        return self
+
+    def __call__(
+        self,
+        n: int = 1,
+        num_inference_steps: int = 64,
+        solver: str = "ancestral",
+        seeds: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+        given: str | None = None,
+        temperature: float = 1.0,
+        watch: Callable[[Glimpse], None] | None = None,
+        progress: bool = False,
+    ) -> Output:
+        """n sentences; `seeds` (one integer each) fix them, or `generator` draws the seeds.
+
+        `given` is a template, see `text.given`; its words are in every sentence exactly. `watch`
+        sees the estimate of the first sentence at every step. `temperature` is the causal
+        reference's. ConfigError for what the model cannot do.
+        """
+        chosen = _seeds(n, seeds, generator)
+        if isinstance(self.learner, CausalLM):
+            if given is not None or watch is not None:
+                raise ConfigError(
+                    "given, trajectory: the causal reference writes from left to right only; use "
+                    "a run with model: diffusion"
+                )
+            rows = self.learner.generate(chosen, temperature)
+        else:
+            if temperature != 1:
+                raise ConfigError(
+                    f"temperature = {temperature}: for the causal reference only; a diffusion "
+                    "model samples its own distribution"
+                )
+            rows = self._denoise(chosen, num_inference_steps, solver, given, watch, progress)
+        return Output([self.tokenizer.decode(ids) for ids in rows.tolist()], chosen)
+
+    def _denoise(
+        self,
+        seeds: list[int],
+        steps: int,
+        solver: str,
+        given: str | None,
+        watch: Callable[[Glimpse], None] | None,
+        progress: bool,
+    ) -> Tensor:
+        """Rows of ids (n, L)."""
+        learner = self.learner
+        assert isinstance(learner, DiffusionLearner)
+        if steps < 1:
+            raise ConfigError(f"num_inference_steps = {steps}: expected 1 or more")
+        if solver not in SOLVERS:
+            raise ConfigError(f"solver = {solver!r}: expected one of {', '.join(SOLVERS)}")
+        template = None
+        if given is not None:
+            template = parse_given(given, self.tokenizer, self.config.data.length)
+        logsnrs = learner.schedule(time_grid(steps)).logsnr.tolist()
+        seen = 0
+
+        def callback(i: int, x_t: Tensor, x0_hat: Tensor) -> None:
+            nonlocal seen
+            if watch is not None and seen < steps:  # later chunks hold other sentences
+                ids = self._nearest(x0_hat[:1], template)[0].tolist()
+                watch(Glimpse(i, logsnrs[i], self.tokenizer.decode(ids)))
+            seen += 1
+
+        x0 = draw(
+            learner,
+            seeds,
+            steps=steps,
+            solver=solver,
+            wrap=None if template is None else _clamp(learner.codec, template),
+            callback=callback,
+            progress=progress,
+            label="sentences",
+        )
+        return self._nearest(x0, template)
+
+    @torch.no_grad()
+    def _nearest(self, x0: Tensor, template: Given | None) -> Tensor:
+        """x0 (n, L, ...) -> ids (n, L), the nearest that the template allows."""
+        assert isinstance(self.learner, DiffusionLearner)
+        codec = self.learner.codec
+        device = next(self.learner.parameters()).device
+        if template is None:
+            return codec.decode(x0.to(device)).cpu()
+        # every word's point has the same length, in both codecs
+        points = codec.encode(torch.arange(len(self.tokenizer), device=device))
+        scores = x0.to(device) @ points.T
+        return scores.masked_fill(~template.allowed.to(device), -torch.inf).argmax(-1).cpu()
+
+
+def _clamp(codec: Codec, template: Given) -> Wrap:
+    """The given places of every sample are what is given."""
+
+    def wrap(denoise: Denoise, rows: slice) -> Denoise:
+        known = codec.encode(template.ids[None].to(_device(codec)))
+        mask = template.known[None, :, None].to(known.device)
+        return infill(denoise, known, mask)
+
+    return wrap
+
+
+def _device(codec: Codec) -> torch.device:
+    assert isinstance(codec, nn.Module)
+    return next(iter([*codec.parameters(), *codec.buffers()])).device
+
+
+def _seeds(n: int, seeds: Sequence[int] | None, generator: torch.Generator | None) -> list[int]:
+    if seeds is not None:
+        if generator is not None:
+            raise ConfigError("give seeds or a generator, not both")
+        if len(seeds) == 0:
+            raise ConfigError("seeds: expected one integer or more")
+        return [int(seed) for seed in seeds]
+    if n < 1:
+        raise ConfigError(f"n = {n}: expected 1 or more")
+    return torch.randint(2**31, (n,), generator=generator).tolist()
