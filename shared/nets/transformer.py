@@ -42,21 +42,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention: queries (B, H, L, D), keys and values (B, H, M, D) -> (B, H, L, D).
-
-    mask (B, 1, 1, M) is true where a key may be seen. torch's fused kernel, but for bfloat16 on a
-    CPU and few keys: there its backward pass takes four to six times as long as the plain products
-    (torch 2.13, 48 and 24 places: 16 ms against 2.5 ms, a fifth of a whole training step).
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= 256:
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        return scores.softmax(-1, dtype=scores.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-
 class Attention(nn.Module):
     """Attention from x (B, L, dim) to itself, or to tokens (B, M, dim) when they are given."""
 
