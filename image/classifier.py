@@ -1,0 +1,105 @@
+"""A small residual network that tells what a picture shows: the judge of generated ones.
+
+Pre-activation blocks (He et al. 2016) with group norm, so that it has no running statistics and any
+batch gives the same answers. Its last hidden layer is the feature space in which `image.metrics`
+measures. The map before it keeps 4 x 4 places: features see where things are, not only which.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shared import noise
+
+SHIFT = 0  # stream of `noise` under a sample's key
+
+
+class Block(nn.Module):
+    """x + two convolutions of x; with `stride` 2, half the side."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.GroupNorm(8, channels), nn.GroupNorm(8, out)])
+        self.first = nn.Conv2d(channels, out, 3, stride, 1)
+        self.second = nn.Conv2d(out, out, 3, 1, 1)
+        self.skip = (
+            nn.Identity() if stride == 1 and channels == out else nn.Conv2d(channels, out, 1)
+        )
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(F.silu(self.norms[0](x)))
+        h = self.second(F.silu(self.norms[1](h)))
+        return h + self.skip(x if self.stride == 1 else F.avg_pool2d(x, 2, ceil_mode=True))
+
+
+class Classifier(nn.Module):
+    """A learner as `shared.task.Panel.learner` wants it, over pictures (B, C, H, W) of levels.
+
+    With conditions of one id it learns which one; of several (a scene), which of all ids are there.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        levels: int,
+        conditions: int,
+        several: bool,
+        width: int = 32,
+        dropout: float = 0.2,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        C, H, W = shape
+        self.levels, self.several, self.autocast = levels, several, autocast
+        self.shift = max(1, min(H, W) // 14)  # pixels
+        stride = 1 if min(H, W) <= 16 else 2
+        layers: list[nn.Module] = [nn.Conv2d(C, width, 3, stride, 1), Block(width, width, 1)]
+        side, channels = min(H, W) // stride, width
+        while side > 4:
+            out = min(2 * channels, 4 * width)
+            layers.append(Block(channels, out, 2))
+            side, channels = -(-side // 2), out
+        self.body = nn.Sequential(
+            *layers, nn.GroupNorm(8, channels), nn.SiLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
+        )
+        self.hidden = nn.Linear(16 * channels, 2 * width)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(2 * width, conditions - 1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, C, H, W) of levels -> the last hidden layer (B, 2 width), float32."""
+        x = images.float() * (2 / (self.levels - 1)) - 1
+        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+            hidden = self.hidden(self.dropout(self.body(x)))
+        return F.silu(hidden.float())
+
+    def logits(self, features: Tensor) -> Tensor:
+        """features (B, 2 width) -> one logit per condition id from 1 on (B, conditions - 1)."""
+        return self.out(features)
+
+    def forward(
+        self, data: Tensor, condition: Tensor, keys: Tensor, t: Tensor
+    ) -> tuple[Tensor, None]:
+        """Cross-entropy (B,), nats; of several ids, the mean of their binary ones. In training each
+        picture is shifted by a few pixels, a function of its key."""
+        if self.training:
+            data = shifted(data, noise.uniform(keys, SHIFT, (2,)), self.shift)
+        logits = self.logits(self.features(data))
+        if not self.several:
+            return F.cross_entropy(logits, condition[:, 0] - 1, reduction="none"), None
+        there = torch.zeros(len(logits), logits.shape[1] + 1, device=logits.device)
+        there = there.scatter_(1, condition, 1.0)[:, 1:]
+        losses = F.binary_cross_entropy_with_logits(logits, there, reduction="none")
+        return losses.mean(1), None
+
+
+def shifted(images: Tensor, uniforms: Tensor, most: int) -> Tensor:
+    """images (B, C, H, W) moved by -most .. most pixels each way as uniforms (B, 2) in (0, 1) say;
+    edges are repeated."""
+    B, _, H, W = images.shape
+    move = (uniforms * (2 * most + 1)).long() - most
+    rows = (torch.arange(H, device=images.device) + move[:, :1]).clamp(0, H - 1)
+    columns = (torch.arange(W, device=images.device) + move[:, 1:]).clamp(0, W - 1)
+    each = torch.arange(B, device=images.device)[:, None, None]
+    return images.movedim(1, -1)[each, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)

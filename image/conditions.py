@@ -1,0 +1,74 @@
+"""What to sample, in words or numbers -> condition ids (M,): a class, or a whole scene."""
+
+import difflib
+from collections.abc import Sequence
+
+from shared import scene
+from shared.errors import ConfigError
+from shared.scene import ATTRIBUTES, PLACES, Scene, Thing
+
+# "top left" before "left"
+_VALUES = sorted(
+    ((value, name) for name, values in ATTRIBUTES.items() for value in values),
+    key=lambda pair: -len(pair[0].split()),
+)
+EXAMPLE = "large red solid circle top left, small blue dots star centre"
+
+
+def class_id(label: str | int, classes: Sequence[str]) -> int:
+    """The condition id of a class, by name (in any case) or by number from 0. ConfigError, with the
+    nearest name, when there is none."""
+    if not classes:
+        raise ConfigError(f"class {label!r}: this model was trained without classes")
+    if isinstance(label, str):
+        lower = [name.lower() for name in classes]
+        if label.lower() in lower:
+            return lower.index(label.lower()) + 1
+        if not label.isdecimal():
+            near = difflib.get_close_matches(label.lower(), lower, n=1, cutoff=0.4)
+            if near:
+                hint = f"did you mean {classes[lower.index(near[0])]}?"
+            else:
+                hint = f"there are {', '.join(classes)}"
+            raise ConfigError(f"class {label!r}: no such class; {hint}")
+    if not 0 <= int(label) < len(classes):
+        raise ConfigError(f"class {label}: expected 0 to {len(classes) - 1}")
+    return int(label) + 1
+
+
+def parse_scene(text: str) -> Scene:
+    """A scene from a list of things, each with its five attributes in any order, such as EXAMPLE.
+
+    ConfigError names the word that is not known, the attribute that is missing or stated twice, or
+    why the things do not make a scene.
+    """
+    things = [_parse_thing(part) for part in text.lower().replace(";", ",").split(",")]
+    try:
+        return Scene(tuple(sorted(things, key=lambda thing: PLACES.index(thing.place))))
+    except ValueError:
+        raise ConfigError(
+            f"class {text!r}: not a scene: expected 1 to {scene.MAX_THINGS} things with different "
+            "shapes and places"
+        ) from None
+
+
+def _parse_thing(text: str) -> Thing:
+    left = f" {' '.join(text.split())} "
+    found: dict[str, str] = {}
+    for value, name in _VALUES:
+        if f" {value} " in left:
+            if name in found:
+                raise ConfigError(f"{text.strip()!r}: two of {name}: {found[name]}, {value}")
+            found[name] = value
+            left = left.replace(f" {value} ", " ", 1)
+    if left.strip():
+        word = left.split()[0]
+        if word in dict(_VALUES):
+            raise ConfigError(f"{text.strip()!r}: {word} is there twice")
+        near = difflib.get_close_matches(word, [value for value, _ in _VALUES], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"a scene reads like: {EXAMPLE}"
+        raise ConfigError(f"{text.strip()!r}: unknown word {word!r}; {hint}")
+    for name, values in ATTRIBUTES.items():
+        if name not in found:
+            raise ConfigError(f"{text.strip()!r}: no {name}; add one of {', '.join(values)}")
+    return Thing(**found)

@@ -1,0 +1,144 @@
+"""Training pictures with their conditions: digits, scenes, or whatever `image.source` can read.
+
+Pictures are uint8 (N, C, H, W), integers in [0, levels). A class is a condition of one id, its
+label + 1, so that 0 stays "none"; a scene is one of ID_COUNT ids (`shared.scene.ids`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from image.config import DataConfig
+from image.render import pictures as render_split
+from image.source import read_source, spread
+from shared import scene
+from shared.errors import CheckpointError, ConfigError, DataError
+from shared.files import write_text
+
+FACTS = "data.json"
+SCENES = 20_000  # of the endless scene world when data.limit is not set
+HELD_OUT_SCENES = 2_000
+DIGIT_LEVELS = 17  # each is the number of dark pixels in a block of 4 x 4
+HOLD_OUT_DIGIT = 5  # every fifth picture of each class is the test split
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Training data as `shared.task.Examples`: images (N, C, H, W), condition (N, M) or None."""
+
+    images: Tensor
+    condition: Tensor | None
+    levels: int
+    classes: tuple[str, ...]  # names by label; empty without classes
+    conditions: int  # ids that a condition may hold, 0 included; 0 without conditions
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """rows (B,) -> images (B, C, H, W), condition (B, M) or None."""
+        return self.images[rows], None if self.condition is None else self.condition[rows]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model must know of its data; kept in the run folder: sampling needs no data."""
+
+    images: int
+    shape: tuple[int, int, int]  # C, H, W
+    levels: int
+    classes: tuple[str, ...]
+    conditions: int
+    data_std: float  # root mean square of x0
+
+
+def load_pictures(
+    config: DataConfig, held_out: bool = False, classes: Sequence[str] | None = None
+) -> Pictures:
+    """The training split, or the held-out one; `classes` are names already fixed by another split.
+
+    ConfigError for a split or size that an embedded data set does not have; DataError for data that
+    is missing, unreadable or badly labelled.
+    """
+    split = config.held_out if held_out else config.split
+    if config.name == "digits":
+        return _digits(config, split)
+    if config.name == "scene":
+        return _scenes(config, split, held_out)
+    images, labels, names = read_source(config, held_out, classes)
+    if labels is None:
+        return Pictures(images, None, 256, (), 0)
+    return Pictures(images, labels[:, None] + 1, 256, names, len(names) + 1)
+
+
+def write_facts(facts: Facts, run: Path) -> None:
+    """Write data.json, or check that it says the same as when the run began (DataError)."""
+    path = run / FACTS
+    if path.is_file():
+        before, now = asdict(read_facts(run)), asdict(facts)
+        # the last bits of the measured std depend on the number of threads
+        changed = [key for key in now if key != "data_std" and before[key] != now[key]]
+        if changed:
+            raise DataError(
+                f"{run}: the data has changed since the run began: {changed[0]} was "
+                f"{before[changed[0]]}, now {now[changed[0]]}; train in another folder: run=FOLDER"
+            )
+    else:
+        write_text(path, json.dumps(asdict(facts), indent=2))
+
+
+def read_facts(run: Path) -> Facts:
+    """The facts of a run. CheckpointError when they are missing or damaged."""
+    try:
+        values = json.loads((run / FACTS).read_text(encoding="utf-8"))
+        C, H, W = values.pop("shape")
+        return Facts(shape=(C, H, W), classes=tuple(values.pop("classes")), **values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{run / FACTS}: missing or damaged ({error})") from None
+
+
+def _digits(config: DataConfig, split: str) -> Pictures:
+    """8 x 8 scans of handwritten digits (Alpaydin & Kaynak 1998), 1,797 of them."""
+    from sklearn.datasets import load_digits
+
+    _check_split(config, split, ("train", "test"))
+    if config.size not in (None, 8) or config.channels not in (None, 1):
+        raise ConfigError(
+            f"data.size = {config.size}, data.channels = {config.channels}: digits are 8 x 8 and "
+            "grey; leave both out"
+        )
+    found: Any = load_digits()
+    labels = torch.from_numpy(found.target).long()
+    images = torch.from_numpy(found.images).to(torch.uint8).unsqueeze(1)
+    order = torch.stack([labels[:i].eq(labels[i]).sum() for i in range(len(labels))])
+    tested = order % HOLD_OUT_DIGIT == 0
+    rows = (tested if split == "test" else ~tested).nonzero().flatten()
+    rows = rows[spread(len(rows), config.limit)]
+    names = tuple(str(name) for name in found.target_names)
+    return Pictures(images[rows], labels[rows, None] + 1, DIGIT_LEVELS, names, len(names) + 1)
+
+
+def _scenes(config: DataConfig, split: str, held_out: bool) -> Pictures:
+    _check_split(config, split, scene.SPLITS)
+    size = config.size or 32
+    if size % 32 or config.channels not in (None, 3):
+        raise ConfigError(
+            f"data.size = {config.size}, data.channels = {config.channels}: scenes are drawn at a "
+            "multiple of 32 pixels and in colour"
+        )
+    count = config.limit or SCENES
+    images, scenes = render_split(split, min(count, HELD_OUT_SCENES) if held_out else count, size)
+    condition = torch.tensor([scene.ids(each) for each in scenes])
+    return Pictures(images, condition, 256, (), scene.NUM_IDS)
+
+
+def _check_split(config: DataConfig, split: str, known: Sequence[str]) -> None:
+    if split not in known:
+        raise ConfigError(
+            f"data.split, data.held_out = {split!r}: {config.name} has {', '.join(known)}"
+        )

@@ -1,0 +1,163 @@
+"""`diptych evaluate` for pictures: distance, fidelity and variety in the features of a judge, and
+whether pictures show what was asked for.
+
+Every distance has its floor beside it: what the held-out split scores against the training split,
+with as many pictures (a distance between samples shrinks as they grow). FID proper needs the
+Inception network of its paper; a distance in other features carries their name.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from image.config import ImageConfig
+from image.data import Pictures, load_pictures
+from image.judge import Judge, find_judge
+from image.metrics import frechet, recall
+from image.pipeline import Pipeline
+from image.reader import read
+from shared import noise
+from shared.errors import ConfigError
+from shared.runs import Run, load_learner, versions
+from shared.scene import ATTRIBUTES, from_ids
+from shared.task import Panel, SampleRequest
+
+K = 3  # nearest neighbours of precision and recall, as in the paper
+ROWS = 1  # stream of `noise` that picks conditions and references
+
+
+def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
+    """Measure request.n pictures drawn from a run, or the accuracy of a classifier."""
+    config: ImageConfig = run.config
+    training = load_pictures(config.data)
+    held_out = load_pictures(config.data, held_out=True, classes=training.classes)
+    if training.condition is None:
+        raise ConfigError(
+            "data.label_column = null: pictures are judged by a classifier, which needs classes"
+        )
+    if config.model == "classifier":
+        model = load_learner(run.folder, request.weights)
+        model.autocast = None  # type: ignore[assignment]
+        judge = Judge(model, run.folder.name, {})  # type: ignore[arg-type]
+        return _accuracy(judge, held_out) | {"versions": versions()}
+    if request.n <= K:
+        raise ConfigError(f"n = {request.n}: expected more than {K} pictures to measure")
+    condition = _conditions(config, training, held_out, request)
+    images = _draw(run, request, condition)
+    judge = find_judge(config, training, panel)
+    return {
+        "samples": request.n,
+        **_distances(judge, images, training, held_out, request.seed),
+        **_agreement(config, judge, images, condition),
+        "judge": judge.facts | _accuracy(judge, held_out),
+        "settings": {
+            "solver": request.solver,
+            "steps": request.steps,
+            "guidance": request.guidance,
+            "seed": request.seed,
+            "weights": request.weights,
+            "precision": "fp32",
+        },
+        "versions": versions(),
+    }
+
+
+def _conditions(
+    config: ImageConfig, training: Pictures, held_out: Pictures, request: SampleRequest
+) -> Tensor:
+    """Condition ids (n, M): classes as often as in the training split; scenes never trained on."""
+    source = held_out if config.data.name == "scene" else training
+    assert source.condition is not None
+    return source.condition[_some_rows(len(source), request.n, request.seed)]
+
+
+def _some_rows(size: int, n: int, seed: int) -> Tensor:
+    """n of `size` rows in a random order, each as often as the others up to one."""
+    parts = [noise.uniform([seed], ROWS + i, (size,))[0].argsort() for i in range(-(-n // size))]
+    return torch.cat(parts)[:n]
+
+
+def _draw(run: Run, request: SampleRequest, condition: Tensor) -> Tensor:
+    """Levels (n, C, H, W)."""
+    pipeline = Pipeline.from_pretrained(run.folder, request.weights)
+    seeds = range(request.seed, request.seed + request.n)
+    return pipeline.decode(
+        pipeline.latents(
+            seeds, condition, request.steps, request.guidance, request.solver, progress=True
+        )
+    )
+
+
+def _distances(
+    judge: Judge, images: Tensor, training: Pictures, held_out: Pictures, seed: int
+) -> dict[str, Any]:
+    """Frechet distance to the training split, precision and recall, and what held-out data gets."""
+    n, m = len(images), min(len(images), len(held_out))
+    ours, data = judge.features(images), judge.features(training.images)
+    floor = judge.features(held_out.images[_some_rows(len(held_out), m, seed)])
+    some = data[_some_rows(len(data), min(n, len(data)), seed)]
+    least = frechet.compute(floor, data)["frechet_distance"]
+    alike = frechet.compute(ours[:m], data)["frechet_distance"]
+    real = recall.compute(floor, some[:m], K)
+    return {
+        "frechet_distance": frechet.compute(ours, data)["frechet_distance"],
+        "frechet_floor": least,
+        "frechet_ratio": alike / least,
+        "frechet": {
+            "features": judge.name,
+            "reference": "training split",
+            "reference_images": len(data),
+            "floor": "held-out split",
+            "floor_images": m,
+            "ratio_images": m,
+        },
+        **recall.compute(ours, some, K),
+        "precision_held_out": real["precision"],
+        "recall_held_out": real["recall"],
+        "recall_k": K,
+        "recall_references": len(some),
+    }
+
+
+def _agreement(
+    config: ImageConfig, judge: Judge, images: Tensor, condition: Tensor
+) -> dict[str, Any]:
+    """Whether pictures show what was asked for: under the judge, or as scenes are read."""
+    if config.data.name != "scene":
+        found = judge.labels(judge.features(images))
+        return {"class_agreement": float((found == condition[:, 0]).double().mean())}
+    readings = read(images.to(torch.uint8))
+    asked = [from_ids(row).things for row in condition.tolist()]
+    pairs = [
+        (thing, {found.place: found for found in things or ()}.get(thing.place))
+        for wanted, things in zip(asked, readings, strict=True)
+        for thing in wanted
+    ]
+    shares = {
+        f"{name}_agreement": sum(
+            found is not None and getattr(found, name) == getattr(thing, name)
+            for thing, found in pairs
+        )
+        / len(pairs)
+        for name in ATTRIBUTES
+    }
+    exact = sum(a == b for a, b in zip(asked, readings, strict=True)) / len(asked)
+    readable = sum(things is not None for things in readings) / len(readings)
+    return {"readable": readable, "scene_agreement": exact, **shares}
+
+
+def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:
+    """Of a classifier on the held-out split. A model of several ids has its mean loss instead."""
+    condition = held_out.condition
+    assert condition is not None
+    facts: dict[str, Any] = {"held_out_images": len(held_out)}
+    if condition.shape[1] == 1:
+        found = judge.labels(judge.features(held_out.images))
+        return facts | {"accuracy": float((found == condition[:, 0]).double().mean())}
+    device = next(judge.model.parameters()).device
+    losses = [
+        judge.model(held_out.images[rows].to(device), condition[rows].to(device), rows, rows)[0]
+        for rows in torch.arange(len(held_out)).split(256)
+    ]
+    return facts | {"loss_nats": float(torch.cat(losses).detach().mean())}

@@ -1,0 +1,159 @@
+"""The image panel as the core sees it: how to prepare, train, sample and evaluate a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from image.classifier import Classifier
+from image.codec import build_codec
+from image.config import ImageConfig
+from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
+from image.evaluation import evaluate
+from image.grid import save_png, tile, to_bytes
+from image.net import PatchNet
+from image.pipeline import Glimpse, Pipeline
+from shared.errors import ConfigError
+from shared.files import write_atomic, write_text
+from shared.learner import DiffusionLearner
+from shared.runs import open_run
+from shared.task import SampleRequest
+
+MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
+STRIP = 8  # levels shown of a denoising
+
+
+class ImagePanel:
+    """Pictures."""
+
+    name = "image"
+    config_type = ImageConfig
+
+    def prepare(self, config: ImageConfig, run: Path) -> None:
+        """Tell what a model must know of the data: shape, levels, classes, spread (data.json)."""
+        pictures = load_pictures(config.data)
+        if config.model == "classifier" and pictures.condition is None:
+            raise ConfigError("model = 'classifier' needs classes: set data.label_column")
+        C, H, W = pictures.images.shape[1:]
+        codec = build_codec(config.codec, pictures.levels, (C, H, W))
+        x0 = codec.encode(pictures.images[spread(len(pictures), MEASURED)])
+        facts = Facts(
+            images=len(pictures),
+            shape=(C, H, W),
+            levels=pictures.levels,
+            classes=pictures.classes,
+            conditions=pictures.conditions,
+            data_std=float(x0.double().square().mean().sqrt()),
+        )
+        write_facts(facts, run)
+
+    def examples(self, config: ImageConfig, run: Path) -> Pictures:
+        """The pictures of the training split."""
+        return load_pictures(config.data)
+
+    def learner(self, config: ImageConfig, run: Path) -> nn.Module:
+        """A fresh diffusion model, or the classifier."""
+        facts = read_facts(run)
+        autocast = torch.bfloat16 if config.train.precision == "bf16" else None
+        if config.model == "classifier":
+            return Classifier(
+                facts.shape,
+                facts.levels,
+                facts.conditions,
+                several=not facts.classes,
+                width=config.judge.width,
+                dropout=config.judge.dropout,
+                autocast=autocast,
+            )
+        codec = build_codec(config.codec, facts.levels, facts.shape)
+        net = PatchNet(
+            codec.latent_shape,
+            config.patch,
+            config.net,
+            config.diffusion.self_condition,
+            facts.conditions,
+        )
+        return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast)
+
+    def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
+        """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and
+        settings; on request the denoising of the first picture as trajectory.png (the noisy state
+        above, the estimate below) and trajectory.json."""
+        if request.given is not None:
+            raise ConfigError("given: the image panel cannot infill yet; leave it out")
+        pipeline = Pipeline.from_pretrained(run, request.weights)
+        seeds = list(range(request.seed, request.seed + request.n))
+        condition = pipeline.condition(request.condition, request.n)
+        glimpses: list[Glimpse] = []
+        x0 = pipeline.latents(
+            seeds,
+            condition,
+            request.steps,
+            request.guidance,
+            request.solver,
+            watch=glimpses.append if request.trajectory else None,
+            progress=True,
+        )
+        facts = pipeline.facts
+        images = to_bytes(pipeline.decode(x0), facts.levels)
+        columns = len(facts.classes) if request.condition == "all" and facts.classes else None
+        save_png(tile(images, columns), out / "grid.png")
+        _save_arrays(out / "samples.npz", images, seeds, condition)
+        settings = {
+            "class": request.condition,
+            "guidance": request.guidance,
+            "solver": request.solver,
+            "steps": request.steps,
+            "weights": request.weights,
+        }
+        written = {
+            "settings": settings,
+            "seeds": seeds,
+            "condition": None if condition is None else condition.tolist(),
+            "classes": list(facts.classes),
+        }
+        write_text(out / "samples.json", json.dumps(written, indent=1))
+        result = {"n": request.n, "grid": str(out / "grid.png"), "images": str(out / "samples.npz")}
+        if request.trajectory:
+            _save_trajectory(glimpses, images[0], out)
+            result["trajectory"] = str(out / "trajectory.png")
+        return result
+
+    def evaluate(self, run: Path, request: SampleRequest) -> dict[str, Any]:
+        """Frechet distance, precision, recall, agreement with the condition; see
+        `image.evaluation`."""
+        return evaluate(open_run(run), request, self)
+
+    def datasets(self) -> dict[str, str]:
+        return {
+            "digits": "1,797 scans of handwritten digits, 8 x 8, 17 levels, 10 classes",
+            "scene": "small scenes drawn at 32 x 32 or more, with every attribute known",
+        }
+
+
+def _save_arrays(path: Path, images: Tensor, seeds: list[int], condition: Tensor | None) -> None:
+    arrays: dict[str, Any] = {"images": images.numpy(), "seeds": np.array(seeds)}
+    if condition is not None:
+        arrays["condition"] = condition.numpy()
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
+            np.savez_compressed(file, **arrays)
+
+    write_atomic(path, write)
+
+
+def _save_trajectory(glimpses: list[Glimpse], last: Tensor, out: Path) -> None:
+    """About STRIP of the steps, and the picture they end at."""
+    shown = [glimpses[i] for i in spread(len(glimpses), STRIP - 1).tolist()]
+    states = [glimpse.state for glimpse in shown] + [last]
+    estimates = [glimpse.estimate for glimpse in shown] + [last]
+    save_png(tile(torch.stack(states + estimates), len(states)), out / "trajectory.png")
+    steps = [{"step": glimpse.step, "logsnr": glimpse.logsnr} for glimpse in shown]
+    write_text(out / "trajectory.json", json.dumps(steps, indent=1))
+
+
+PANEL = ImagePanel()

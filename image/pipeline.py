@@ -1,0 +1,218 @@
+"""`image.Pipeline`: a trained run as a function from seeds to pictures, as diffusers' users expect.
+
+    pipe = image.Pipeline.from_pretrained("runs/image-digits")
+    pipe(class_labels="7", num_images=8, guidance_scale=2.0).images[0].save("seven.png")
+    pipe(class_labels=[0, 1, 2], seeds=[5, 6, 7], output_type="np").images
+
+Picture i is a function of seeds[i] and its class alone. The network computes in float32 here
+whatever it was trained in: bfloat16 products depend on the shape of the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from image.conditions import class_id, parse_scene
+from image.config import ImageConfig
+from image.data import Facts, load_pictures, read_facts
+from image.grid import to_bytes, to_pil
+from shared.errors import CheckpointError, ConfigError
+from shared.learner import DiffusionLearner
+from shared.runs import load_learner, open_run
+from shared.sampling import draw
+from shared.scene import Scene, ids
+from shared.solver import SOLVERS, time_grid
+
+Labels = str | int | Scene | Sequence[str | int | Scene] | None
+OUTPUTS = ("pil", "np", "latent")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a call gives back. `images` is a list of PIL pictures, an array (n, H, W, C) in [0, 1],
+    or latents (n, *latent_shape), as `output_type` says."""
+
+    images: Any
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """The first picture at one step of its denoising: the noisy state x_t and the estimate x0_hat
+    there, both (C, H, W), 0 to 255, uint8."""
+
+    step: int
+    logsnr: float
+    state: Tensor
+    estimate: Tensor
+
+
+class Pipeline:
+    """Pictures from a trained diffusion model."""
+
+    def __init__(self, learner: nn.Module, facts: Facts, config: ImageConfig) -> None:
+        if not isinstance(learner, DiffusionLearner):
+            raise ConfigError(
+                "model = 'classifier': it draws nothing; use a run of model: diffusion"
+            )
+        self.learner, self.facts, self.config = learner.eval(), facts, config
+        learner.denoiser.autocast = None
+
+    @classmethod
+    def from_pretrained(cls, run: str | Path, weights: str = "ema") -> "Pipeline":
+        """A run folder of the image panel. CheckpointError when it is not one."""
+        found = open_run(Path(run))
+        if not isinstance(found.config, ImageConfig):
+            raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected image")
+        return cls(load_learner(Path(run), weights), read_facts(Path(run)), found.config)
+
+    def to(self, device: torch.device | str) -> "Pipeline":
+        """Move the network; returns self."""
+        self.learner.to(device)
+        return self
+
+    def __call__(
+        self,
+        class_labels: Labels = None,
+        num_images: int | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 1.0,
+        solver: str = "dpmpp_2m",
+        seeds: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+        output_type: str = "pil",
+        watch: Callable[[Glimpse], None] | None = None,
+        progress: bool = False,
+    ) -> Output:
+        """Pictures; `seeds` (one integer each) fix them, or `generator` draws the seeds.
+
+        class_labels: a class by name or number; a list of them, taken in turn; "all", every class
+        in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
+        scenes; None, unconditional. num_images: by default as many as there are seeds, or labels in
+        the list, or one. `watch` sees the first picture at every step. ConfigError for what the
+        model cannot do.
+        """
+        if output_type not in OUTPUTS:
+            raise ConfigError(
+                f"output_type = {output_type!r}: expected one of {', '.join(OUTPUTS)}"
+            )
+        chosen = _seeds(_count(class_labels, num_images, seeds), seeds, generator)
+        condition = self.condition(class_labels, len(chosen))
+        x0 = self.latents(
+            chosen, condition, num_inference_steps, guidance_scale, solver, watch, progress
+        )
+        if output_type == "latent":
+            return Output(x0, chosen)
+        images = self.decode(x0)
+        if output_type == "pil":
+            return Output([to_pil(image) for image in to_bytes(images, self.facts.levels)], chosen)
+        unit = images.float() / (self.facts.levels - 1)
+        return Output(unit.movedim(1, -1).numpy(), chosen)
+
+    def condition(self, labels: Labels, n: int) -> Tensor | None:
+        """Labels as in a call -> condition ids (n, M), or None for unconditional pictures."""
+        if labels is None:
+            return None
+        if isinstance(labels, str) and labels == "all":
+            return self._all(n)
+        listed = [labels] if isinstance(labels, str | int | Scene) else list(labels)
+        if not listed:
+            raise ConfigError("class_labels: expected one or more")
+        rows = [self._ids(label) for label in listed]
+        return torch.tensor(list(islice(cycle(rows), n)))
+
+    def latents(
+        self,
+        seeds: Sequence[int],
+        condition: Tensor | None,
+        steps: int = 20,
+        guidance: float = 1.0,
+        solver: str = "dpmpp_2m",
+        watch: Callable[[Glimpse], None] | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """Clean latents (n, *latent_shape) for condition ids (n, M) as the data has them."""
+        if steps < 1:
+            raise ConfigError(f"num_inference_steps = {steps}: expected 1 or more")
+        if solver not in SOLVERS:
+            raise ConfigError(f"solver = {solver!r}: expected one of {', '.join(SOLVERS)}")
+        if condition is None and guidance not in (0, 1):
+            raise ConfigError(
+                f"guidance = {guidance}: without a class there is nothing to guide towards; name "
+                "one, or leave guidance at 1"
+            )
+        logsnrs = self.learner.schedule(time_grid(steps)).logsnr.tolist()
+        seen = 0
+
+        def callback(i: int, x_t: Tensor, x0_hat: Tensor) -> None:
+            nonlocal seen
+            if watch is not None and seen < steps:  # later chunks hold other pictures
+                state, estimate = to_bytes(
+                    self.decode(torch.cat([x_t[:1], x0_hat[:1]])), self.facts.levels
+                )
+                watch(Glimpse(i, logsnrs[i], state, estimate))
+            seen += 1
+
+        return draw(
+            self.learner,
+            seeds,
+            steps=steps,
+            solver=solver,
+            condition=condition,
+            guidance=guidance,
+            callback=callback,
+            progress=progress,
+            label="pictures",
+        )
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor) -> Tensor:
+        """Latents (n, *latent_shape) -> levels (n, C, H, W), int64, on the CPU."""
+        device = next(self.learner.parameters()).device
+        return self.learner.codec.decode(x0.to(device)).cpu()
+
+    def _ids(self, label: str | int | Scene) -> list[int]:
+        if self.config.data.name != "scene":
+            if isinstance(label, Scene):
+                raise ConfigError("class_labels: a scene, but this model was not trained on scenes")
+            return [class_id(label, self.facts.classes)]
+        if isinstance(label, int):
+            raise ConfigError(f"class {label}: this model draws scenes; describe one in words")
+        return ids(parse_scene(label) if isinstance(label, str) else label)
+
+    def _all(self, n: int) -> Tensor:
+        """Every class in turn; of a model of scenes, those of the held-out split."""
+        if self.config.data.name == "scene":
+            rows = load_pictures(self.config.data, held_out=True).condition
+            assert rows is not None
+        else:
+            class_id(0, self.facts.classes)
+            rows = torch.arange(1, len(self.facts.classes) + 1)[:, None]
+        return rows[torch.arange(n) % len(rows)]
+
+
+def _count(labels: Labels, n: int | None, seeds: Sequence[int] | None) -> int:
+    if seeds is not None:
+        if len(seeds) == 0 or n not in (None, len(seeds)):
+            raise ConfigError(
+                f"num_images = {n} but {len(seeds)} seeds: expected one seed a picture"
+            )
+        return len(seeds)
+    if n is None:
+        return 1 if labels is None or isinstance(labels, str | int | Scene) else max(1, len(labels))
+    if n < 1:
+        raise ConfigError(f"num_images = {n}: expected 1 or more")
+    return n
+
+
+def _seeds(n: int, seeds: Sequence[int] | None, generator: torch.Generator | None) -> list[int]:
+    if seeds is None:
+        return torch.randint(2**31, (n,), generator=generator).tolist()
+    if generator is not None:
+        raise ConfigError("give seeds or a generator, not both")
+    return [int(seed) for seed in seeds]
