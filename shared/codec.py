@@ -57,6 +57,16 @@ class DiscreteCodec(Protocol):
         ...
 
 
+def check_range(data: Tensor, size: int) -> None:
+    """ValueError unless data holds integers in [0, size). Compared as Python integers: a uint8
+    tensor would compare 256 as 0."""
+    if data.numel() == 0:
+        return
+    low, high = int(data.min()), int(data.max())
+    if low < 0 or high >= size:
+        raise ValueError(f"codec: data in [{low}, {high}], expected integers in [0, {size})")
+
+
 class Identity(nn.Module):
     """x0 = data; p(data | z_0) is the Gaussian that z_0 implies."""
 
@@ -104,11 +114,7 @@ class Bits(nn.Module):
 
     def signs(self, data: Tensor) -> Tensor:
         """data (B, *shape) -> its bits as +-1 (B, *shape, n)."""
-        if bool((data < 0).any()) or bool((data >= self.size).any()):
-            raise ValueError(
-                f"codec: data in [{int(data.min())}, {int(data.max())}], "
-                f"expected integers in [0, {self.size})"
-            )
+        check_range(data, self.size)
         return self.table[data.long()]
 
     def encode(self, data: Tensor) -> Tensor:

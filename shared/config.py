@@ -72,6 +72,7 @@ class DiffusionConfig:
     logsnr_min: float = -12.0
     logsnr_max: float = 12.0
     prediction: str = "v"
+    evidence: bool = False  # categorical: the network adds to the exact logits of independent data
     weighting: str = "sigmoid"
     self_condition: bool = True
     drop_condition: float = 0.1  # share of samples trained without their condition (Ho & Salimans)
@@ -85,6 +86,11 @@ class DiffusionConfig:
         if not 0 <= self.drop_condition <= 1:
             raise ValueError(
                 f"diffusion.drop_condition = {self.drop_condition}: expected a number in [0, 1]"
+            )
+        if self.evidence and self.prediction != "categorical":
+            raise ValueError(
+                f"diffusion.evidence = true: needs diffusion.prediction = 'categorical', "
+                f"got {self.prediction!r}"
             )
         if not self.logsnr_min < self.logsnr_max:
             raise ValueError("diffusion.logsnr_min must be below diffusion.logsnr_max")

@@ -32,8 +32,9 @@ class Denoiser(nn.Module):
 
     net(x, logsnr, condition, previous) takes x (B, ...) scaled to unit variance, logsnr (B,), and,
     with self-conditioning, the last estimate (zeros at first). With `prediction="categorical"` its
-    output is what it adds to the codec's evidence, the exact logits of independent data (the
-    matched filter of CoBit 2026), and x0_hat is the posterior mean `codec.mean(logits)`.
+    output is logits, and x0_hat is the posterior mean `codec.mean(logits)`; with `evidence` it is
+    what the network adds to the exact logits of independent data (the matched filter of CoBit
+    2026), which suits fixed codes and not learned ones: a table learns where nothing is given.
     """
 
     evidence_max = 30.0  # nats; float32 sigmoids and softmaxes are saturated well before
@@ -46,6 +47,7 @@ class Denoiser(nn.Module):
         self_condition: bool = False,
         codec: Codec | None = None,
         autocast: torch.dtype | None = None,
+        evidence: bool = False,
     ) -> None:
         super().__init__()
         if prediction == "categorical" and not isinstance(codec, DiscreteCodec):
@@ -59,6 +61,7 @@ class Denoiser(nn.Module):
         self.self_condition = self_condition
         self.codec = codec
         self.autocast = autocast
+        self.evidence = evidence
 
     def output(
         self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
@@ -74,7 +77,7 @@ class Denoiser(nn.Module):
         with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
             output = self.net(x_t * scale, logsnr, condition, last)
         output = output.to(x_t.dtype)
-        if self.prediction == "categorical":
+        if self.evidence:
             assert isinstance(self.codec, DiscreteCodec)
             evidence = self.codec.evidence(x_t, level)
             output = output + evidence.clamp(-self.evidence_max, self.evidence_max)

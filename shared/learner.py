@@ -36,7 +36,13 @@ class DiffusionLearner(nn.Module):
     ) -> None:
         super().__init__()
         self.denoiser = Denoiser(
-            net, config.prediction, data_std, config.self_condition, codec, autocast
+            net,
+            config.prediction,
+            data_std,
+            config.self_condition,
+            codec,
+            autocast,
+            evidence=config.evidence,
         )
         self.codec = codec
         self.weighting, self.drop_rate = config.weighting, config.drop_condition

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared.codec import check_range
 from shared.schedule import Level
 
 
@@ -36,11 +37,7 @@ class Embedding(nn.Module):
         return F.normalize(self.weight.float(), dim=-1) * self.dim**0.5
 
     def encode(self, data: Tensor) -> Tensor:
-        if bool((data < 0).any()) or bool((data >= self.size).any()):
-            raise ValueError(
-                f"codec: token ids in [{int(data.min())}, {int(data.max())}], "
-                f"expected integers in [0, {self.size})"
-            )
+        check_range(data, self.size)
         return F.embedding(data, self.table())
 
     def decode(self, x0: Tensor) -> Tensor:
