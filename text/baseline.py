@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from shared import noise
 from shared.config import NetConfig
@@ -23,6 +22,8 @@ class CausalLM(nn.Module):
     def __init__(
         self, size: int, length: int, config: NetConfig, autocast: torch.dtype | None = None
     ) -> None:
+        from transformers import GPT2Config, GPT2LMHeadModel  # seconds, which others need not wait
+
         super().__init__()
         self.length, self.autocast = length, autocast
         shape = GPT2Config(

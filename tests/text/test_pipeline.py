@@ -7,6 +7,7 @@ import torch
 
 import text
 from shared.errors import CheckpointError, ConfigError
+from shared.learner import DiffusionLearner
 from shared.runs import load_learner
 from shared.sampling import draw
 from shared.task import SampleRequest
@@ -34,6 +35,7 @@ def test_a_sentence_depends_on_its_seed_alone(pipe) -> None:
 
 def test_a_latent_alone_agrees_with_it_in_a_batch_to_1e_5(run) -> None:
     learner = load_learner(run)
+    assert isinstance(learner, DiffusionLearner)
     x0 = draw(learner, range(64), steps=6, solver="ancestral", progress=False)
     for i in (0, 40):
         alone = draw(learner, [i], steps=6, solver="ancestral", progress=False)
