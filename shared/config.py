@@ -216,7 +216,8 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _explain(kind: type, item: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        near = difflib.get_close_matches(key, keys(kind), n=1, cutoff=0.4)
+        known = keys(kind) + sorted({k.split(".")[0] for k in keys(kind)})
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(keys(kind))}"
         return f"unknown key {key}{hint}"
     message = str(item["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,69 @@
+"""Stateless noise: a function of (seed, step, place), normal, and without visible correlations.
+
+Each statistical bound is five standard errors or a p-value of 1e-6: the seeds are fixed, so a
+failure is a change of the generator, not bad luck.
+"""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import chisquare, kstest
+
+from shared import noise
+
+N = 100_000
+BOUND = 5 / math.sqrt(N)
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
+
+
+def test_a_sample_has_the_same_noise_alone_and_in_a_batch():
+    seeds = [3, 2**40 + 1, 7, 0]
+    batch = noise.normal(seeds, 5, (3, 5))
+    for i, seed in enumerate(seeds):
+        assert torch.equal(noise.normal([seed], 5, (3, 5))[0], batch[i])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3, 5)])
+def test_shapes_are_kept_and_a_prefix_is_not_promised(shape: tuple[int, ...]):
+    assert noise.normal([1, 2], 0, shape).shape == (2, *shape)
+    assert noise.uniform([1, 2], 0, shape).shape == (2, *shape)
+
+
+def test_normals_are_normal_and_uniforms_uniform():
+    assert kstest(noise.normal([11], 3, (N,))[0].numpy(), "norm").pvalue > 1e-6
+    assert kstest(noise.uniform([11], 3, (N,))[0].numpy(), "uniform").pvalue > 1e-6
+    assert kstest(noise.normal(range(N), 3, (1,))[:, 0].numpy(), "norm").pvalue > 1e-6
+
+
+def test_uniforms_stay_inside_the_open_interval():
+    u = noise.uniform(range(2000), 0, (1000,))
+    assert float(u.min()) > 0
+    assert float(u.max()) < 1
+
+
+def test_neighbouring_seeds_steps_and_places_do_not_correlate():
+    x = noise.normal(range(N + 1), 4, (2,))
+    assert abs(correlation(x[:-1], x[1:])) < BOUND
+    assert abs(correlation(x[:, 0], x[:, 1])) < BOUND
+    assert abs(correlation(x, noise.normal(range(N + 1), 5, (2,)))) < BOUND
+    long = noise.normal([9], 0, (N + 1,))[0]
+    assert abs(correlation(long[:-1], long[1:])) < BOUND
+    assert abs(correlation(long[:-1] ** 2, long[1:] ** 2)) < BOUND
+    far = noise.normal([s << 32 for s in range(N)], 4, (1,))  # keys of neighbouring run seeds
+    assert abs(correlation(x[:N, 0], far[:, 0])) < BOUND
+
+
+def test_both_halves_of_a_pair_are_independent():
+    """Box-Muller's cosine and sine half share a radius: their squares must not correlate."""
+    x = noise.normal([21], 0, (2 * N,))[0]
+    assert abs(correlation(x[:N], x[N:])) < BOUND
+    assert abs(correlation(x[:N] ** 2, x[N:] ** 2)) < BOUND
+
+
+def test_integers_are_even_over_a_size_that_is_no_power_of_two():
+    drawn = noise.integers(1, 2, N, 7)
+    assert chisquare(drawn.bincount(minlength=7).numpy()).pvalue > 1e-6

@@ -1,0 +1,119 @@
+"""Schedules against their papers' formulas, inverses, and limits."""
+
+import math
+
+import pytest
+import torch
+from scipy.integrate import quad
+
+from shared.density import LossDensity, quantile_knots
+from shared.schedule import Cosine, Linear, Schedule, Warped, variance_preserving
+
+SCHEDULES: list[Schedule] = [
+    Cosine(-9, 11),
+    Cosine(-12, 12, shift=2 * math.log(64 / 32)),
+    Linear(),
+    Linear(0.2, 12.0, logsnr_max=9.0),
+    Warped((7.0, 3.0, 2.5, -1.0, -8.0)),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_time_inverts_logsnr_and_logsnr_falls(schedule: Schedule):
+    t = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    logsnr = schedule.logsnr(t)
+    assert bool((logsnr.diff() < 0).all())
+    torch.testing.assert_close(schedule.time(logsnr), t, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_level_is_variance_preserving_and_keeps_logsnr(schedule: Schedule):
+    level = schedule(torch.linspace(0.001, 0.999, 77, dtype=torch.float64))
+    torch.testing.assert_close(level.alpha**2 + level.sigma**2, torch.ones_like(level.alpha))
+    torch.testing.assert_close(2 * (level.alpha / level.sigma).log(), level.logsnr)
+
+
+def test_cosine_ends_where_it_is_told():
+    ends = Cosine(-9, 11).logsnr(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.tensor([11.0, -9.0], dtype=torch.float64))
+
+
+def test_cosine_is_cos_squared_of_t_between_wide_ends():
+    t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+    alpha = Cosine(-30, 30)(t).alpha
+    torch.testing.assert_close(alpha, torch.cos(math.pi * t / 2), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("u", [0.01, 0.3, 1.0])
+def test_linear_is_the_integral_of_its_beta(u: float):
+    """alpha^2 = exp(-integral of beta) with beta linear in u (Song et al. 2021, eq. 32)."""
+    schedule = Linear(0.1, 20.0)
+    integral = quad(lambda s: 0.1 + s * 19.9, 0, u)[0]
+    alpha2 = math.exp(-integral)
+    logsnr = torch.tensor(math.log(alpha2 / (1 - alpha2)), dtype=torch.float64)
+    start = float(schedule._u_min())
+    t = (u - start) / (1 - start)
+    torch.testing.assert_close(schedule.logsnr(torch.tensor(t, dtype=torch.float64)), logsnr)
+
+
+def test_linear_is_the_limit_of_ddpm_s_chain():
+    """abar_T of DDPM's 1000 betas is 4.04e-5; the continuum limit's is 4.32e-5 (methods)."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    chain = float((1 - betas).prod())
+    limit = float(Linear()(torch.tensor(1.0, dtype=torch.float64)).alpha ** 2)
+    assert chain == pytest.approx(4.04e-5, rel=5e-3)
+    assert limit == pytest.approx(4.32e-5, rel=5e-3)
+
+
+def test_levels_stay_finite_and_positive_at_both_ends_in_float32():
+    level = variance_preserving(torch.tensor([-20.0, 20.0]))
+    for part in (level.alpha, level.sigma):
+        assert bool((part > 0).all())
+        assert bool(part.isfinite().all())
+
+
+@pytest.mark.parametrize("knots", [(1.0,), (1.0, 2.0), (3.0, 3.0, 1.0)])
+def test_knots_that_do_not_fall_are_refused(knots: tuple[float, ...]):
+    with pytest.raises(ValueError, match="strictly falling"):
+        Warped(knots)
+
+
+def test_reversed_ends_are_refused():
+    with pytest.raises(ValueError, match="logsnr_min"):
+        Cosine(5, -5)
+
+
+def test_fitted_schedule_spends_time_where_the_loss_changes():
+    """A loss with a linear ramp between logsnr 0 and 2, flat elsewhere, floor 0.1: 90 % of t lie
+    in the ramp (up to the smoothing over five of 64 bins), 10 % are uniform."""
+    bins, low, high = 64, -8.0, 8.0
+    centres = low + (torch.arange(bins) + 0.5) * (high - low) / bins
+    loss = (1 - centres / 2).clamp(0, 1)
+    knots = quantile_knots(loss, low, high, floor=0.1)
+    assert float(knots[0]) == pytest.approx(high)
+    assert float(knots[-1]) == pytest.approx(low)
+    inside = float(((knots > -0.75) & (knots < 2.75)).float().mean())
+    assert inside == pytest.approx(0.9 + 0.1 * 3.5 / 16, abs=0.03)
+    time = Warped(tuple(knots.tolist())).time
+    middle = time(torch.tensor(1.0, dtype=torch.float64))
+    assert float(middle) == pytest.approx(0.5, abs=0.04)
+
+
+def test_density_statistics_add_over_any_split_of_a_batch():
+    density = LossDensity(Cosine(-6, 6), bins=7)
+    losses, logsnr = torch.rand(11), torch.linspace(-7, 7, 11)
+    whole = density.statistics(losses, logsnr)
+    parts = density.statistics(losses[:4], logsnr[:4]) + density.statistics(losses[4:], logsnr[4:])
+    torch.testing.assert_close(whole, parts)
+    torch.testing.assert_close(whole.sum(1), torch.stack([losses.sum(), torch.tensor(11.0)]))
+
+
+def test_density_starts_as_the_base_and_forgets_old_losses():
+    base = Cosine(-6, 6)
+    density = LossDensity(base, bins=4, memory=0.5, start=2)
+    logsnr = torch.tensor([-5.0, -2.0, 2.0, 5.0])
+    for value in (3.0, 1.0):
+        assert density.schedule() is base
+        density.update(density.statistics(torch.full((4,), value), logsnr))
+    assert isinstance(density.schedule(), Warped)
+    torch.testing.assert_close(density.loss(), torch.full((4,), (0.5 * 3 + 1) / 1.5))

@@ -1,0 +1,110 @@
+"""The transformer: closed at the start, positions, conditions, levels."""
+
+import pytest
+import torch
+
+from shared.nets.transformer import Transformer, level_features, rotate
+
+B, L, IN, OUT = 2, 5, 3, 7
+
+
+def opened(**settings: bool | int) -> Transformer:
+    """A transformer whose zero layers were filled, so that everything can act."""
+    torch.manual_seed(0)
+    net = Transformer(IN, OUT, L, dim=16, depth=2, heads=2, **settings)  # type: ignore[arg-type]
+    for p in net.parameters():
+        if not bool(p.any()):
+            torch.nn.init.normal_(p, std=0.2)
+    return net.eval()
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(B, L, IN), torch.tensor([-3.0, 2.0])
+
+
+def test_first_output_is_zero():
+    x, logsnr = inputs()
+    net = Transformer(IN, OUT, L, dim=16, depth=2, heads=2, conditions=4)
+    out = net(x, logsnr, torch.tensor([[1], [2]]))
+    assert out.shape == (B, L, OUT)
+    assert not bool(out.any())
+
+
+def test_every_parameter_receives_a_gradient_once_opened():
+    x, logsnr = inputs()
+    net = opened(conditions=4, cross_attention=True)
+    net(x, logsnr, torch.tensor([[1, 2], [3, 1]])).square().sum().backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_samples_do_not_see_each_other():
+    x, logsnr = inputs()
+    net = opened()
+    torch.testing.assert_close(net(x, logsnr)[1:], net(x[1:], logsnr[1:]))
+
+
+def test_output_depends_on_the_level_and_on_every_place():
+    x, logsnr = inputs()
+    net = opened()
+    base = net(x, logsnr)
+    assert not torch.allclose(net(x, logsnr + 0.5), base)
+    for place in range(L):
+        moved = x.clone()
+        moved[:, place] += 1
+        changed = (net(moved, logsnr) - base).abs().amax(-1)
+        assert bool((changed > 1e-4).all()), place
+
+
+def test_without_positions_the_trunk_is_equivariant():
+    x, logsnr = inputs()
+    net = opened(rotary=False)
+    torch.nn.init.zeros_(net.place)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    torch.testing.assert_close(net(x[:, order], logsnr), net(x, logsnr)[:, order])
+    net.place.data.normal_()
+    assert not torch.allclose(net(x[:, order], logsnr), net(x, logsnr)[:, order], atol=1e-3)
+
+
+def test_rotary_products_depend_on_offsets_only():
+    torch.manual_seed(2)
+    q, k = torch.randn(1, 1, 3, 8), torch.randn(1, 1, 3, 8)
+    scores = torch.einsum(
+        "blhd,bmhd->hlm", rotate(q.expand(1, 9, 3, 8)), rotate(k.expand(1, 9, 3, 8))
+    )
+    for offset in range(-8, 9):
+        diagonal = scores.diagonal(offset, 1, 2)
+        torch.testing.assert_close(diagonal, diagonal[:, :1].expand_as(diagonal))
+    assert not torch.allclose(scores[:, 0, 0], scores[:, 0, 5])
+
+
+@pytest.mark.parametrize("cross", [False, True])
+def test_dropped_condition_is_no_condition_and_a_condition_matters(cross: bool):
+    x, logsnr = inputs()
+    net = opened(conditions=5, cross_attention=cross)
+    none = net(x, logsnr, None)
+    torch.testing.assert_close(net(x, logsnr, torch.zeros(B, 1, dtype=torch.long)), none)
+    assert not torch.allclose(net(x, logsnr, torch.tensor([[1], [1]])), none, atol=1e-3)
+
+
+def test_cross_attention_ignores_padding_ids():
+    x, logsnr = inputs()
+    net = opened(conditions=5, cross_attention=True)
+    # the mean over ids enters the modulation as well: take it out, so that only attention is left
+    torch.nn.init.zeros_(net.modulate[1].weight)  # type: ignore[union-attr, arg-type]
+    torch.nn.init.zeros_(net.finish.weight)
+    short = net(x, logsnr, torch.tensor([[2, 3], [4, 1]]))
+    padded = net(x, logsnr, torch.tensor([[2, 3, 0, 0], [4, 1, 0, 0]]))
+    torch.testing.assert_close(padded, short)
+
+
+def test_level_features_tell_levels_apart_over_thirty_nats():
+    features = level_features(torch.linspace(-15, 15, 301), 32)
+    apart = torch.cdist(features, features) + 9 * torch.eye(301)
+    assert float(apart.min()) > 0.05
+
+
+def test_width_that_heads_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="multiple of 2 x heads"):
+        Transformer(IN, OUT, L, dim=18, depth=1, heads=4)
