@@ -15,7 +15,7 @@ from shared.solver.step import Move
 def ancestral_step(x_t: Tensor, x0_hat: Tensor, move: Move) -> Tensor:
     """One posterior draw, x_s (B, ...)."""
     keep = math.exp(move.at.logsnr - move.to.logsnr)
-    mean = x_t * (move.to.alpha / move.at.alpha * keep)
+    mean = x_t.mul_(move.to.alpha / move.at.alpha * keep)
     mean.add_(x0_hat, alpha=move.to.alpha * (1 - keep))
     std = move.to.sigma * math.sqrt(-math.expm1(move.at.logsnr - move.to.logsnr))
     return mean if std == 0 else mean.add_(move.noise(), alpha=std)

@@ -9,7 +9,8 @@ from shared.solver.step import Move
 
 
 def dpmpp_2m_step(x_t: Tensor, x0_hat: Tensor, move: Move) -> Tensor:
-    """x_s = (sigma_s / sigma_t) x_t - alpha_s (e^-h - 1) D, D extrapolated from two estimates.
+    """x_s = (sigma_s / sigma_t) x_t - alpha_s (e^-h - 1) D, where D = (1 + weight) x0_hat - weight
+    x0_before is extrapolated from two estimates.
 
     h is the step in logsnr / 2. Order 2; the first step, and the last one if it ends clean
     (h infinite), are DDIM's.
@@ -19,6 +20,6 @@ def dpmpp_2m_step(x_t: Tensor, x0_hat: Tensor, move: Move) -> Tensor:
     h = (move.to.logsnr - move.at.logsnr) / 2
     h_before = (move.at.logsnr - move.before.logsnr) / 2
     weight = h / (2 * h_before)
-    estimate = x0_hat.lerp(move.x0_before, -weight)  # (1 + weight) x0_hat - weight x0_before
-    out = x_t * (move.to.sigma / move.at.sigma)
-    return out.add_(estimate, alpha=-move.to.alpha * math.expm1(-h))
+    gain = -move.to.alpha * math.expm1(-h)
+    x_s = x_t.mul_(move.to.sigma / move.at.sigma).add_(x0_hat, alpha=gain * (1 + weight))
+    return x_s.add_(move.x0_before, alpha=-gain * weight)  # three passes in place, no temporary

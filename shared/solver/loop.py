@@ -21,7 +21,7 @@ SOLVERS: dict[str, Step] = {
     "dpmpp_2m": dpmpp_2m_step,
 }
 
-# step index, x_t before the step, x0_hat there
+# step index, x_t before the step, x0_hat there; the loop goes on in x_t's memory: clone to keep it
 Callback = Callable[[int, Tensor, Tensor], None]
 
 
@@ -71,7 +71,7 @@ def sample(
     if end_clean:
         points[-1] = CLEAN
 
-    x = noise
+    x = noise.clone()  # the one buffer: every step writes into it
     x0_before: Tensor | None = None
     before: Point | None = None
     for i, (at, to) in enumerate(itertools.pairwise(points)):
@@ -83,6 +83,8 @@ def sample(
 
         level = Level(*(x.new_tensor(value) for value in (at.logsnr, at.alpha, at.sigma)))
         x0_hat = denoise(x, level, condition, x0_before)
+        if x0_hat.data_ptr() == x.data_ptr():  # the step is about to overwrite x
+            x0_hat = x0_hat.clone()
         if not math.isfinite(float(x0_hat.sum())):
             raise FloatingPointError(f"x0_hat is not finite at step {i}, logsnr {at.logsnr:.3f}")
         if callback is not None:

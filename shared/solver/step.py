@@ -35,6 +35,9 @@ class Move:
 
 
 class Step(Protocol):
-    """x_t (B, ...) and x0_hat (B, ...) at move.at -> x_s (B, ...) at move.to. 1 NFE."""
+    """x_t (B, ...) and x0_hat (B, ...) at move.at -> x_s (B, ...) at move.to. 1 NFE.
+
+    x_t is the loop's own buffer: a step writes x_s into it and returns it. Estimates are read only.
+    """
 
     def __call__(self, x_t: Tensor, x0_hat: Tensor, move: Move) -> Tensor: ...
