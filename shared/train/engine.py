@@ -130,7 +130,7 @@ class Engine:
         self.names = [name for name, p in module.named_parameters() if p.requires_grad]
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            _groups(module, config.weight_decay), lr=config.lr, betas=config.betas, fused=True
+            decay_groups(module, config.weight_decay), lr=config.lr, betas=config.betas, fused=True
         )
         self.engine: Any = _deepspeed().initialize(
             model=self.module, optimizer=optimizer, config=deepspeed_config(config)
@@ -254,7 +254,7 @@ class Engine:
                     safe_set_full_optimizer_state(p, value, key)
 
 
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; vectors (biases, tables of one row) do not, as usual since GPT-2."""
     trained = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim >= 2]

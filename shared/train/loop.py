@@ -111,9 +111,8 @@ class Trainer:
         losses: list[float] = []
         since = time.monotonic()
         while self.step < self.config.steps:
-            loss, stopping = self._step(stop.asked)
+            loss, stopping = self.update(stop.asked)
             losses.append(loss)
-            self.step += 1
             last = self.step == self.config.steps
             saves = stopping or last or self.step % self.config.save_every == 0
             if saves or self.step % self.config.log_every == 0:
@@ -144,9 +143,9 @@ class Trainer:
             "seconds": round(seconds, 3),
         }
 
-    def _step(self, stop: bool) -> tuple[float, bool]:
-        """One update of the weights. Returns the global batch's mean loss, and whether any
-        process was asked to stop."""
+    def update(self, stop: bool = False) -> tuple[float, bool]:
+        """One update of the weights, from `step` to the next. Returns the global batch's mean loss,
+        and whether any process was asked to `stop`."""
         config, step = self.config, self.step
         if self.diffusion is not None:
             self.diffusion.retime()
@@ -166,6 +165,7 @@ class Trainer:
         if not math.isfinite(self.engine.gradient_norm()):
             raise self._not_finite("a gradient")
         self.engine.update_average(step)
+        self.step += 1
         return float(facts[0]) / config.batch, bool(facts[1] > 0)
 
     def _forward(self, step: int, positions: Tensor) -> tuple[Tensor, Tensor | None]:
