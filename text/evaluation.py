@@ -4,15 +4,16 @@ Every number has the data's own beside it: the held-out sentences' perplexity un
 and the entropy of as many of them (a finite sample's entropy grows with its size).
 """
 
+import math
 from typing import Any
 
 import torch
 
 from shared.runs import Run, versions
 from shared.task import Panel, SampleRequest
-from shared.tokenizer import FILE, load_tokenizer
+from shared.tokenizer import FILE, PAD, load_tokenizer
 from text.config import TextConfig
-from text.data import read_sentences, to_rows
+from text.data import Rows, read_sentences, to_rows
 from text.judge import find_judge
 from text.metrics import diversity, perplexity
 from text.pipeline import Pipeline
@@ -50,9 +51,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
         **diversity.compute(texts, _some(references, len(texts)), known),
     }
     if config.data.name == "scene":
-        from text.reader import grammatical
-
-        result["grammatical"] = sum(map(grammatical, texts)) / len(texts)
+        result |= _against_the_grammar(texts, held_out)
     return result | {
         "held_out": {"sentences": len(references), "dropped": held_out.dropped},
         "judge": judge.facts,
@@ -65,6 +64,19 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
             "precision": "fp32",
         },
         "versions": versions(),
+    }
+
+
+def _against_the_grammar(texts: list[str], held_out: Rows) -> dict[str, float]:
+    """The share of sentences that parse, and the perplexity of the scene world itself: the least
+    that any model can have on average over its sentences."""
+    from text.reader import grammatical
+    from text.teller import entropy
+
+    tokens = float((held_out.ids != PAD).sum() / len(held_out))
+    return {
+        "grammatical": sum(map(grammatical, texts)) / len(texts),
+        "perplexity_floor": math.exp(entropy() / tokens),
     }
 
 

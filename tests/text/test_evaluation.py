@@ -29,6 +29,7 @@ def test_numbers_come_with_those_of_the_data_and_the_judge_is_kept(make_run, cac
     ratio = first["perplexity"] / first["perplexity_held_out"]
     assert first["perplexity_ratio"] == pytest.approx(ratio)
     assert 0 <= first["grammatical"] <= 1
+    assert 3 < first["perplexity_floor"] < first["perplexity_held_out"]
     assert first["settings"]["seed"] == 4
     assert first["judge"]["steps"] == 8
     assert first["held_out"]["sentences"] == 400
