@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from image.config import DataConfig
@@ -217,4 +217,7 @@ def _fit(picture: Image.Image, channels: int, size: int | None) -> Image.Image:
     picture = picture.convert("L" if channels == 1 else "RGB")
     if size is None or picture.size == (size, size):
         return picture
-    return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.LANCZOS)
