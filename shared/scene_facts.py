@@ -160,7 +160,7 @@ def entropy(facts: Iterable[Fact]) -> float:
 
 @cache
 def _spatial(where: tuple[Fact, ...]) -> dict[tuple[str, ...], float]:
-    """The joint distribution of places and relations, over all placements of the things involved."""
+    """The joint distribution of places and relations over all boards of the things involved."""
     involved = sorted({int(i) for fact in where for i in fact[1:]})
     total: dict[tuple[str, ...], float] = {}
     boards = math.perm(len(PLACES), len(involved))

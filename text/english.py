@@ -24,14 +24,15 @@ _LEXICON = {
     "AUX": "can may be should will am do",
     "PRON": "i we us it you one there which",
     "INTJ": "wow yay hooray yippee oh hey please",
-    "ADV": "here how happily kindly clearly indeed such",
-    "NOUN": """picture drawing page corner side edge middle centre stripes dots spots checks pattern circle
-        disc ball square block triangle star heart diamond kite rhombus cross plus moon crescent
-        children pupils readers joy delight fun treat figure composition illustration observer""",
-    "VERB": """sits lies rests stands hides appears dances smiles shines glows beams look see find
-        spot shows contains has drew found love enjoy celebrate let guess observe observes note
-        notice depicts comprises presents located positioned situated covered seen observed noted
-        delighted thrilled know""",
+    "ADV": "here how happily kindly clearly indeed",
+    "NOUN": """picture drawing page corner side edge middle centre stripes dots spots checks
+        pattern circle disc ball square block triangle star heart diamond kite rhombus cross plus
+        moon crescent children pupils readers joy delight fun treat figure composition illustration
+        observer""",
+    "VERB": """sits lies rests stands hides appears dances smiles shines glows look see find spot
+        shows contains has drew found love enjoy celebrate let guess observe observes note notice
+        depicts comprises presents located positioned situated covered seen observed noted delighted
+        thrilled""",
     "ADJ": """red scarlet crimson orange amber yellow golden green emerald blue azure purple violet
         pink rosy black ebony small little tiny compact medium middle-sized mid-sized large
         big huge sizeable solid plain striped stripy checked tartan dotted spotted spotty top bottom

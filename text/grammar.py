@@ -1,4 +1,4 @@
-"""Finite probabilistic grammars: generate, parse, count, and measure in closed form.
+"""Finite probabilistic grammars: generate and parse.
 
 A node is one of four things:
 
@@ -7,21 +7,19 @@ A node is one of four things:
     Choice   one of its options, drawn with fixed weights
     Slot     one of its options, the one for a fact of the world such as ("colour", 0)
 
-so a sentence has probability prod (weights of its choices) x P(the facts its slots say). Nothing
-recurs: the language is finite and each property below is exact. Where each sentence has one
-derivation (`is_ambiguous` decides that), a sentence's probability is its derivation's and the
-entropies are equal. `a` stands for both articles: what follows decides, see `with_articles`.
+so a derivation has probability prod (weights of its choices) x P(the facts its slots say), and that
+is the sentence's where it has one derivation. Nothing recurs, so the language is finite and what
+`text.language` says of it is exact. `a` stands for both articles: what follows decides, see
+`with_articles`.
 """
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Fact = tuple[str | int, ...]  # what a slot asks: a name and what it is about
 Tree = tuple["str | Tree", ...]  # a leaf is (tag, token), a phrase (label, child, ...)
-Plans = dict[frozenset[Fact], float]  # which facts are said -> how probable that is
 
 _END = ""  # what follows the last token
 _VOWELS = frozenset("aeiou")
@@ -245,18 +243,20 @@ def leaves(tree: Tree) -> list[tuple[str, str]]:
 
 
 def _collect(tree: Tree, found: list[tuple[str, str]]) -> None:
-    if isinstance(tree[1], str):
-        found.append((str(tree[0]), tree[1]))
-        return
-    for child in tree[1:]:
-        _collect(child, found)  # type: ignore[arg-type]
+    label, *rest = tree
+    if isinstance(rest[0], str):
+        found.append((str(label), rest[0]))
+    else:
+        for child in rest:
+            assert not isinstance(child, str)
+            _collect(child, found)
 
 
 def bracketed(tree: Tree, tokens: Iterator[str]) -> str:
     """(S (NP (DET a) ...) ...): the tree over these tokens, one for each leaf."""
-    if isinstance(tree[1], str):
-        return f"({tree[0]} {next(tokens)})"
-    return f"({tree[0]} {' '.join(bracketed(child, tokens) for child in tree[1:])})"  # type: ignore[arg-type]
+    label, *rest = tree
+    inner = [next(tokens) if isinstance(child, str) else bracketed(child, tokens) for child in rest]
+    return f"({label} {' '.join(inner)})"
 
 
 def with_articles(tokens: Sequence[str]) -> list[str]:
@@ -272,150 +272,3 @@ def without_articles(tokens: Sequence[str]) -> list[str] | None:
     """The inverse: every article is `a`; None when one of them does not agree with what follows."""
     plain = ["a" if token == "an" else token for token in tokens]
     return plain if with_articles(plain) == list(tokens) else None
-
-
-def max_length(node: Node) -> int:
-    """Tokens in the longest sentence."""
-    lengths = [max_length(option) for option in node.options()]
-    if isinstance(node, Leaf):
-        return 1
-    return sum(lengths) if isinstance(node, Phrase) else max(lengths)
-
-
-def max_choices(node: Node) -> int:
-    """The most choices that one derivation takes, hence how many uniforms it may draw."""
-    numbers = [max_choices(option) for option in node.options()]
-    if isinstance(node, Leaf):
-        return 0
-    return sum(numbers) if isinstance(node, Phrase) else max(numbers) + isinstance(node, Choice)
-
-
-def count(node: Node) -> int:
-    """The number of derivations."""
-    counts = [count(option) for option in node.options()]
-    if isinstance(node, Leaf):
-        return 1
-    return math.prod(counts) if isinstance(node, Phrase) else sum(counts)
-
-
-def vocabulary(node: Node) -> set[str]:
-    """All tokens; `an` is not told from `a`."""
-    if isinstance(node, Leaf):
-        return {node.token}
-    return set().union(*(vocabulary(option) for option in node.options()))
-
-
-def derivations(node: Node) -> Iterator[tuple[float, tuple[tuple[Fact, str], ...], list[str]]]:
-    """All derivations: probability of the free choices, facts, tokens. For small grammars."""
-    if isinstance(node, Leaf):
-        yield 1.0, (), [node.token]
-    elif isinstance(node, Choice):
-        for probability, option in zip(node.probabilities, node.nodes, strict=True):
-            for p, facts, tokens in derivations(option):
-                yield probability * p, facts, tokens
-    elif isinstance(node, Slot):
-        for value, option in node.by_value.items():
-            for p, facts, tokens in derivations(option):
-                yield p, ((node.fact, value), *facts), tokens
-    else:
-        parts = [list(derivations(child)) for child in node.options()]
-        for row in itertools.product(*parts):
-            facts = tuple(fact for _, said, _ in row for fact in said)
-            yield math.prod(p for p, _, _ in row), facts, [t for *_, part in row for t in part]
-
-
-def is_ambiguous(root: Node) -> bool:
-    """Whether some sentence has two derivations; exact.
-
-    The grammar is read as an automaton whose states are stacks of nodes still to come, all
-    readings of a prefix at once. Two readings of one prefix that have the same rest to come can be
-    ended alike, and two readings of a sentence end with the same rest, nothing. So the grammar is
-    ambiguous if and only if a reachable set of readings holds one stack twice.
-    """
-    start = _Readings(root)
-    seen, queue = {start.key()}, [start]
-    while queue:
-        state = queue.pop()
-        if state.doubled():
-            return True
-        for after in state.steps():
-            key = after.key()
-            if key not in seen:
-                seen.add(key)
-                queue.append(after)
-    return False
-
-
-class _Readings:
-    """The readings of a prefix: each a linked stack (node, rest), with how often it occurs."""
-
-    def __init__(self, root: Node) -> None:
-        self.stacks: Counter[object] = Counter({(root, ()): 1})
-
-    def key(self) -> frozenset[tuple[object, int]]:
-        return frozenset(self.stacks.items())
-
-    def doubled(self) -> bool:
-        return any(times > 1 for times in self.stacks.values())
-
-    def steps(self) -> list["_Readings"]:
-        found: dict[str, Counter[object]] = {}
-        pending = list(self.stacks.elements())
-        while pending:
-            stack = pending.pop()
-            if stack == ():
-                continue
-            node, rest = stack  # type: ignore[misc]
-            if isinstance(node, Leaf):
-                found.setdefault(node.token, Counter())[rest] += 1
-            elif isinstance(node, Phrase):
-                for child in reversed(node.children):
-                    rest = (child, rest)
-                pending.append(rest)
-            else:
-                pending += [(option, rest) for option in node.options()]
-        after: list[_Readings] = []
-        for stacks in found.values():
-            readings = object.__new__(_Readings)
-            readings.stacks = stacks
-            after.append(readings)
-        return after
-
-
-def plans(node: Node, prior: Callable[[Fact], Mapping[str, float]]) -> tuple[float, Plans]:
-    """Expected -log-weight of the free choices (nats), and the distribution of the facts said.
-
-    `prior` gives the marginal of one fact. By linearity the joint is not needed, provided that
-    which facts are said never depends on what they are; ValueError where it does.
-    """
-    if isinstance(node, Leaf):
-        return 0.0, {frozenset(): 1.0}
-    if isinstance(node, Phrase):
-        entropy, said = 0.0, {frozenset[Fact](): 1.0}
-        for child in node.children:
-            more, added = plans(child, prior)
-            entropy += more
-            said = _sum_up((a | b, p * q) for a, p in said.items() for b, q in added.items())
-        return entropy, said
-    below = [plans(option, prior) for option in node.options()]
-    if isinstance(node, Choice):
-        rows = list(zip(node.probabilities, below, strict=True))
-        entropy = math.fsum(p * (more - math.log(p)) for p, (more, _) in rows)
-        return entropy, _sum_up((a, p * q) for p, (_, said) in rows for a, q in said.items())
-    assert isinstance(node, Slot)
-    known = prior(node.fact)
-    first = below[0][1]
-    for _, said in below[1:]:
-        if said.keys() != first.keys() or any(abs(said[a] - first[a]) > 1e-12 for a in said):
-            raise ValueError(f"{node.fact} decides which other facts are said")
-    entropy = math.fsum(
-        known[value] * more for value, (more, _) in zip(node.by_value, below, strict=True)
-    )
-    return entropy, {a | {node.fact}: p for a, p in first.items()}
-
-
-def _sum_up(pairs: Iterator[tuple[frozenset[Fact], float]]) -> Plans:
-    total: Plans = {}
-    for said, probability in pairs:
-        total[said] = total.get(said, 0.0) + probability
-    return total

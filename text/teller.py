@@ -23,7 +23,7 @@ from functools import cache
 from shared import scene, scene_facts
 from shared.scene import Scene
 from shared.scene_facts import Fact
-from text import grammar, reader
+from text import grammar, language, reader
 from text.english import DETAILS, english
 from text.grammar import Slot, Tree
 
@@ -103,7 +103,7 @@ def _entropy(node: grammar.Node, given: frozenset[Fact]) -> float:
             for value, option in node.by_value.items()
         )
         return scene_facts.entropy([node.fact]) + below
-    choices, plans = grammar.plans(node, scene_facts.prior)
+    choices, plans = language.plans(node, scene_facts.prior)
     return choices + math.fsum(p * scene_facts.entropy(facts) for facts, p in plans.items())
 
 
@@ -114,7 +114,7 @@ def _uniforms(seed: int, start: int, n: int, detail: str) -> list[list[float]]:
 
 @cache
 def _max_choices(detail: str) -> int:
-    return grammar.max_choices(english(detail))
+    return language.max_choices(english(detail))
 
 
 def _sentence(tree: Tree) -> str:
