@@ -1,0 +1,155 @@
+"""The command from outside: exit codes, messages, JSON, and both panels end to end."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from shared.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_IMAGE = ["train.steps=3", "train.batch=8", "net.dim=16", "net.depth=1", "net.heads=2"]
+TINY_TEXT = [*TINY_IMAGE, "data.limit=300"]
+
+
+class Result(NamedTuple):
+    """What the command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def diptych(*words: str | Path) -> Result:
+    """The command in this process, as the shell would see it."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as stopped:  # tyro's own errors
+            code = stopped.code
+    assert isinstance(code, int)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def told(result: Result) -> dict[str, Any]:
+    """What a verb printed with --json."""
+    assert result.code == 0, result.err
+    return json.loads(result.out)
+
+
+def assert_refused(result: Result, code: int, *words: str) -> None:
+    assert result.code == code, result.err
+    for word in words:
+        assert word in result.err
+
+
+@pytest.fixture(scope="module")
+def image_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("image") / "run"
+    words = ["train", "image/digits", f"run={folder}", *TINY_IMAGE, "--json"]
+    assert told(diptych(*words))["step"] == 3
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text") / "run"
+    words = ["train", "text/scene", f"run={folder}", *TINY_TEXT, "--json"]
+    assert told(diptych(*words))["step"] == 3
+    return folder
+
+
+def test_image_run_samples_every_class_and_tells_its_status(image_run: Path, tmp_path: Path):
+    words = ["-n", "10", "--steps", "2", "--class", "all", "--trajectory", "--out", tmp_path]
+    told(diptych("sample", image_run, *words, "--json"))
+    for name in ("grid.png", "trajectory.png", "samples.json"):
+        assert (tmp_path / name).stat().st_size > 0
+    status = told(diptych("status", image_run, "--json"))
+    assert status["checkpoint"] == status["steps"] == 3
+
+
+def test_text_run_samples_sentences_and_keeps_the_given_words(text_run: Path, tmp_path: Path):
+    words = ["-n", "3", "--steps", "2", "--given", "a red [MASK] [MASK]", "--out", tmp_path]
+    told(diptych("sample", text_run, *words, "--json"))
+    sentences = (tmp_path / "samples.txt").read_text().splitlines()
+    assert len(sentences) == 3
+    assert all(sentence.startswith("a red ") for sentence in sentences)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["image/digit"], "did you mean image/digits?"),
+        (["image/digits", "train.step=5"], "did you mean train.steps?"),
+        (["image/digits", "train.steps=0"], "train.steps"),
+        (["image/digits", "train.lr=-1"], "train.lr"),
+        (["image/digits", "train.lr=fast"], "train.lr"),
+        (["image/digits", "diffusion.prediction=w"], "diffusion.prediction"),
+        (["text/scene", "data.length=1"], "data.length"),
+        (["image/digits", "train.steps"], "expected key=value"),
+    ],
+)
+def test_impossible_configuration_is_refused_with_code_2(
+    words: list[str], expected: str, tmp_path: Path
+):
+    result = diptych("train", *words, f"run={tmp_path / 'run'}")
+    assert_refused(result, 2, expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_is_refused_with_code_3_and_leaves_nothing(tmp_path: Path):
+    words = ["image/fashion_mnist", f"data.name={tmp_path / 'nowhere'}", f"run={tmp_path / 'run'}"]
+    assert_refused(diptych("train", *words), 3, "nowhere")
+
+
+def test_folder_that_is_not_a_run_is_refused_with_code_3(tmp_path: Path):
+    for verb in ("sample", "evaluate", "status"):
+        assert_refused(diptych(verb, tmp_path), 3, "not a run folder")
+
+
+def test_class_and_word_that_do_not_exist_are_refused(image_run: Path, text_run: Path):
+    result = diptych("sample", image_run, "--class", "eleven")
+    assert_refused(result, 2, "eleven")
+    result = diptych("sample", text_run, "--given", "a xylophone [MASK]")
+    assert_refused(result, 2, "xylophone")
+
+
+def test_unknown_flag_is_refused_with_code_2():
+    assert diptych("train", "image/digits", "--stepz", "3").code == 2
+
+
+def test_run_in_a_folder_that_cannot_be_written_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    words = ["image/digits", f"run={tmp_path / 'file' / 'run'}", *TINY_IMAGE]
+    assert_refused(diptych("train", *words), 3, "file")
+
+
+def test_data_lists_both_panels_with_their_configurations():
+    listed = told(diptych("data", "--json"))
+    assert {"image/digits", "image/fashion_mnist"} <= set(listed["image"]["configs"])
+    assert {"text/scene", "text/e2e"} <= set(listed["text"]["configs"])
+    assert "digits" in listed["image"]["datasets"]
+    assert "scene" in listed["text"]["datasets"]
+
+
+def test_deepspeed_launcher_trains_on_two_processes(tmp_path: Path):
+    run = tmp_path / "run"
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]
+    words = ["--module", "diptych", "train", "image/digits", f"run={run}", *TINY_IMAGE]
+    result = subprocess.run(
+        [*launcher, "--master_port", "29731", *words],
+        cwd=ROOT,
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert told(diptych("status", run, "--json"))["checkpoint"] == 3
