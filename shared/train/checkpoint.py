@@ -29,12 +29,17 @@ PARTS = ("model", "ema", "optimizer")
 
 
 def save(run: Path, step: int, parts: dict[str, dict[str, Tensor]], keep: int) -> Path:
-    """Write parts {model, ema, optimizer} of `step` durably; OSError leaves nothing behind."""
+    """Write parts {model, ema, optimizer} of `step` durably.
+
+    CheckpointError when it cannot be written; nothing half-written is left behind.
+    """
     parent = run / "checkpoints"
     parent.mkdir(parents=True, exist_ok=True)
-    final = parent / f"step-{step:08d}"
+    final = parent / _name(step)
     temporary = parent / f".{final.name}.tmp-{os.getpid()}"
     try:
+        if temporary.exists():  # of a killed process that had our number, as in containers
+            shutil.rmtree(temporary)
         temporary.mkdir()
         files: dict[str, Any] = {}
         for name, tensors in parts.items():
@@ -67,19 +72,31 @@ def _remove_old(parent: Path, keep: int) -> None:
 
 
 def verify(folder: Path) -> int:
-    """Check every file of a checkpoint against its manifest; returns the step."""
+    """Check every file of a checkpoint against its manifest; returns the step.
+
+    CheckpointError names the file that is missing, unreadable or damaged, by a single bit even.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        schema, step, files = manifest["schema"], int(manifest["step"]), dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: no readable manifest.json ({error})") from None
+        schema, step = manifest["schema"], int(manifest["step"])
+        files = {k: (int(v["bytes"]), str(v["sha256"])) for k, v in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: no readable manifest.json ({error!r})") from None
     if schema != SCHEMA:
         raise CheckpointError(f"{folder}: written in format {schema}, this version reads {SCHEMA}")
+    if files.keys() != {f"{part}.safetensors" for part in PARTS} or folder.name != _name(step):
+        raise CheckpointError(
+            f"{folder}: damaged (its manifest.json is of step {step} and lists {', '.join(files)})"
+        )
     for name, facts in files.items():
         path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path}: missing")
-        if path.stat().st_size != facts["bytes"] or _digest(path) != facts["sha256"]:
+        try:
+            intact = (path.stat().st_size, _digest(path)) == facts
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: missing") from None
+        except OSError as error:
+            raise CheckpointError(f"{path}: could not be read ({error})") from None
+        if not intact:
             raise CheckpointError(f"{path}: damaged (its SHA-256 is not the manifest's)")
     return step
 
@@ -126,6 +143,10 @@ def assign(target: dict[str, Tensor], source: dict[str, Tensor], what: str) -> N
         )
     for key, tensor in target.items():
         tensor.copy_(source[key])
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _digest(path: Path) -> str:

@@ -1,11 +1,14 @@
 """Checkpoints and files: whole or not there, verified before use, damage named."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +62,116 @@ def test_every_flipped_bit_is_refused_with_the_file_named(tmp_path: Path):
             checkpoint.verify(folder)
         path.write_bytes(original)
     assert checkpoint.verify(folder) == 1
+
+
+def test_flipped_bits_of_the_manifest_are_refused(tmp_path: Path):
+    """Each bit of format and step, which no digest covers, and every 17th of the rest."""
+    folder = checkpoint.save(tmp_path, 100, parts(1.0), keep=2)
+    path = folder / "manifest.json"
+    original = path.read_bytes()
+    head = 8 * original.index(b"files")
+    for place in [*range(head), *range(head, 8 * len(original), 17)]:
+        damaged = bytearray(original)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="step-00000100"):
+            checkpoint.verify(folder)
+    path.write_bytes(original)
+    assert checkpoint.verify(folder) == 100
+
+
+@pytest.mark.parametrize("change", ["a part less", "a file more", "facts of another kind"])
+def test_manifest_that_does_not_list_exactly_the_parts_is_refused(tmp_path: Path, change: str):
+    folder = checkpoint.save(tmp_path, 1, parts(1.0), keep=2)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if change == "a part less":
+        del manifest["files"]["optimizer.safetensors"]
+    elif change == "a file more":
+        manifest["files"]["../../config.yaml"] = manifest["files"]["ema.safetensors"]
+    else:
+        manifest["files"]["ema.safetensors"] = 7
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        checkpoint.verify(folder)
+
+
+def test_file_that_cannot_be_read_is_damage_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A disk that fails on the newest checkpoint must not hide the one before."""
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, parts(step), keep=2)
+    whole = checkpoint._digest
+
+    def failing(path: Path) -> str:
+        if path.parent.name == "step-00000002":
+            raise OSError(5, "Input/output error")
+        return whole(path)
+
+    monkeypatch.setattr(checkpoint, "_digest", failing)
+    assert checkpoint.newest(tmp_path) == (tmp_path / "checkpoints/step-00000001", 1)
+
+
+def test_leftover_of_a_killed_process_with_our_number_does_not_stop_a_save(tmp_path: Path):
+    """In a container every run of the trainer may have the same process id."""
+    leftover = tmp_path / f"checkpoints/.step-00000002.tmp-{os.getpid()}"
+    leftover.mkdir(parents=True)
+    (leftover / "model.safetensors").write_bytes(b"half")
+    assert checkpoint.verify(checkpoint.save(tmp_path, 2, parts(2.0), keep=2)) == 2
+
+
+def dying_at(last: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A wrapper for several functions: the process dies at their `last`-th call in all."""
+    count = 0
+
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **settings: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == last:
+                os._exit(9)
+            return call(*arguments, **settings)
+
+        return wrapped
+
+    return wrap
+
+
+def save_and_die(run: Path, last: int) -> int:
+    """Save step 2 in a fork that dies at the `last`-th call for the disk; returns its exit code."""
+    child = os.fork()
+    if child == 0:
+        try:
+            wrap = dying_at(last)
+            for owner, name in (
+                (os, "replace"),
+                (os, "fsync"),
+                (shutil, "rmtree"),
+                (checkpoint, "save_file"),
+            ):
+                setattr(owner, name, wrap(getattr(owner, name)))
+            checkpoint.save(run, 2, parts(2.0), keep=1)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_crash_at_any_call_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path):
+    """What is newest afterwards is the old checkpoint or the new one, whole; the next save tidies
+    up. (A killed process keeps the page cache: this shows order, not durability.)"""
+    codes: list[int] = []
+    while not codes or codes[-1] != 0:
+        run = tmp_path / str(len(codes))
+        checkpoint.save(run, 1, parts(1.0), keep=2)
+        codes.append(save_and_die(run, len(codes) + 1))
+        found = checkpoint.newest(run)
+        assert found is not None
+        assert found[1] in (1, 2)
+        checkpoint.save(run, 3, parts(3.0), keep=1)
+        assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000003"]
+    assert codes[:-1] == [9] * len(codes[:-1])
+    assert len(codes) > 10  # three files and their syncs, the manifest, renames, a removal
 
 
 def damage(folder: Path, how: str) -> None:
