@@ -28,6 +28,9 @@ Assignments = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[KEY=VALUE ...]")
 ]
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+RunFolders = Annotated[
+    tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
+]
 Json = Annotated[bool, tyro.conf.arg(help="Print the result as one JSON object on stdout.")]
 Condition = Annotated[
     str | None,
@@ -134,6 +137,26 @@ def status(run: RunFolder, /, json: Json = False) -> None:
     _tell(result, json)
 
 
+def report(
+    runs: RunFolders,
+    /,
+    out: Path = Path("report.html"),
+    title: str = "Diptych report",
+    json: Json = False,
+) -> None:
+    """Write one page about RUNs: curves, samples, measures, all in a single HTML file.
+
+    Args:
+        runs: Folders that `diptych train` wrote.
+        out: The page to write.
+        title: Its heading.
+    """
+    from shared.report import write_report
+
+    result = write_report(runs, out, title)
+    _tell(result, json, f"{out}: {len(runs)} run{'' if len(runs) == 1 else 's'}")
+
+
 def data(json: Json = False) -> None:
     """List the embedded data sets and the packaged configurations."""
     result: dict[str, dict[str, Any]] = {
@@ -150,7 +173,14 @@ def data(json: Json = False) -> None:
         Console().print(f"configurations: {', '.join(parts['configs'])}\n")
 
 
-VERBS = {"train": train, "sample": sample, "evaluate": evaluate, "status": status, "data": data}
+VERBS = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "report": report,
+    "status": status,
+    "data": data,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
