@@ -1,0 +1,217 @@
+"""The demo's logic: goals decided by numbers alone, and steps that are not done twice."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from examples import demo, steps
+from examples.goals import Measured, goals, keeps
+from examples.steps import StepFailed, Steps
+from shared.errors import CheckpointError
+
+IMAGE: dict[str, Any] = {
+    "class_agreement": 0.97,
+    "judge": {"accuracy": 0.98},
+    "recall": 0.7,
+    "recall_k": 3,
+    "frechet_distance": 1.5,
+    "frechet_floor": 0.5,
+}
+TEXT: dict[str, Any] = {
+    "samples": 256,
+    "grammatical": 0.93,
+    "distinct_sentences": 240 / 256,
+    "unigram_entropy": 3.95,
+    "unigram_entropy_data": 4.0,
+    "perplexity_ratio": 1.1,
+}
+GIVEN = "a red [MASK] ."
+GOOD = Measured(
+    images={"digits": IMAGE},
+    texts={"scene": TEXT},
+    given=GIVEN,
+    infilled=["a red star .", "a red moon ."],
+    text_parameters=1_400_000,
+    difference=3e-6,
+    seconds=300.0,
+    peak_bytes=2**30,
+)
+
+
+def missed(measured: Measured, claimed: bool = True) -> list[str]:
+    return [check.what for check in goals(measured, claimed) if check.met is False]
+
+
+def test_good_numbers_meet_every_goal_and_distances_have_none():
+    checks = goals(GOOD, claimed=True)
+    assert missed(GOOD) == []
+    assert sum(check.met is True for check in checks) == 12
+    assert {check.value for check in checks if check.met is None} == {"1.5", "0.5"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"images": {"digits": IMAGE | {"class_agreement": 0.949}}}, "class as asked for"),
+        ({"images": {"digits": IMAGE | {"judge": {"accuracy": 0.959}}}}, "that classifier"),
+        ({"images": {"digits": IMAGE | {"recall": 0.499}}}, "recall of real scans"),
+        ({"texts": {"scene": TEXT | {"grammatical": 0.899}}}, "parse under the grammar"),
+        ({"texts": {"scene": TEXT | {"distinct_sentences": 199 / 256}}}, "different sentences"),
+        ({"texts": {"scene": TEXT | {"unigram_entropy": 3.899}}}, "entropy of words"),
+        ({"texts": {"scene": TEXT | {"perplexity_ratio": 1.301}}}, "perplexity over"),
+        ({"infilled": ["a red star .", "a blue star ."]}, "given words kept"),
+        ({"infilled": []}, "given words kept"),
+        ({"difference": 1.1e-5}, "a sample alone"),
+        ({"difference": float("nan")}, "a sample alone"),
+        ({"text_parameters": 1_500_001}, "parameters of the text network"),
+        ({"seconds": 360.0}, "training and sampling"),
+        ({"peak_bytes": 3 * 2**30 + 1}, "memory of the largest process"),
+    ],
+)
+def test_each_bad_number_misses_its_goal_and_no_other(changes: dict[str, Any], expected: str):
+    (what,) = missed(dataclasses.replace(GOOD, **changes))
+    assert what.startswith(expected)
+
+
+def test_every_run_is_held_to_its_goals():
+    bad = IMAGE | {"recall": 0.1}
+    checks = goals(dataclasses.replace(GOOD, images={"pixels": IMAGE, "bits": bad}), claimed=True)
+    assert [check.subject for check in checks if check.met is False] == ["bits"]
+
+
+def test_run_too_short_to_learn_claims_only_what_holds_at_any_size():
+    hopeless = dataclasses.replace(
+        GOOD, images={"digits": IMAGE | {"class_agreement": 0.1}}, seconds=999.0
+    )
+    assert [check.met for check in goals(hopeless, claimed=False)].count(True) == 2
+    assert missed(hopeless, claimed=False) == []
+    wrong = dataclasses.replace(GOOD, infilled=["red"], difference=0.1)
+    assert len(missed(wrong, claimed=False)) == 2
+
+
+def test_distinct_sentences_are_claimed_only_of_as_many_as_the_goal_speaks_of():
+    few = dataclasses.replace(GOOD, texts={"scene": TEXT | {"samples": 64}})
+    assert {c.what: c.met for c in goals(few, True)}["different sentences"] is None
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kept"),
+    [
+        ("a red star .", True),
+        ("a red [MASK] .", True),
+        ("a blue star .", False),
+        ("a red star !", False),
+        ("a red .", False),
+        ("a red big star .", False),
+        ("", False),
+    ],
+)
+def test_sentence_keeps_given_words_in_their_places(sentence: str, kept: bool):
+    assert keeps(GIVEN, sentence) is kept
+
+
+COUNT = "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(int(sys.argv[2]))"
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of `diptych`, a program that adds to a file and ends with a code: FILE CODE."""
+    monkeypatch.setattr(steps, "command", lambda procs: [sys.executable, "-c", COUNT])
+
+
+def quiet(folder: Path) -> Steps:
+    return Steps(folder, Console(quiet=True))
+
+
+def times(path: Path) -> int:
+    return len(path.read_text())
+
+
+@pytest.mark.usefixtures("counting")
+def test_finished_steps_are_not_done_again_and_keep_their_seconds(tmp_path: Path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    told: list[float] = []
+    for _ in range(2):
+        some = quiet(tmp_path)
+        some.run("one", [str(first), "0"], first)
+        told.append(some.seconds())
+        some.run("two", [str(second), "0"], second)
+        assert some.peak_bytes > 2**20
+    assert (times(first), times(second)) == (1, 1)
+    assert told[0] == pytest.approx(told[1])
+    assert told[0] > 0
+
+
+@pytest.mark.usefixtures("counting")
+@pytest.mark.parametrize("change", ["command", "lost"])
+def test_step_is_done_again_when_it_changed_and_so_is_what_follows(tmp_path: Path, change: str):
+    zero, first, second = (tmp_path / name for name in ("zero", "first", "second"))
+    for attempt in range(2):
+        some = quiet(tmp_path)
+        if attempt and change == "lost":
+            first.unlink()
+        changed = bool(attempt and change == "command")
+        some.run("zero", [str(zero), "0"], zero)
+        some.run("one", [str(first), "0", *(["more"] if changed else [])], first)
+        some.run("two", [str(second), "0"], second)
+    assert (times(zero), times(second)) == (1, 2)
+
+
+@pytest.mark.usefixtures("counting")
+def test_failed_step_ends_with_its_code_and_is_started_again(tmp_path: Path):
+    made = tmp_path / "made"
+    for attempt in range(1, 3):
+        with pytest.raises(StepFailed, match="train digits failed with exit code 3") as failed:
+            quiet(tmp_path).run("train digits", [str(made), "3"], made)
+        assert failed.value.code == 3
+        assert times(made) == attempt
+    record = json.loads((tmp_path / "steps.json").read_text())
+    assert record["steps"]["train digits"]["done"] is False
+
+
+def test_step_ended_by_a_signal_has_the_code_of_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kill = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr(steps, "command", lambda procs: kill)
+    with pytest.raises(StepFailed) as failed:
+        quiet(tmp_path).run("one", [], tmp_path)
+    assert failed.value.code == 128 + 9
+
+
+def test_record_that_is_none_is_refused(tmp_path: Path):
+    (tmp_path / "steps.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"steps\.json"):
+        quiet(tmp_path)
+
+
+def test_demo_ends_with_the_code_of_its_first_step_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    fail = "import sys; print('no room', file=sys.stderr); sys.exit(3)"
+    monkeypatch.setattr(steps, "command", lambda procs: [sys.executable, "-c", fail])
+    assert demo.main(["--out", str(tmp_path)]) == 3
+    told = capfd.readouterr().err
+    assert told.index("no room") < told.index("demo: train digits failed with exit code 3")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_processes_are_started_by_the_launcher_with_this_interpreter():
+    assert steps.command(1) == [sys.executable, "-m", "diptych"]
+    words = steps.command(3)
+    assert words[:3] == [sys.executable, "-m", "deepspeed.launcher.runner"]
+    assert words[words.index("--num_accelerators") + 1] == "3"
+    assert 1024 < int(words[words.index("--master_port") + 1]) < 65536
+    assert words[-2:] == ["--module", "diptych"]
+
+
+def test_impossible_number_of_processes_is_refused(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as refused:
+        demo.main(["--procs", "0"])
+    assert refused.value.code == 2
+    assert "--procs 0" in capsys.readouterr().err
