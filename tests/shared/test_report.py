@@ -72,7 +72,7 @@ def make_run(folder: Path, line: str = "a red star", done: bool = True) -> Path:
     rows = [log_row(step, 2.0 / step) for step in range(1, 24)]
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     weights = ToyPanel().learner(config, folder).state_dict()
-    checkpoint.save(folder, 23, {"model": weights}, keep=2)
+    checkpoint.save(folder, 23, dict.fromkeys(checkpoint.PARTS, weights), keep=2)
     samples = folder / "samples"
     samples.mkdir()
     Image.new("L", (31, 17), 200).save(samples / "grid.png")
