@@ -2,6 +2,7 @@
 
 from shared.config import DiffusionConfig, NetConfig, TrainConfig, one_of, positive, schema
 from shared.tokenizer import KINDS, SPECIAL
+from text.teller import check_only
 
 MODELS = ("diffusion", "causal")
 CODECS = ("embedding", "bits")
@@ -20,6 +21,7 @@ class DataConfig:
     column: str = "text"  # of tables; lines of .txt files need none
     split: str = "train"
     held_out: str = "validation"
+    only: dict[str, str | int] | None = None  # scene world: this count, tone or audience, no other
     limit: int | None = None  # of sentences; the scene world, endless, makes SCENES of them
     length: int = 24  # tokens of a sentence, its end included; longer ones are dropped and counted
     tokenizer: str = "word"
@@ -33,8 +35,15 @@ class DataConfig:
             positive("data.limit", self.limit)
         if self.length < 2:
             raise ValueError(f"data.length = {self.length}: a word and the end need 2 or more")
+        if self.only is not None and self.name != "scene":
+            raise ValueError(f"data.only: narrows the scene world; data.name is {self.name!r}")
+        check_only(self.narrowed())
         if self.vocabulary <= SPECIAL:
             raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
+
+    def narrowed(self) -> dict[str, str]:
+        """`only` as the teller of the scene world takes it."""
+        return {name: str(value) for name, value in (self.only or {}).items()}
 
 
 @schema

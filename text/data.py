@@ -77,9 +77,10 @@ def read_sentences(config: DataConfig, held_out: bool = False) -> list[str]:
 def _scenes(config: DataConfig, held_out: bool) -> list[str]:
     from text.teller import corpus
 
+    split, count = "train", config.limit or SCENES
     if held_out:
-        return corpus("validation", min(config.limit or SCENES, HELD_OUT_SCENES))
-    return corpus("train", config.limit or SCENES)
+        split, count = "validation", min(count, HELD_OUT_SCENES)
+    return corpus(split, count, only=config.narrowed())
 
 
 def _expand(name: str) -> str:

@@ -51,7 +51,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
         **diversity.compute(texts, _some(references, len(texts)), known),
     }
     if config.data.name == "scene":
-        result |= _against_the_grammar(texts, held_out)
+        result |= _against_the_grammar(texts, held_out, config.data.narrowed())
     return result | {
         "held_out": {"sentences": len(references), "dropped": held_out.dropped},
         "judge": judge.facts,
@@ -67,7 +67,9 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
     }
 
 
-def _against_the_grammar(texts: list[str], held_out: Rows) -> dict[str, float]:
+def _against_the_grammar(
+    texts: list[str], held_out: Rows, only: dict[str, str]
+) -> dict[str, float]:
     """The share of sentences that parse, and the perplexity of the scene world itself: the least
     that any model can have on average over its sentences."""
     from text.reader import grammatical
@@ -76,7 +78,7 @@ def _against_the_grammar(texts: list[str], held_out: Rows) -> dict[str, float]:
     tokens = float((held_out.ids != PAD).sum() / len(held_out))
     return {
         "grammatical": sum(map(grammatical, texts)) / len(texts),
-        "perplexity_floor": math.exp(entropy() / tokens),
+        "perplexity_floor": math.exp(entropy(only=only) / tokens),
     }
 
 

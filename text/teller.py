@@ -12,11 +12,12 @@ split is in no other, so a sentence that is not in the training split is new. (O
 p(sentence) / P(split): a model of the training split that knew the hash could gain 0.1 nat.)
 
 detail = "some" says part of the scene in at most 22 tokens; detail = "full" says all in up to 48.
+`only` narrows the world to scenes with the given count, tone or audience: {"count": "1"}.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,6 +27,10 @@ from shared.scene_facts import Fact
 from text import grammar, language, reader
 from text.english import DETAILS, english
 from text.grammar import Slot, Tree
+
+Only = Mapping[str, str]
+NOTHING: Only = {}
+NARROWS = ("count", "tone", "audience")
 
 _CHUNK = 512
 _ASIDE = 4  # uniforms for the order of things and the choice of relations, before the grammar's
@@ -54,21 +59,28 @@ def captions(told: Sequence[Scene], seed: int = 0, detail: str = "full") -> list
     return [_sentence(_derive(one, row, detail)) for one, row in zip(told, rows, strict=True)]
 
 
-def stream(seed: int, split: str | None = None, detail: str = "some") -> Iterator[str]:
+def stream(
+    seed: int, split: str | None = None, detail: str = "some", only: Only = NOTHING
+) -> Iterator[str]:
     """Sentences of the stream `seed` without end; of one split when it is named."""
+    check_only(only)
     if split is not None:
         scene.check_split(split)
     for start in itertools.count(0, _CHUNK):
         rows = _uniforms(seed, start, _CHUNK, detail)
         for told, row in zip(scene.samples(seed, start, _CHUNK), rows, strict=True):
+            if not _fits(told, only):
+                continue
             sentence = _sentence(_derive(told, row, detail))
             if split is None or split == scene.split_of(sentence):
                 yield sentence
 
 
-def corpus(split: str, n: int, seed: int = 0, detail: str = "some") -> list[str]:
+def corpus(
+    split: str, n: int, seed: int = 0, detail: str = "some", only: Only = NOTHING
+) -> list[str]:
     """The first n sentences of the stream `seed` that belong to `split`."""
-    return list(itertools.islice(stream(seed, split, detail), n))
+    return list(itertools.islice(stream(seed, split, detail, only), n))
 
 
 def log_prob(sentence: str, detail: str = "some") -> float:
@@ -87,19 +99,36 @@ def log_prob_given(sentence: str, told: Scene, detail: str = "some") -> float:
     return reading.log_weight + scene_facts.log_prob_given(reading.facts, told)
 
 
-@cache
-def entropy(detail: str = "some") -> float:
+def entropy(detail: str = "some", only: Only = NOTHING) -> float:
     """The entropy of a sentence, nats, by exact summation over tones, audiences, numbers of things
     and plans."""
-    return _entropy(english(detail), frozenset())
+    check_only(only)
+    return _entropy(english(detail), frozenset(), only)
 
 
-def _entropy(node: grammar.Node, given: frozenset[Fact]) -> float:
+def check_only(only: Only) -> None:
+    """ValueError unless `only` gives values that count, tone and audience can have."""
+    for name, value in only.items():
+        known = scene_facts.prior((name,)) if name in NARROWS else {}
+        if value not in known:
+            expected = ", ".join(known) if known else f"one of the keys {', '.join(NARROWS)}"
+            raise ValueError(f"only: {name} = {value!r}: expected {expected}")
+
+
+def _fits(told: Scene, only: Only) -> bool:
+    facts = {"count": str(len(told.things)), "tone": told.tone, "audience": told.audience}
+    return all(facts[name] == value for name, value in only.items())
+
+
+def _entropy(node: grammar.Node, given: frozenset[Fact], only: Only) -> float:
     """Tone, audience and number decide what else is said, so they are summed over one by one."""
     if isinstance(node, Slot) and len(given) < 3:
+        chosen = only.get(str(node.fact[0]))
+        if chosen is not None:
+            return _entropy(node.by_value[chosen], given | {node.fact}, only)
         weights = scene_facts.prior(node.fact)
         below = math.fsum(
-            weights[value] * _entropy(option, given | {node.fact})
+            weights[value] * _entropy(option, given | {node.fact}, only)
             for value, option in node.by_value.items()
         )
         return scene_facts.entropy([node.fact]) + below
