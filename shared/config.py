@@ -5,8 +5,11 @@ Unknown keys are errors that name the nearest one; impossible values are refused
 is built.
 """
 
+import copy
 import dataclasses
 import difflib
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, dataclass_transform, get_type_hints
@@ -32,16 +35,18 @@ def schema(cls: type[T]) -> type[T]:
 
 
 def positive(name: str, *values: float) -> None:
-    """Raise ValueError unless all values are above zero."""
+    """Raise ValueError unless all values are finite and above zero."""
     for value in values:
-        if not value > 0:
-            raise ValueError(f"{name} = {value}: expected a number above 0")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} = {value}: expected a finite number above 0")
 
 
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError, with the nearest choice, unless value is one of the choices."""
     if value not in choices:
-        raise ValueError(f"{name} = {value!r}: expected one of {', '.join(choices)}")
+        near = difflib.get_close_matches(value, choices, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{name} = {value!r}: expected one of {', '.join(choices)}{hint}")
 
 
 @schema
@@ -69,7 +74,7 @@ class DiffusionConfig:
     """Schedule, prediction and loss."""
 
     schedule: str = "cosine"
-    logsnr_min: float = -12.0
+    logsnr_min: float = -12.0  # of the cosine; linear ends where its betas do, at -10.05
     logsnr_max: float = 12.0
     prediction: str = "v"
     evidence: bool = False  # categorical: the network adds to the exact logits of independent data
@@ -92,6 +97,17 @@ class DiffusionConfig:
                 f"diffusion.evidence = true: needs diffusion.prediction = 'categorical', "
                 f"got {self.prediction!r}"
             )
+        if self.fit_density and self.prediction != "categorical" and self.weighting != "x0":
+            raise ValueError(
+                "diffusion.fit_density = true: needs a loss that only falls as logsnr rises: "
+                "diffusion.prediction = 'categorical', or diffusion.weighting = 'x0' "
+                f"(got {self.weighting!r})"
+            )
+        for name in ("logsnr_min", "logsnr_max"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(
+                    f"diffusion.{name} = {getattr(self, name)}: expected a finite number"
+                )
         if not self.logsnr_min < self.logsnr_max:
             raise ValueError("diffusion.logsnr_min must be below diffusion.logsnr_max")
 
@@ -120,6 +136,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulation", "lr", "clip", "log_every", "save_every"):
             positive(f"train.{name}", getattr(self, name))
+        for name in ("warmup", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"train.{name} = {getattr(self, name)}: expected 0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"train.betas = {self.betas}: expected two numbers in [0, 1)")
         one_of("train.decay", self.decay, ["linear", "cosine", "none"])
         one_of("train.precision", self.precision, ["fp32", "bf16"])
         if self.zero_stage not in (0, 1, 2, 3):
@@ -137,14 +158,44 @@ class TrainConfig:
             raise ValueError(f"train.seed = {self.seed}: expected an integer in [0, 2^31)")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as in YAML 1.2, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in given:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value} is given twice", problem_mark=key.start_mark
+                )
+            given.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def _parse(text: str, source: str) -> Any:
+    """YAML text -> its value. ConfigError, which names the source, when it is not YAML."""
+    try:
+        return yaml.load(text, _Loader)
+    except Exception as error:  # its constructors let out what they meet: KeyError for !!bool x
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of one mapping. ConfigError when it is missing or something else."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such configuration file")
     try:
-        loaded = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a YAML file: {error}") from None
+    loaded = _parse(text, str(path))
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, got {type(loaded).__name__}")
     return cast(dict[str, Any], loaded)
@@ -152,10 +203,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
     """`values` with `a.b=value` assignments laid over; each value is read as YAML."""
-    merged = {key: dict(v) if isinstance(v, dict) else v for key, v in values.items()}
+    merged = copy.deepcopy(values)
     for assignment in assignments:
         path, found, text = assignment.partition("=")
-        if not found or not path:
+        if not found or not all(path.split(".")):
             raise ConfigError(f"{assignment!r}: expected key=value, for example train.steps=100")
         *parents, last = path.split(".")
         place: dict[str, Any] = merged
@@ -164,21 +215,8 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
             if not isinstance(inner, dict):
                 raise ConfigError(f"{assignment!r}: {parent} is a value, not a section")
             place = cast(dict[str, Any], inner)
-        try:
-            place[last] = _number_or(yaml.safe_load(text))
-        except yaml.YAMLError:
-            raise ConfigError(f"{assignment!r}: the value is not valid YAML") from None
+        place[last] = _parse(text, repr(assignment))
     return merged
-
-
-def _number_or(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as a string; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def validate(kind: type[T], values: dict[str, Any], source: str) -> T:

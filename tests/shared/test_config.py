@@ -23,7 +23,7 @@ from tests.toy import ToyConfig, toy_config
         ("diffusion.schedule=cosin", "expected one of cosine, linear"),
         ("diffusion.logsnr_min=50", "must be below"),
         ("diffusion.drop_condition=1.5", "diffusion.drop_condition"),
-        ("train.steps=0", "train.steps = 0: expected a number above 0"),
+        ("train.steps=0", "train.steps = 0: expected a finite number above 0"),
         ("train.lr=-1e-3", "train.lr = -0.001"),
         ("train.lr=nan", "train.lr"),
         ("train.batch=2.5", "train.batch"),
@@ -33,6 +33,16 @@ from tests.toy import ToyConfig, toy_config
         ("train.keep=1", "keep two checkpoints or more"),
         ("train.ema=1.0", "train.ema"),
         ("train.seed=-1", "train.seed"),
+        ("train.warmup=-1", "train.warmup = -1: expected 0 or more"),
+        ("train.weight_decay=-0.1", "train.weight_decay = -0.1: expected 0 or more"),
+        ("train.betas=[0.9, 1.0]", r"train.betas = \(0.9, 1.0\): expected two numbers in \[0, 1\)"),
+        ("train.lr=.inf", "train.lr = inf: expected a finite number above 0"),
+        ("train.clip=.inf", "train.clip = inf"),
+        ("diffusion.logsnr_max=.inf", "diffusion.logsnr_max = inf: expected a finite number"),
+        ("diffusion.logsnr_min=-.inf", "diffusion.logsnr_min = -inf: expected a finite number"),
+        ("diffusion.prediction=v", "diffusion.fit_density = true: needs a loss that only falls"),
+        ("diffusion.prediction=velocty", "did you mean velocity?"),
+        ("diffusion.weighting=xyz", "expected one of x0, eps, v, min_snr, sigmoid$"),
         ("train=fast", "train"),
     ],
 )
@@ -41,9 +51,34 @@ def test_bad_assignment_is_refused_and_named(assignment: str, message: str):
         toy_config(assignment)
 
 
-@pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3"])
-def test_numbers_are_read_as_people_write_them(text: str):
-    assert toy_config(f"train.lr={text}").train.lr == 0.001
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1e-3", 1e-3), ("1E-3", 1e-3), ("0.001", 1e-3), ("1.0e-3", 1e-3), (".5", 0.5), ("2e+0", 2.0)],
+)
+def test_numbers_are_read_as_people_write_them_in_files_and_assignments(
+    tmp_path: Path, text: str, number: float
+):
+    """YAML 1.1 reads 1e-3, without a point, as a string."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"train:\n  lr: {text}\n  betas: [{text}, {text}]\n")
+    for values in (
+        read_yaml(path),
+        override({}, [f"train.lr={text}", f"train.betas=[{text}, .1]"]),
+    ):
+        assert values["train"]["lr"] == number
+        assert values["train"]["betas"][0] == number
+
+
+def test_whole_numbers_may_be_written_with_an_exponent(tmp_path: Path):
+    path = tmp_path / "config.yaml"
+    path.write_text("train:\n  steps: 2e3\n")
+    assert validate(ToyConfig, read_yaml(path), "file").train.steps == 2000
+    assert toy_config("train.steps=2e3").train.steps == 2000
+
+
+@pytest.mark.parametrize("text", ["infinity", "nan", "e3", "1e", "v1e3", "1_0e"])
+def test_words_stay_words(text: str):
+    assert override({}, [f"name={text}"]) == {"name": text}
 
 
 def test_assignment_changes_its_key_alone_and_keeps_the_panels_defaults():
@@ -53,20 +88,57 @@ def test_assignment_changes_its_key_alone_and_keeps_the_panels_defaults():
     assert config.net == ToyConfig().net
 
 
-@pytest.mark.parametrize("assignment", ["train.steps", "=3", "panel.name=x"])
+@pytest.mark.parametrize(
+    "assignment",
+    ["train.steps", "=3", "panel.name=x", "a=[1,", "a=2026-13-45", "a=!!int x", ".a=1", "a..b=1"],
+)
 def test_what_is_no_assignment_is_refused(assignment: str):
     with pytest.raises(ConfigError):
         override({"panel": "toy"}, [assignment])
 
 
 @pytest.mark.parametrize(
-    "content", ["- a\n- b\n", "just words", "a: [1,", "!!python/name:os.system x"]
+    "content",
+    [
+        "- a\n- b\n",
+        "just words",
+        "a: [1,",
+        "!!python/name:os.system x",
+        "a: 2026-13-45\n",
+        "a: !!int x\n",
+        "a: " + 500 * "[",
+        "a: 1\nb: 2\na: 3\n",
+    ],
+    ids=lambda text: text[:20],
 )
 def test_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str):
     path = tmp_path / "config.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         read_yaml(path)
+
+
+def test_file_is_read_as_utf_8_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "config.yaml"
+    path.write_bytes("name: Malerei ÄÖ\n".encode())
+    monkeypatch.setattr("locale.getencoding", lambda: "ascii")
+    assert read_yaml(path) == {"name": "Malerei ÄÖ"}
+    path.write_bytes(b"name: \xff\n")
+    with pytest.raises(ConfigError, match="not a YAML file"):
+        read_yaml(path)
+
+
+def test_assignments_leave_the_mapping_they_are_laid_over_alone():
+    below = {"a": {"b": {"c": 1}}}
+    assert override(below, ["a.b.c=2"]) == {"a": {"b": {"c": 2}}}
+    assert below == {"a": {"b": {"c": 1}}}
+
+
+def test_every_bad_key_is_listed_at_once():
+    with pytest.raises(ConfigError) as caught:
+        toy_config("train.step=5", "net.dims=8", "train.lr=fast")
+    for expected in ("did you mean train.steps", "did you mean net.dim", "train.lr"):
+        assert expected in str(caught.value)
 
 
 def test_missing_file_is_refused(tmp_path: Path):
@@ -96,7 +168,7 @@ def test_configuration_survives_its_yaml(
     assert validate(ToyConfig, read_yaml(path), "again") == config
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["panel", "net", "train", "diffusion", "extra", "train.steps"]),
@@ -118,3 +190,12 @@ def test_any_mapping_is_a_configuration_or_a_clear_error(values: dict[str, Any])
     except ConfigError:
         return
     assert config.train.steps >= 1
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(st.text(max_size=12) | st.from_regex(r"[a-z.]{1,9}=[-:0-9eE.\[\]{}!&*<>? a]{0,9}")))
+def test_any_assignments_are_a_mapping_or_a_clear_error(assignments: list[str]):
+    try:
+        validate(ToyConfig, override({"panel": "toy"}, assignments), "fuzz")
+    except ConfigError:
+        return
