@@ -97,12 +97,6 @@ class DiffusionConfig:
                 f"diffusion.evidence = true: needs diffusion.prediction = 'categorical', "
                 f"got {self.prediction!r}"
             )
-        if self.fit_density and self.prediction != "categorical" and self.weighting != "x0":
-            raise ValueError(
-                "diffusion.fit_density = true: needs a loss that only falls as logsnr rises: "
-                "diffusion.prediction = 'categorical', or diffusion.weighting = 'x0' "
-                f"(got {self.weighting!r})"
-            )
         for name in ("logsnr_min", "logsnr_max"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(

@@ -40,7 +40,6 @@ from tests.toy import ToyConfig, toy_config
         ("train.clip=.inf", "train.clip = inf"),
         ("diffusion.logsnr_max=.inf", "diffusion.logsnr_max = inf: expected a finite number"),
         ("diffusion.logsnr_min=-.inf", "diffusion.logsnr_min = -inf: expected a finite number"),
-        ("diffusion.prediction=v", "diffusion.fit_density = true: needs a loss that only falls"),
         ("diffusion.prediction=velocty", "did you mean velocity?"),
         ("diffusion.weighting=xyz", "expected one of x0, eps, v, min_snr, sigmoid$"),
         ("train=fast", "train"),
