@@ -1,0 +1,1 @@
+"""Measurements: each command prints tables and writes JSON with settings, machine and commit."""

@@ -1,0 +1,57 @@
+"""One table, shown on a terminal or as Markdown: numbers are formatted once and never retyped."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True)
+class Column:
+    """A key of the rows, its heading, and how its values are written."""
+
+    key: str
+    heading: str
+    form: str = ""
+
+    def text(self, row: dict[str, Any]) -> str:
+        value = row.get(self.key)
+        return "-" if value is None else format(value, self.form)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of numbers under a title, with a note on how they were measured."""
+
+    title: str
+    note: str
+    columns: tuple[Column, ...]
+    rows: list[dict[str, Any]]
+
+    def show(self, console: Console) -> None:
+        """Print it on a terminal."""
+        shown = RichTable(title=self.title, caption=self.note, title_justify="left")
+        for i, column in enumerate(self.columns):
+            shown.add_column(column.heading, justify="right" if i else "left")
+        for row in self.rows:
+            shown.add_row(*(column.text(row) for column in self.columns))
+        console.print(shown)
+
+    def markdown(self) -> str:
+        """The same as Markdown."""
+        lines = [
+            f"## {self.title}",
+            "",
+            self.note,
+            "",
+            _line(column.heading for column in self.columns),
+            _line("---" if i == 0 else "---:" for i in range(len(self.columns))),
+            *(_line(column.text(row) for column in self.columns) for row in self.rows),
+            "",
+        ]
+        return "\n".join(lines)
+
+
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"
