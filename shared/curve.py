@@ -28,7 +28,8 @@ def loss_curve(rows: list[dict[str, Any]], name: str) -> str:
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
         axes.plot(steps, losses, color=ACCENT, alpha=0.35, linewidth=1)
-        axes.plot(steps, smoothed(losses), color=ACCENT, linewidth=2)
+        dots = "o" if len(rows) < 5 else ""
+        axes.plot(steps, smoothed(losses), color=ACCENT, linewidth=2, marker=dots, clip_on=False)
         if min(losses) > 0 and max(losses) > 3 * min(losses):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -68,8 +68,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Write one page about the runs in `folders` to `out`, atomically; returns {"report", "runs"}.
 
-    `intro` are paragraphs, `checks` a table of goals, both above the runs. ConfigError when there
-    are no folders; CheckpointError for one that is not a run or holds a file that does not read.
+    `intro` are paragraphs above the runs, `checks` a table of goals below them. ConfigError when
+    there are no folders; CheckpointError for one that is not a run or holds a damaged file.
     """
     if not folders:
         raise ConfigError("a report needs one run folder or more")
@@ -77,17 +77,25 @@ def write_report(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(files("shared").joinpath("report.html.jinja").read_text())
+    source = files("shared").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    template = environment.from_string(source)
     by_subject = itertools.groupby(checks, lambda check: check.subject)
     page = template.render(
         title=title,
         intro=intro,
         checks=[(subject, list(group)) for subject, group in by_subject],
+        summary=summary(checks),
         sections=sections,
         versions=versions(),
     )
     write_text(out, page)
     return {"report": str(out), "runs": [str(folder) for folder in folders]}
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """How many of the claimed goals are met."""
+    claimed = [check.met for check in checks if check.met is not None]
+    return f"{sum(claimed)} of {len(claimed)} met"
 
 
 def measures(values: dict[str, Any]) -> Measures:
