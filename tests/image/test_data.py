@@ -1,6 +1,8 @@
 """The embedded data sets, and what a run keeps of its data."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +37,7 @@ def test_digits_are_split_by_class_without_overlap():
             if each.condition is not None
         ]
     )
-    found = load_digits()
+    found: Any = load_digits()
     whole = torch.cat(
         [torch.from_numpy(found.data).long(), torch.from_numpy(found.target)[:, None]], 1
     )
@@ -72,14 +74,14 @@ def test_facts_are_read_back_and_kept_when_the_run_goes_on(tmp_path: Path):
     write_facts(FACTS, tmp_path)
     assert read_facts(tmp_path) == FACTS
     before = (tmp_path / "data.json").read_text()
-    write_facts(Facts(**(vars(FACTS) | {"data_std": 0.5000001})), tmp_path)
+    write_facts(dataclasses.replace(FACTS, data_std=0.5000001), tmp_path)
     assert (tmp_path / "data.json").read_text() == before
 
 
 def test_run_on_data_that_has_changed_is_refused(tmp_path: Path):
     write_facts(FACTS, tmp_path)
     with pytest.raises(DataError, match="images was 9, now 8"):
-        write_facts(Facts(**(vars(FACTS) | {"images": 8})), tmp_path)
+        write_facts(dataclasses.replace(FACTS, images=8), tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "not json", "{}", '{"shape": [1, 8]}'])

@@ -21,7 +21,7 @@ def draw(n: int, dim: int, seed: int) -> Tensor:
 def by_sqrtm(x: Tensor, y: Tensor) -> float:
     """The distance as its reference implementation computes it."""
     a, b = np.cov(x.numpy(), rowvar=False), np.cov(y.numpy(), rowvar=False)
-    root = np.asarray(sqrtm(a @ b)).real
+    root = np.real(np.asarray(sqrtm(a @ b)))
     apart = x.mean(0) - y.mean(0)
     return float(apart @ apart) + float(np.trace(a + b - 2 * root))
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from shared.task import SampleRequest
 from tests.image.conftest import image_config
 
 
-def request(n: int, **settings) -> SampleRequest:
-    return SampleRequest(n, **({"steps": 2} | settings))
+def request(n: int, **settings: Any) -> SampleRequest:
+    values: dict[str, Any] = {"steps": 2} | settings
+    return SampleRequest(n, **values)
 
 
 @pytest.mark.parametrize("name", packaged_configs("image"))
@@ -107,8 +109,10 @@ def test_evaluation_of_real_pictures_gives_the_floor(make_run, monkeypatch):
     """What is measured is what is drawn: training pictures in place of samples score perfectly."""
     run = make_run()
     held_out = load_pictures(image_config().data, held_out=True)
+    condition = held_out.condition
+    assert condition is not None
     monkeypatch.setattr(
-        "image.evaluation._conditions", lambda *_: held_out.condition[_some_rows(364, 300, 3)]
+        "image.evaluation._conditions", lambda *_: condition[_some_rows(364, 300, 3)]
     )
     monkeypatch.setattr(
         "image.evaluation._draw", lambda *_: held_out.images[_some_rows(364, 300, 3)].long()
