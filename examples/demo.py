@@ -25,7 +25,7 @@ from shared.report import Check, summary, write_report
 from shared.runs import load_learner
 from shared.sampling import draw
 
-GIVEN = "there is a red [MASK] [MASK] a blue [MASK] ."
+GIVEN = "there is a small red [MASK] on the [MASK] side ."
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ JOBS = {
         "sentences about scenes",
         "The same core on words: each is a learned vector, and noise is removed from vectors.",
         "ancestral",
-        64,
+        128,
         ("-n", "64", "--trajectory"),
     ),
 }
