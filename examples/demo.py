@@ -7,6 +7,7 @@ demo goes on where it stopped. The size `tiny` takes every step in a minute and 
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -240,4 +241,5 @@ def batch_difference(learner: object, solver: str, steps: int) -> float:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -118,7 +118,8 @@ def _call(words: list[str]) -> int:
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment)
     try:
         code = process.wait()
-    except KeyboardInterrupt:  # the terminal has told it, too: let it save
+    except KeyboardInterrupt:  # it saves what it has, and must not go on alone
+        process.terminate()
         process.wait()
         raise
     return code if code >= 0 else 128 - code

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,34 @@ def test_step_ended_by_a_signal_has_the_code_of_a_shell(
     with pytest.raises(StepFailed) as failed:
         quiet(tmp_path).run("one", [], tmp_path)
     assert failed.value.code == 128 + 9
+
+
+ALARM = """
+import os, signal, sys, time
+def stop(*_):
+    open(sys.argv[1], "w").write("saved")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+os.kill(os.getppid(), signal.SIGALRM)
+time.sleep(60)
+"""
+
+
+def test_interrupt_ends_the_step_in_progress_and_waits_until_it_has_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(steps, "command", lambda procs: [sys.executable, "-c", ALARM])
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    some, made = quiet(tmp_path), tmp_path / "made"
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            some.run("one", [str(made)], made)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert made.read_text() == "saved"
+    record = json.loads((tmp_path / "steps.json").read_text())["steps"]["one"]
+    assert record["done"] is False
+    assert record["seconds"] > 0
 
 
 def test_record_that_is_none_is_refused(tmp_path: Path):
