@@ -90,3 +90,13 @@ class ImageConfig:
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "
                 f"got {self.codec.kind!r}: use 'v', 'eps' or 'x0'"
             )
+        if (
+            self.diffusion.fit_density
+            and self.diffusion.prediction != "categorical"
+            and self.diffusion.weighting != "x0"
+        ):
+            raise ValueError(
+                "diffusion.fit_density = true: needs a loss that only falls as logsnr rises: "
+                "diffusion.prediction = 'categorical', or diffusion.weighting = 'x0' "
+                f"(got {self.diffusion.weighting!r})"
+            )

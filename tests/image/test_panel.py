@@ -198,6 +198,7 @@ def test_too_few_samples_to_measure_are_refused(make_run):
         ("patch=0", "patch"),
         ("judge.width=12", "multiple of 8"),
         ("diffusion.prediction=categorical", "needs codec.kind = 'bits'"),
+        ("diffusion.fit_density=true", "a loss that only falls as logsnr rises"),
         ("model=gan", "expected one of diffusion, classifier"),
         ("data.nam=digits", "did you mean data.name?"),
     ],
