@@ -136,5 +136,6 @@ class Bits(nn.Module):
 
     def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:
         """p(value | z_0) over the valid words, each equally likely a priori."""
+        check_range(data, self.size)
         fit = self.evidence(z_0, level_0) @ self.table.to(z_0).T / 2
         return fit.log_softmax(-1).gather(-1, data.long().unsqueeze(-1)).flatten(1).sum(1)

@@ -15,8 +15,9 @@ from shared.codec import Codec, DiscreteCodec
 from shared.denoiser import Denoiser
 from shared.schedule import Level, Schedule
 
-# Streams of `noise`, one per use of a sample's key.
-TIME, NOISE, DROP = 0, 1, 2
+# Streams of `noise`, one per use of a sample's key. Negative: the solvers take 0, 1, 2, ... under
+# seeds that may be the keys of a run.
+TIME, NOISE, DROP = -1, -2, -3
 
 # w(logsnr) in front of |x0 - x0_hat|^2: eps-, v- and x0-matching for variance-preserving
 # schedules; min-SNR with gamma 5 (Hang et al. 2023); sigmoid with bias 2 (Kingma & Gao 2023).
@@ -35,12 +36,12 @@ def sample_keys(seed: int, indices: Tensor) -> Tensor:
 
 
 def stratified_times(seed: int, step: int, positions: Tensor) -> Tensor:
-    """Low-discrepancy t (B,) in [0, 1) for the samples at `positions` (B,) of a global batch.
+    """Low-discrepancy t (B,) in [0, 1] for the samples at `positions` (B,) of a global batch.
 
     One uniform offset per step, as in Kingma et al. 2021, app. I.1; then multiples of the golden
     ratio, so that every contiguous share of the batch is stratified too, not only the whole.
     """
-    offset = noise.uniform([seed], step)[0].to(positions.device)
+    offset = noise.uniform(sample_keys(seed, torch.tensor([step])), TIME)[0].to(positions.device)
     return ((offset.double() + positions.double() * 0.6180339887498949) % 1.0).float()
 
 

@@ -16,7 +16,8 @@ from shared.schedule import Level
 class GaussianMixture:
     """weights (K,), means (K, D), covariances (K, D, D) or their diagonals (K, D).
 
-    Raises ValueError when shapes disagree or a covariance is not symmetric positive definite.
+    Raises ValueError when shapes disagree a weight is not positive, or a covariance is not
+    symmetric positive definite.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
@@ -28,6 +29,8 @@ class GaussianMixture:
                 f"oracle: weights {tuple(weights.shape)}, means {tuple(means.shape)}, covariances "
                 f"{tuple(covariances.shape)}: expected (K,), (K, D) and (K, D, D) or (K, D)"
             )
+        if not bool((weights > 0).all()):
+            raise ValueError(f"oracle: weights {weights.tolist()}: expected positive numbers")
         if not torch.allclose(covariances, covariances.mT):
             raise ValueError("oracle: a covariance is not symmetric")
         self.variances, self.axes = torch.linalg.eigh(covariances)
@@ -68,9 +71,11 @@ class GaussianMixture:
         return (joint.softmax(-1)[..., None] * (self.means + shift)).sum(1)
 
     def score(self, x: Tensor, level: Level) -> Tensor:
-        """grad log p_t(x) (B, D), by Tweedie's formula: (alpha E[x0 | x] - x) / sigma^2."""
-        level_x = level.widen(2)
-        return (level_x.alpha * self.denoise(x, level) - x) / level_x.sigma**2
+        """grad log p_t(x) (B, D), summed over the components: Tweedie's formula,
+        (alpha E[x0 | x] - x) / sigma^2, would cancel all digits at high logsnr."""
+        residual, variances, joint = self._whitened(x, level)
+        pull = -(self.axes * (residual / variances)[..., None, :]).sum(-1)
+        return (joint.softmax(-1)[..., None] * pull).sum(1)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws (n, D) of x0."""

@@ -68,7 +68,7 @@ class Cosine:
     shift: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_ends(self.logsnr_min, self.logsnr_max)
+        _check_ends(self.logsnr_min, self.logsnr_max, self.shift)
 
     def _angles(self) -> tuple[float, float]:
         start, end = (math.atan(math.exp(-x / 2)) for x in (self.logsnr_max, self.logsnr_min))
@@ -103,6 +103,8 @@ class Linear:
                 f"schedule: beta_min = {self.beta_min}, beta_max = {self.beta_max}: "
                 "expected 0 < beta_min < beta_max"
             )
+        end = float(self._log_alpha2(torch.tensor(1.0, dtype=torch.float64)))
+        _check_ends(end - math.log(-math.expm1(end)), self.logsnr_max)
 
     def _log_alpha2(self, u: Tensor) -> Tensor:
         return -(self.beta_max - self.beta_min) * u**2 / 2 - self.beta_min * u
@@ -142,8 +144,10 @@ class Warped:
 
     def __post_init__(self) -> None:
         pairs = zip(self.knots, self.knots[1:], strict=False)
-        if len(self.knots) < 2 or any(b >= a for a, b in pairs):
-            raise ValueError("schedule: knots must be two or more strictly falling logsnr values")
+        if len(self.knots) < 2 or any(not -math.inf < b < a < math.inf for a, b in pairs):
+            raise ValueError(
+                "schedule: knots must be two or more strictly falling, finite logsnr values"
+            )
 
     def logsnr(self, t: Tensor) -> Tensor:
         knots = torch.tensor(self.knots, dtype=t.dtype, device=t.device)
@@ -161,11 +165,14 @@ class Warped:
         return variance_preserving(self.logsnr(t))
 
 
-def _check_ends(logsnr_min: float, logsnr_max: float) -> None:
-    if not logsnr_min < logsnr_max:
+def _check_ends(logsnr_min: float, logsnr_max: float, shift: float = 0.0) -> None:
+    if not -math.inf < logsnr_min < logsnr_max < math.inf:
         raise ValueError(
-            f"schedule: logsnr_min = {logsnr_min} must be below logsnr_max = {logsnr_max}"
+            f"schedule: logsnr_min = {logsnr_min} must be below logsnr_max = {logsnr_max}, "
+            "both finite"
         )
+    if not math.isfinite(shift):
+        raise ValueError(f"schedule: shift = {shift}: expected a finite number")
 
 
 SCHEDULES: dict[str, Callable[[], Schedule]] = {"cosine": Cosine, "linear": Linear}

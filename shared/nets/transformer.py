@@ -3,7 +3,7 @@
 Pre-norm blocks of attention, optional cross-attention to condition tokens, and a GELU MLP, with
 adaLN modulation (Peebles & Xie 2023). One MLP makes the six modulations for all blocks and each
 block adds its own table (adaLN-single; Chen et al. 2024, sec. 2.3): a quarter fewer parameters.
-Every residual branch starts closed (gates and output at zero), so the first output is zero.
+Cross-attention and the output start at zero and the gates near it: the first output is zero.
 """
 
 import math
@@ -77,6 +77,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         if self.cross is not None:
             nn.init.zeros_(self.cross.out.weight)
+            nn.init.zeros_(self.cross.out.bias)
 
     def forward(self, x: Tensor, m: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         modulation = (m + self.table).to(x.dtype).unsqueeze(2).unbind(1)
@@ -92,8 +93,10 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """tokens in (B, L, in_dim), logsnr (B,), condition (B, M) of ids -> tokens out (B, L, out_dim).
 
-    Condition ids lie in [0, conditions); 0 is "none". Their mean enters the modulation; with
+    Condition ids lie in [0, conditions). 0 is "none": it fills a row up and does not count, unless
+    the row holds nothing else. The mean of a row's ids enters the modulation; with
     `cross_attention` the blocks also attend to them one by one. Unconditional when conditions = 0.
+    ValueError for tokens of another size, or for a condition that the network cannot take.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.token_shape = dim, (length, in_dim)
         self.embed = nn.Linear(in_dim, dim)
         self.place = nn.Parameter(torch.randn(length, dim) * 0.02)
         self.level = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
@@ -128,14 +131,19 @@ class Transformer(nn.Module):
             nn.init.normal_(self.condition.weight, std=0.02)
 
     def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        if x.ndim != 3 or x.shape[1:] != self.token_shape:  # one token would broadcast over places
+            length, in_dim = self.token_shape
+            raise ValueError(f"net: tokens {tuple(x.shape)}, expected (B, {length}, {in_dim})")
+        if condition is not None and self.condition is None:
+            raise ValueError("net: a condition was given, and the network has conditions = 0")
         h = self.embed(x) + self.place
         told = self.level(level_features(logsnr, self.dim).to(h.dtype))
         tokens = mask = None
         if self.condition is not None:
             ids = condition if condition is not None else x.new_zeros(len(x), 1, dtype=torch.long)
-            tokens = self.condition(ids)
-            told = told + tokens.mean(1)
-            mask = _mask_of(ids) if self.cross_attention else None
+            tokens, counts = self.condition(ids), _that_count(ids)
+            told = told + (tokens * counts.unsqueeze(-1)).sum(1) / counts.sum(1, keepdim=True)
+            mask = counts[:, None, None, :] if self.cross_attention else None
         m = self.modulate(told).unflatten(-1, (6, self.dim))
         for block in self.blocks:
             h = block(h, m, tokens, mask)
@@ -152,8 +160,8 @@ def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, _norm(x), 1 + scale)
 
 
-def _mask_of(ids: Tensor) -> Tensor:
-    """(B, M) ids -> attention mask (B, 1, 1, M): ids other than 0, and always the first."""
-    keep = ids != 0
-    keep[:, 0] = True
-    return keep[:, None, None, :]
+def _that_count(ids: Tensor) -> Tensor:
+    """(B, M) ids -> bool (B, M): ids other than 0; the first one where all are 0."""
+    counts = ids != 0
+    counts[:, 0] |= ~counts.any(1)
+    return counts

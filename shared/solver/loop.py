@@ -61,7 +61,8 @@ def sample(
     if seeds is not None and len(seeds) != len(noise):
         raise ValueError(f"{len(seeds)} seeds for {len(noise)} samples: give one per sample")
     times = time_grid(steps) if grid is None else grid.double()
-    if len(times) < 2 or bool((times.diff() >= 0).any()):
+    inside = bool(times[:1].le(1).all()) and bool(times[-1:].ge(0).all())
+    if len(times) < 2 or not bool((times.diff() < 0).all()) or not inside:
         raise ValueError("grid: expected two or more strictly falling times in [0, 1]")
     levels = schedule(times)
     points = [

@@ -1,13 +1,18 @@
 """Predictions, denoiser, losses: identities, exact posteriors, independence of the batch."""
 
+import math
+
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import Tensor, nn
 
 from shared import noise
 from shared.codec import Bits, Identity
 from shared.denoiser import Denoiser
 from shared.objective import (
+    DROP,
+    NOISE,
     TIME,
     WEIGHTINGS,
     diffusion_loss,
@@ -116,6 +121,16 @@ def test_weighting_turns_the_error_of_x0_into_that_of_the_prediction(
     torch.testing.assert_close(got, error**2)
 
 
+def test_clipped_weightings_follow_their_papers():
+    """min(SNR, 5) on the error of x0 (Hang et al. 2023); sigmoid(2 - logsnr) on that of eps, SNR
+    times as large on x0 (Kingma & Gao 2023)."""
+    for logsnr in (-7.0, 0.0, 1.5, 1.7, 9.0):
+        snr = math.exp(logsnr)
+        at = torch.tensor(logsnr, dtype=torch.float64)
+        assert float(WEIGHTINGS["min_snr"](at)) == pytest.approx(min(snr, 5))
+        assert float(WEIGHTINGS["sigmoid"](at)) == pytest.approx(snr / (1 + math.exp(logsnr - 2)))
+
+
 def test_exact_denoiser_has_the_least_loss():
     """Its loss is the posterior variance; scaling its estimate either way raises the loss."""
     oracle = GaussianMixture(torch.ones(1), torch.zeros(1, 2), 0.4 * torch.eye(2)[None])
@@ -185,16 +200,34 @@ def test_cross_entropy_is_per_element():
 
 
 def test_times_are_stratified_in_the_batch_and_in_every_share_of_it():
+    """Multiples of the golden ratio leave no gap above 1.895 / n on the circle (three-distance
+    theorem); 16 random times leave 3.4 / 16 on average."""
     for step in range(20):
-        t = stratified_times(3, step, torch.arange(64))
+        t = stratified_times(3, step, torch.arange(64)).double()
         assert float(t.min()) >= 0
-        assert float(t.max()) < 1
-        for start in (0, 16, 48):
-            gaps = t[start : start + 16].sort().values.diff()
-            assert float(gaps.max()) < 2.7 / 16  # random times would leave 3.4 / 16 on average
-    assert not torch.equal(
-        stratified_times(3, 0, torch.arange(4)), stratified_times(3, 1, torch.arange(4))
-    )
+        assert float(t.max()) <= 1
+        for start, n in ((0, 64), (0, 16), (16, 5), (48, 16), (31, 33)):
+            some = t[start : start + n].sort().values
+            gaps = torch.cat([some.diff(), some[:1] + 1 - some[-1:]])
+            assert float(gaps.max()) < 1.895 / n
+
+
+def test_a_samples_time_is_uniform_over_the_steps():
+    """5,000 steps; p-value of 1e-6."""
+    t = torch.cat([stratified_times(5, step, torch.tensor([3])) for step in range(5000)])
+    assert kstest(t.numpy(), "uniform").pvalue > 1e-6
+
+
+def test_times_do_not_depend_on_who_asks_for_them():
+    whole = stratified_times(3, 9, torch.arange(64))
+    assert torch.equal(stratified_times(3, 9, torch.arange(20, 41)), whole[20:41])
+
+
+def test_times_are_a_stream_of_their_own():
+    """A step's offset is not what sample 0 of the run, or a solver's seed, draws at that step."""
+    for step in range(50):
+        offset = float(stratified_times(0, step, torch.zeros(1)))
+        assert offset != float(noise.uniform([0], step))
 
 
 def test_conditions_are_dropped_whole_at_the_stated_rate():
@@ -207,6 +240,12 @@ def test_conditions_are_dropped_whole_at_the_stated_rate():
     assert float(gone.float().mean()) == pytest.approx(0.1, abs=5 * (0.09 / 20_000) ** 0.5)
     assert torch.equal(drop_condition(condition, keys, 0.0), condition)
     assert torch.equal(drop_condition(condition[:7], keys[:7], 0.1), dropped[:7])
+
+
+def test_training_and_sampling_draw_from_different_streams():
+    """The solvers take steps 0, 1, 2, ... under the seed itself, which is a training key too."""
+    assert max(TIME, NOISE, DROP) < 0
+    assert len({TIME, NOISE, DROP}) == 3
 
 
 def test_keys_of_different_seeds_and_indices_differ_and_streams_are_apart():

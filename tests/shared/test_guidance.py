@@ -74,6 +74,47 @@ def test_conditional_samples_come_from_the_component_asked_for():
         assert float(out.std()) == pytest.approx(0.5, abs=5 * 0.5 / (2 * n) ** 0.5 + 0.01)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
+def test_guided_flow_between_unit_gaussians_is_a_known_shift(scale: float):
+    """Condition 1 is N(m_1, I) and none is N(m_0, I): the guided score is that of
+    N(m_0 + scale (m_1 - m_0), I), whose flow keeps x_t - alpha m."""
+    m_0, m_1 = torch.tensor([0.2, -0.4]).double(), torch.tensor([1.0, 0.3]).double()
+
+    def denoise(
+        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        assert condition is not None
+        mean = torch.where(condition == 1, m_1, m_0)
+        return mean + level.alpha * (x_t - level.alpha * mean)
+
+    schedule, m = Cosine(-9, 9), m_0 + scale * (m_1 - m_0)
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    condition = torch.ones(5, 1, dtype=torch.long)
+    out = sample(classifier_free(denoise, scale), x, schedule, "dpmpp_2m", 400, condition)
+    start = schedule(torch.tensor(1.0, dtype=torch.float64)).alpha
+    torch.testing.assert_close(out, x + (1 - start) * m, atol=2e-3, rtol=0)
+
+
+def test_guidance_at_one_level_mixes_the_scores_of_a_mixture():
+    """Tweedie of the guided estimate = (1 - s) score + s score of the component (scale 3)."""
+    oracle = GaussianMixture(
+        torch.tensor([0.3, 0.7]).double(),
+        torch.tensor([[-1.0, 0.2], [0.8, 0.5]]).double(),
+        torch.tensor([[0.3, 0.5], [0.2, 0.4]]).double(),
+    )
+    alone = GaussianMixture(
+        torch.ones(1).double(), oracle.means[1:], torch.tensor([[0.2, 0.4]]).double()
+    )
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    level = Cosine(-6, 6)(torch.linspace(0.2, 0.8, 4, dtype=torch.float64))
+    condition = torch.ones(4, 1, dtype=torch.long)
+    x0_hat = classifier_free(oracle.denoise, 3.0, null=-1)(x, level, condition)
+    wide = level.widen(2)
+    score = (wide.alpha * x0_hat - x) / wide.sigma**2
+    expected = -2 * oracle.score(x, level) + 3 * alone.score(x, level)
+    torch.testing.assert_close(score, expected)
+
+
 @pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpmpp_2m"])
 def test_what_is_given_comes_out_exactly(solver: str):
     known, mask = torch.randn(3, 4), torch.tensor([[True, False, False, True]])

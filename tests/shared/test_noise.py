@@ -27,6 +27,46 @@ def test_a_sample_has_the_same_noise_alone_and_in_a_batch():
         assert torch.equal(noise.normal([seed], 5, (3, 5))[0], batch[i])
 
 
+def splitmix64(state: int, count: int) -> list[int]:
+    """Vigna's public-domain splitmix64.c, in integers."""
+    words = []
+    for _ in range(count):
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        z = state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+        words.append(z ^ (z >> 31))
+    return words
+
+
+def test_words_are_splitmix64_s_from_a_key_of_seed_and_step():
+    assert splitmix64(0, 1) == [0xE220A8397B1DCDAF]  # its published first word
+    for seed, step in ((0, 0), (-3, 2), (2**62 + 5, -1)):
+        golden = 0x9E3779B97F4A7C15
+        (mixed,) = splitmix64(seed - golden, 1)  # one word is the mix of state + golden
+        (key,) = splitmix64(mixed + (step - 1) * golden, 1)
+        got = noise._words(torch.tensor([seed]), step, 4)[0]
+        assert [word % 2**64 for word in got.tolist()] == splitmix64(key, 4)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (5, 7), (33,), (3, 32, 32)])
+def test_bits_do_not_depend_on_the_size_of_the_batch(shape: tuple[int, ...]):
+    """Vectorised logarithms and cosines treat the tails of a tensor apart: nothing may show."""
+    batch = noise.normal(range(64), 5, shape)
+    for i in (0, 1, 31, 63):
+        assert torch.equal(noise.normal([i], 5, shape)[0], batch[i])
+        assert torch.equal(noise.uniform([i], 5, shape)[0], noise.uniform(range(64), 5, shape)[i])
+
+
+def test_tails_are_those_of_a_normal():
+    """A million draws; counts beyond 3 and 4 within five standard errors of Poisson."""
+    x = noise.normal([31], 2, (10**6,))[0].abs()
+    for bound in (3.0, 4.0):
+        expected = 10**6 * math.erfc(bound / math.sqrt(2))
+        assert float((x > bound).sum()) == pytest.approx(expected, abs=5 * math.sqrt(expected))
+    assert float(x.max()) < 6.8
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3, 5)])
 def test_shapes_are_kept_and_a_prefix_is_not_promised(shape: tuple[int, ...]):
     assert noise.normal([1, 2], 0, shape).shape == (2, *shape)
@@ -67,3 +107,6 @@ def test_both_halves_of_a_pair_are_independent():
 def test_integers_are_even_over_a_size_that_is_no_power_of_two():
     drawn = noise.integers(1, 2, N, 7)
     assert chisquare(drawn.bincount(minlength=7).numpy()).pvalue > 1e-6
+    assert torch.equal(noise.integers(1, 2, 9, 7), drawn[:9])
+    assert not torch.equal(noise.integers(1, 3, 9, 7), drawn[:9])
+    assert not torch.equal(noise.integers(2, 2, 9, 7), drawn[:9])

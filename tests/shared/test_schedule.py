@@ -1,6 +1,7 @@
 """Schedules against their papers' formulas, inverses, and limits."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -81,6 +82,83 @@ def test_knots_that_do_not_fall_are_refused(knots: tuple[float, ...]):
 def test_reversed_ends_are_refused():
     with pytest.raises(ValueError, match="logsnr_min"):
         Cosine(5, -5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Cosine(-math.inf, 10),
+        lambda: Cosine(-10, math.inf),
+        lambda: Cosine(-10, 10, shift=math.nan),
+        lambda: Linear(0.0, 20.0),
+        lambda: Linear(20.0, 0.1),
+        lambda: Linear(logsnr_max=-11.0),  # the linear path ends at -10.05
+        lambda: Linear(logsnr_max=math.inf),
+        lambda: Warped((math.inf, 0.0)),
+    ],
+)
+def test_ends_that_leave_no_finite_falling_path_are_refused(make: Callable[[], Schedule]):
+    with pytest.raises(ValueError, match=r"^schedule: "):
+        make()
+
+
+def test_shift_moves_the_logsnr_and_nothing_else():
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    moved = Cosine(-8, 9, shift=1.25)
+    torch.testing.assert_close(moved.logsnr(t), Cosine(-8, 9).logsnr(t) + 1.25)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_float32_levels_are_those_of_float64(schedule: Schedule):
+    """Training draws t in float32: near t = 1 its spacing alone moves logsnr by 1e-3."""
+    t = torch.linspace(0, 1, 1001)
+    logsnr = schedule.logsnr(t)
+    assert logsnr.dtype == torch.float32
+    torch.testing.assert_close(logsnr.double(), schedule.logsnr(t.double()), atol=3e-3, rtol=0)
+    torch.testing.assert_close(schedule.time(logsnr), t, atol=1e-5, rtol=0)
+
+
+def test_warped_time_is_the_share_of_its_knots_above_a_logsnr():
+    schedule = Warped((6.0, 4.0, 3.5, -2.0))
+    for logsnr, share in ((6.0, 0), (5.0, 1 / 6), (3.75, 0.5), (0.75, 2.5 / 3), (-2.0, 1)):
+        time = schedule.time(torch.tensor(logsnr, dtype=torch.float64))
+        assert float(time) == pytest.approx(share)
+
+
+def test_knots_are_the_quantiles_of_a_known_density():
+    """The loss sigmoid(-logsnr) over 1,024 fine bins (the smoothing over five is then small) has
+    the slope sigmoid' : the share of the density above a logsnr is known in closed form."""
+    bins, low, high, floor = 1024, -9.0, 7.0, 0.2
+    centres = low + (torch.arange(bins, dtype=torch.float64) + 0.5) * (high - low) / bins
+    knots = quantile_knots(torch.sigmoid(-centres), low, high, floor)
+    ends = torch.sigmoid(torch.tensor([low, high], dtype=torch.float64))
+    steep = (ends[1] - torch.sigmoid(knots)) / (ends[1] - ends[0])
+    above = (1 - floor) * steep + floor * (high - knots) / (high - low)
+    torch.testing.assert_close(
+        above, torch.linspace(0, 1, 129, dtype=torch.float64), atol=2e-3, rtol=0
+    )
+
+
+def test_density_of_a_loss_that_tells_nothing_is_uniform():
+    for loss in (torch.full((16,), 2.0), torch.arange(16.0)):  # flat, and rising with logsnr
+        knots = quantile_knots(loss, -4.0, 4.0, floor=0.1)
+        torch.testing.assert_close(knots, torch.linspace(4, -4, 129, dtype=torch.float64))
+
+
+def test_density_comes_back_from_a_checkpoint():
+    density, again = (LossDensity(Cosine(-6, 6), bins=9, start=3) for _ in range(2))
+    logsnr = torch.linspace(-6, 6, 50)
+    for _ in range(4):
+        density.update(density.statistics(torch.sigmoid(-2 * logsnr), logsnr))
+    again.load_state_dict(density.state_dict())
+    assert isinstance(again.schedule(), Warped)
+    assert again.schedule() == density.schedule()
+
+
+def test_loss_of_a_bin_never_seen_is_its_nearest_neighbours():
+    density = LossDensity(Cosine(-6, 6), bins=6, start=1)
+    density.update(density.statistics(torch.tensor([3.0, 1.0]), torch.tensor([-5.0, 3.0])))
+    assert density.loss().tolist() == [3, 3, 3, 1, 1, 1]
 
 
 def test_fitted_schedule_spends_time_where_the_loss_changes():

@@ -88,15 +88,41 @@ def test_dropped_condition_is_no_condition_and_a_condition_matters(cross: bool):
     assert not torch.allclose(net(x, logsnr, torch.tensor([[1], [1]])), none, atol=1e-3)
 
 
-def test_cross_attention_ignores_padding_ids():
+@pytest.mark.parametrize("cross", [False, True])
+def test_padding_ids_and_the_order_of_conditions_do_not_matter(cross: bool):
     x, logsnr = inputs()
-    net = opened(conditions=5, cross_attention=True)
-    # the mean over ids enters the modulation as well: take it out, so that only attention is left
-    torch.nn.init.zeros_(net.modulate[1].weight)  # type: ignore[union-attr, arg-type]
-    torch.nn.init.zeros_(net.finish.weight)
+    net = opened(conditions=5, cross_attention=cross)
     short = net(x, logsnr, torch.tensor([[2, 3], [4, 1]]))
-    padded = net(x, logsnr, torch.tensor([[2, 3, 0, 0], [4, 1, 0, 0]]))
-    torch.testing.assert_close(padded, short)
+    for padded in ([[2, 3, 0, 0], [4, 1, 0, 0]], [[0, 3, 0, 2], [1, 4, 0, 0]]):
+        torch.testing.assert_close(net(x, logsnr, torch.tensor(padded)), short)
+    none = net(x, logsnr, None)
+    torch.testing.assert_close(net(x, logsnr, torch.zeros(B, 4, dtype=torch.long)), none)
+    one = net(x, logsnr, torch.tensor([[2], [4]]))
+    assert not torch.allclose(one, short, atol=1e-3)  # each id counts
+
+
+def test_cross_attention_starts_closed():
+    x, logsnr = inputs()
+    torch.manual_seed(3)
+    net = Transformer(IN, OUT, L, dim=16, depth=2, heads=2, conditions=5, cross_attention=True)
+    torch.nn.init.normal_(net.out.weight)
+    a, b = torch.tensor([[2], [4]]), torch.tensor([[3], [1]])
+    before = net(x, logsnr, a)
+    assert bool(before.any())
+    torch.testing.assert_close(net(x, logsnr, b), before)
+    for block in net.blocks:
+        block.cross = None  # type: ignore[assignment]
+    torch.testing.assert_close(net(x, logsnr, a), before)
+
+
+def test_inputs_of_another_size_are_refused():
+    x, logsnr = inputs()
+    net = Transformer(IN, OUT, L, dim=16, depth=1, heads=2)
+    for wrong in (x[:, :1], x[:, :-1], x[..., :1], x[0]):
+        with pytest.raises(ValueError, match=r"expected \(B, 5, 3\)"):
+            net(wrong, logsnr)
+    with pytest.raises(ValueError, match="conditions = 0"):
+        net(x, logsnr, torch.ones(B, 1, dtype=torch.long))
 
 
 def test_level_features_tell_levels_apart_over_thirty_nats():
