@@ -66,6 +66,10 @@ NOISES = {
     "blank with noise 30": lambda n, s: GROUND + 30 * noise(n, 3, s, s, seed=6),
     "blank with noise 60": lambda n, s: GROUND + 60 * noise(n, 3, s, s, seed=7),
     "flat shades": lambda n, s: torch.linspace(0, 255, n).view(n, 1, 1, 1).expand(n, 3, s, s),
+    # a shade near which, at 32, nine pale pink squares lie
+    "blank with a pink shade": lambda n, s: (
+        GROUND + torch.tensor([29.0, -28.0, -29.0]).view(1, 3, 1, 1)
+    ).expand(n, 3, s, s),
     "clouds": lambda n, s: torch.nn.functional.interpolate(
         127.5 + 60 * noise(n, 3, 4, 4, seed=8), size=s, mode="bilinear"
     ),
