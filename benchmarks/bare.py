@@ -13,8 +13,8 @@ from shared.config import TrainConfig
 from shared.learner import DiffusionLearner
 from shared.objective import sample_keys, stratified_times
 from shared.task import Examples
-from shared.train.engine import decay_groups
 from shared.train.loop import learning_rate
+from shared.train.optimizer import build_optimizer
 from shared.train.order import Order
 
 
@@ -27,9 +27,7 @@ class Bare:
         self.device = next(learner.parameters()).device
         self.parameters = [p for p in learner.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
-        self.optimizer = torch.optim.AdamW(
-            decay_groups(learner, config.weight_decay), betas=config.betas, fused=True
-        )
+        self.optimizer = build_optimizer(learner, config)
 
     def update(self) -> float:
         """One update of the weights; the batch's mean loss."""

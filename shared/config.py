@@ -116,6 +116,7 @@ class TrainConfig:
     lr: float = 1e-3
     warmup: int = 100
     decay: str = "linear"  # of lr after the warm-up, to zero: linear, cosine or none
+    optimizer: str = "adamw"  # or muon, for the hidden matrices, at ZeRO stage 0
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)  # of AdamW; 0.99 follows short runs better than 0.999
     clip: float = 1.0
@@ -135,6 +136,12 @@ class TrainConfig:
                 raise ValueError(f"train.{name} = {getattr(self, name)}: expected 0 or more")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"train.betas = {self.betas}: expected two numbers in [0, 1)")
+        one_of("train.optimizer", self.optimizer, ["adamw", "muon"])
+        if self.optimizer == "muon" and self.zero_stage:
+            raise ValueError(
+                f"train.optimizer = 'muon' needs whole matrices: train.zero_stage = 0, got "
+                f"{self.zero_stage}"
+            )
         one_of("train.decay", self.decay, ["linear", "cosine", "none"])
         one_of("train.precision", self.precision, ["fp32", "bf16"])
         if self.zero_stage not in (0, 1, 2, 3):

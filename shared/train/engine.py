@@ -21,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from shared.config import TrainConfig
 from shared.errors import ConfigError
+from shared.train.optimizer import build_optimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 TIMEOUT = timedelta(seconds=120)  # of any collective: a lost rank must not hang the others
@@ -141,9 +142,7 @@ class Engine:
         self.config, self.module = config, module.to(device)
         self.names = [name for name, p in module.named_parameters() if p.requires_grad]
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            decay_groups(module, config.weight_decay), lr=config.lr, betas=config.betas, fused=True
-        )
+        optimizer = build_optimizer(module, config)
         self.engine: Any = _deepspeed().initialize(
             model=self.module, optimizer=optimizer, config=deepspeed_config(config)
         )[0]
@@ -264,15 +263,3 @@ class Engine:
                     safe_set_local_optimizer_state(p, self._share(value, p), key)
                 else:
                     safe_set_full_optimizer_state(p, value, key)
-
-
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors (biases, tables of one row) do not, as usual since GPT-2."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim >= 2]
-    vectors = [p for p in trained if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]

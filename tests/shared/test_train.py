@@ -190,6 +190,18 @@ def test_diverging_run_stops_with_exit_code_4_and_keeps_good_checkpoints_only(
     assert all(bool(value.isfinite().all()) for value in tensors(run).values())
 
 
+def test_run_with_muon_goes_on_bit_for_bit(tmp_path: Path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = ["train.optimizer=muon", "train.decay=none"]
+    train(toy_config(*words), whole, ToyPanel(), quiet=True)
+    for steps in (10, 20):
+        train(toy_config(*words, f"train.steps={steps}"), parts, ToyPanel(), quiet=True)
+    assert_same_run(parts, whole)
+    plain = tmp_path / "plain"
+    train(toy_config("train.decay=none"), plain, ToyPanel(), quiet=True)
+    assert losses(plain)[1:] != losses(whole)[1:]
+
+
 def test_second_job_on_a_run_folder_is_refused(tmp_path: Path):
     run = tmp_path / "run"
     run.mkdir()

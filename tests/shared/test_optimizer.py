@@ -1,0 +1,96 @@
+"""Muon against the singular value decomposition and torch's own, and AdamW beside it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shared.train.optimizer import (
+    MUON_MOMENTUM,
+    MUON_SCALE,
+    build_optimizer,
+    hidden_matrices,
+    orthogonal,
+)
+from tests.toy import ToyPanel, toy_config
+
+
+class Net(nn.Module):
+    """An embedding, one block with a wide and a tall layer, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3, 5)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 5))])
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks[0](self.embed(x)))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5), (6, 6)])
+def test_orthogonal_keeps_singular_vectors_and_evens_the_values(shape: tuple[int, int]):
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    rotated = u.T @ orthogonal(matrix) @ vh.T
+    values = rotated.diagonal()
+    torch.testing.assert_close(rotated, torch.diag(values), atol=1e-6, rtol=0)
+    assert float(values.min()) > 0.6
+    assert float(values.max()) < 1.25
+
+
+def test_hidden_matrices_are_those_inside_blocks():
+    net = Net()
+    first, second = net.blocks[0][0], net.blocks[0][2]  # type: ignore[index]
+    assert {id(p) for p in hidden_matrices(net)} == {id(first.weight), id(second.weight)}
+
+
+def test_steps_are_those_of_torchs_muon_and_adamw():
+    """Three steps. AdamW's are equal; torch iterates Muon's in bfloat16, which moves the singular
+    values within their band, so those are compared by direction and length."""
+    torch.manual_seed(1)
+    config = toy_config("train.optimizer=muon", "train.lr=3e-3", "train.weight_decay=0.1").train
+    ours, theirs = Net(), Net()
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, config)
+    hidden = hidden_matrices(theirs)
+    chosen = {id(p) for p in hidden}
+    rest = [p for p in theirs.parameters() if id(p) not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": 0.1},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    rate = 3e-3 * MUON_SCALE
+    references = [
+        torch.optim.AdamW(groups, lr=3e-3, betas=config.betas),
+        torch.optim.Muon(hidden, lr=rate, weight_decay=0, momentum=MUON_MOMENTUM),
+    ]
+    x, y = torch.randn(11, 3), torch.randn(11, 2)
+    start = {name: p.detach().clone() for name, p in ours.named_parameters()}
+    for _ in range(3):
+        for net, moving in ((ours, [optimizer]), (theirs, references)):
+            net.zero_grad()
+            (net(x) - y).square().mean().backward()
+            for each in moving:
+                each.step()
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        moved, expected = (a - start[name]).flatten(), (b - start[name]).flatten()
+        if id(b) in chosen:
+            cosine = torch.cosine_similarity(moved, expected, dim=0)
+            assert float(cosine) > 0.95, name
+            assert float(moved.norm() / expected.norm()) == pytest.approx(1, abs=0.2), name
+        else:
+            torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_every_trained_parameter_is_in_one_group():
+    config = toy_config("train.optimizer=muon")
+    learner = ToyPanel().learner(config, None)  # type: ignore[arg-type]
+    groups = build_optimizer(learner, config.train).param_groups
+    moving = [id(p) for group in groups for p in group["params"]]
+    assert sorted(moving) == sorted(id(p) for p in learner.parameters())
+    assert any(group["muon"] for group in groups)
+
+
+def test_muon_with_cut_matrices_is_refused():
+    with pytest.raises(Exception, match=r"train\.zero_stage = 0, got 2"):
+        toy_config("train.optimizer=muon", "train.zero_stage=2")
