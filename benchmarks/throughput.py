@@ -103,7 +103,8 @@ def _page(tables: list[Table], about: dict[str, Any]) -> str:
     head = [
         "# Speed and memory",
         "",
-        "Written by `make bench`, that is `python -m benchmarks.throughput --markdown FILE`.",
+        "Written by `python -m benchmarks.throughput --markdown FILE`; `make bench` prints the same. "
+        "With DIPTYCH_DATA set, all recipes are measured.",
         "",
         _about(about),
         "",
