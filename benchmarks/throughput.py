@@ -103,7 +103,7 @@ def _page(tables: list[Table], about: dict[str, Any]) -> str:
     head = [
         "# Speed and memory",
         "",
-        "Written by `python -m benchmarks.throughput --markdown FILE`; `make bench` prints the same. "
+        "Written by `python -m benchmarks.throughput --markdown FILE`; `make bench` prints it. "
         "With DIPTYCH_DATA set, all recipes are measured.",
         "",
         _about(about),
