@@ -103,8 +103,8 @@ def _page(tables: list[Table], about: dict[str, Any]) -> str:
     head = [
         "# Speed and memory",
         "",
-        "Written by `python -m benchmarks.throughput --markdown FILE`; `make bench` prints it. "
-        "With DIPTYCH_DATA set, all recipes are measured.",
+        "Written by `python -m benchmarks.throughput --markdown FILE`; `make bench` prints the "
+        "same. With DIPTYCH_DATA set, all recipes are measured.",
         "",
         _about(about),
         "",
