@@ -88,11 +88,12 @@ class Identity(nn.Module):
 
 
 class Bits(nn.Module):
-    """Analog bits: integers in [0, size) as bits in {-scale, +scale} (Chen et al. 2022, sec. 3.1).
+    """Analog bits: integers in [0, size) as bits in {-scale, +scale} (Chen et al. 2022).
 
     data (B, *shape) of integers <-> x0 (B, *shape, n), n = ceil(log2 size), the most significant
     bit first, in base 2 or Gray code. When size is no power of two, x0 decodes to the nearest
-    *valid* word, so that no id is ever invalid. The head has one logit per bit.
+    *valid* word, so that no id is ever invalid. The head has one logit per bit; `evidence` is
+    that of fair bits, which uniform data has when size is a power of two.
     """
 
     def __init__(

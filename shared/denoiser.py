@@ -1,7 +1,7 @@
 """Network + prediction + self-conditioning = an estimate of E[x0 | x_t].
 
 Solvers, guidance and likelihoods know only `Denoise`: (x_t, level, condition, previous) -> x0_hat.
-`previous` is the last x0_hat of the sampling loop (Chen et al. 2022, sec. 3.2); nothing is hidden
+`previous` is the last x0_hat of the sampling loop (Chen et al. 2022); nothing is hidden
 in the network.
 """
 

@@ -1,8 +1,8 @@
 """Stateless noise: every number is a function of (seed, step, place), never of a generator's past.
 
-Seed and step make a 64-bit key, from which SplitMix64 (Steele, Lea & Flood 2014, fig. 4) counts
-through its words; pairs of uniforms become normals by Box & Muller (1958). Sample i has the same
-words alone, in a batch, on any rank and on any device.
+Seed and step make a 64-bit key, from which SplitMix64 (Steele, Lea & Flood 2014) counts through its
+words; pairs of uniforms become normals by Box & Muller (1958). Sample i has the same words alone,
+in a batch, on any rank and on any device.
 """
 
 import math

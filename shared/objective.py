@@ -21,6 +21,8 @@ TIME, NOISE, DROP = -1, -2, -3
 
 # w(logsnr) in front of |x0 - x0_hat|^2: eps-, v- and x0-matching for variance-preserving
 # schedules; min-SNR with gamma 5 (Hang et al. 2023); sigmoid with bias 2 (Kingma & Gao 2023).
+# The loss is their mean over the density of logsnr that the schedule gives to uniform t; Kingma &
+# Gao divide by that density, so theirs is an integral over logsnr.
 WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "x0": torch.ones_like,
     "eps": torch.exp,

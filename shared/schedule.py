@@ -58,9 +58,9 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Cosine:
-    """logsnr = -2 ln tan(pi t / 2) (Nichol & Dhariwal 2021, eq. 17), cut at both ends.
+    """logsnr = -2 ln tan(pi t / 2) (Nichol & Dhariwal 2021, eq. 17 with s = 0), cut at both ends.
 
-    `shift` is added to logsnr: 2 ln(64 / d) suits d x d pictures (Hoogeboom et al. 2023, eq. 5).
+    `shift` is added to logsnr: 2 ln(64 / d) suits d x d pictures (Hoogeboom et al. 2023).
     """
 
     logsnr_min: float = -15.0
@@ -88,9 +88,10 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Linear:
-    """ln alpha^2 = -(b1 - b0) t^2 / 2 - b0 t (Song et al. 2021, eq. 32): DDPM's continuum limit.
+    """ln alpha^2 = -(b1 - b0) u^2 / 2 - b0 u (Song et al. 2021, app. C): DDPM's continuum limit.
 
-    t = 0 would be clean (logsnr infinite): the path starts at t_min so that logsnr_max is finite.
+    u = 0 would be clean (logsnr infinite): t = 0 stands for the u at which logsnr is logsnr_max,
+    t = 1 for u = 1, where it is -10.05 for the default betas.
     """
 
     beta_min: float = 0.1

@@ -2,7 +2,7 @@
 
 With c = 1 - e^(logsnr_t - logsnr_s), the posterior of a Gaussian chain has
 mean = (alpha_s / alpha_t) (1 - c) x_t + alpha_s c x0 and variance sigma_s^2 c (the smaller of
-DDPM's two; Kingma et al. 2021, eq. 31). At the clean end c = 1 and the draw is x0_hat itself.
+DDPM's two; Kingma et al. 2021). At the clean end c = 1 and the draw is x0_hat itself.
 """
 
 import math

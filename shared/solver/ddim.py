@@ -1,4 +1,7 @@
-"""DDIM: the first-order step of the probability-flow ODE (Song et al. 2021, eq. 12, eta = 0)."""
+"""DDIM: the first-order step of the probability-flow ODE.
+
+(Song, Meng & Ermon 2021, eq. 12 with eta = 0.)
+"""
 
 from torch import Tensor
 

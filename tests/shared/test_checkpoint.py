@@ -237,6 +237,78 @@ def test_full_disk_keeps_the_old_checkpoint_and_leaves_nothing_half_written(tmp_
     assert checkpoint.verify(tmp_path / "checkpoints/step-00000001") == 1
 
 
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_error_of_the_disk_is_told_with_the_room_left_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+):
+    checkpoint.save(tmp_path, 1, parts(1.0), keep=2)
+
+    def failing(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, failing)
+    with pytest.raises(CheckpointError, match=r"No space left on device.*bytes are free"):
+        checkpoint.save(tmp_path, 2, parts(2.0), keep=2)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def record(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and renamed from here on, in order, by name."""
+    done: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def recorded_fsync(descriptor: int) -> None:
+        done.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def recorded_replace(source: Path, target: Path) -> None:
+        done.append("rename " + Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    return done
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="names of open files are read from /proc"
+)
+
+
+@needs_proc
+def test_every_file_is_synced_before_the_rename_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a power cut needs, and no killed process shows."""
+    done = record(monkeypatch)
+    checkpoint.save(tmp_path, 5, parts(1.0), keep=2)
+    temporary = f".step-00000005.tmp-{os.getpid()}"
+    assert done == [
+        "sync model.safetensors",
+        "sync ema.safetensors",
+        "sync optimizer.safetensors",
+        f"sync .manifest.json.tmp-{os.getpid()}",
+        "rename manifest.json",
+        f"sync {temporary}",
+        "rename step-00000005",
+        "sync checkpoints",
+    ]
+
+
+@needs_proc
+def test_file_is_replaced_whole_and_a_reader_keeps_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "file"
+    write_text(path, "old")
+    done = record(monkeypatch)
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+    assert done == [f"sync .file.tmp-{os.getpid()}", "rename file", f"sync {tmp_path.name}"]
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

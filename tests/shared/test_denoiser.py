@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from shared import noise
 from shared.codec import Bits, Identity
 from shared.denoiser import Denoiser
+from shared.nets.transformer import Transformer
 from shared.objective import (
     DROP,
     NOISE,
@@ -100,6 +101,67 @@ def test_zero_network_with_evidence_is_the_exact_posterior_of_fair_bits():
     x_t = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(2))
     expected = 0.5 * torch.tanh(0.5 * x_t * level.widen(3).alpha / level.widen(3).sigma ** 2)
     torch.testing.assert_close(denoiser(x_t, level), expected)
+
+
+def test_evidence_stays_within_thirty_nats_where_data_is_clean():
+    """A network's own logits would vanish beside evidence of 1e5 nats."""
+    codec = Bits(8, (5,))
+    denoiser = Denoiser(Recorder(0.0), "categorical", codec=codec, evidence=True)
+    x_t = codec.encode(torch.tensor([[0, 3, 5, 6, 7]]))
+    logits = denoiser.output(x_t, variance_preserving(torch.tensor([12.0])), None, None)
+    torch.testing.assert_close(logits, 30 * x_t)
+    torch.testing.assert_close(codec.mean(logits), x_t)
+
+
+def test_network_in_bfloat16_gives_float32_estimates_near_those_of_float32():
+    net = nn.Linear(3, 3)
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, logsnr: Tensor, condition: None, previous: None) -> Tensor:
+            out = net(x)
+            seen.append(out.dtype)
+            return out
+
+    seen: list[torch.dtype] = []
+    x_t, level = torch.randn(4, 3), variance_preserving(torch.linspace(-4, 4, 4))
+    exact = Denoiser(Net(), "v")(x_t, level)
+    rough = Denoiser(Net(), "v", autocast=torch.bfloat16)(x_t, level)
+    assert seen == [torch.float32, torch.bfloat16]
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, atol=0.03, rtol=0)
+    codec = Bits(8, ())
+    words = Denoiser(Net(), "categorical", codec=codec, autocast=torch.bfloat16)(x_t, level)
+    assert words.dtype == torch.float32
+
+
+def test_each_sample_has_the_loss_it_has_alone_under_a_network_that_looks_at_everything():
+    """A micro batch of one sample with an odd key hands the first pass a batch of none. Without
+    its condition, its level or its first estimate every sample would have another loss."""
+    torch.manual_seed(6)
+    trunk = Transformer(6, 3, 5, dim=16, depth=1, heads=2, conditions=4, cross_attention=True)
+    for p in trunk.parameters():
+        if not bool(p.any()):
+            nn.init.normal_(p, std=0.3)
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor, previous: Tensor) -> Tensor:
+            return trunk(torch.cat([x, previous], -1), logsnr, condition)
+
+    denoiser, codec = Denoiser(Net(), "v", self_condition=True), Identity((5, 3))
+    data, condition = torch.randn(4, 5, 3), torch.tensor([[1, 2], [3, 0], [0, 0], [2, 3]])
+    keys, t = sample_keys(0, torch.tensor([1, 0, 3, 6])), torch.tensor([0.3, 0.6, 0.1, 0.45])
+    together, level = diffusion_loss(denoiser, codec, data, condition, t, keys, SCHEDULE, "x0")
+    wide = level.widen(3)
+    x_t = wide.alpha * data + wide.sigma * noise.normal(keys, NOISE, (5, 3))
+    for i in range(4):
+        one = slice(i, i + 1)
+        some = (data[one], condition[one], t[one], keys[one])
+        alone, _ = diffusion_loss(denoiser, codec, *some, SCHEDULE, "x0")
+        torch.testing.assert_close(alone[0], together[i])
+        at = SCHEDULE(t[one])
+        previous = denoiser(x_t[one], at, condition[one]) if int(keys[i]) % 2 == 0 else None
+        x0_hat = denoiser(x_t[one], at, condition[one], previous)
+        torch.testing.assert_close(together[i], (x0_hat - data[one]).square().mean())
 
 
 def test_categorical_prediction_of_continuous_data_is_refused():

@@ -79,10 +79,20 @@ def test_normals_are_normal_and_uniforms_uniform():
     assert kstest(noise.normal(range(N), 3, (1,))[:, 0].numpy(), "norm").pvalue > 1e-6
 
 
-def test_uniforms_stay_inside_the_open_interval():
-    u = noise.uniform(range(2000), 0, (1000,))
-    assert float(u.min()) > 0
-    assert float(u.max()) < 1
+@pytest.mark.parametrize("word", [0, -1, -(2**63), 2**63 - 1, 0xFFFFFFFF, 0xFF << 32])
+def test_extreme_words_stay_inside_the_open_interval(word: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(noise, "_words", lambda seeds, step, count: torch.full((1, count), word))
+    u = float(noise.uniform([0], 0))
+    assert 0 < u < 1
+    assert u == pytest.approx(word % 2**64 / 2**64, abs=2**-23)
+    assert bool(noise.normal([0], 0, (4,)).abs().lt(6.8).all())
+
+
+def test_seeds_given_as_a_tensor_are_left_alone():
+    seeds = torch.tensor([4, -5, 6])
+    assert torch.equal(noise.normal(seeds, 1, (3,)), noise.normal([4, -5, 6], 1, (3,)))
+    noise.uniform(seeds, 1)
+    assert seeds.tolist() == [4, -5, 6]
 
 
 def test_neighbouring_seeds_steps_and_places_do_not_correlate():
@@ -106,6 +116,7 @@ def test_both_halves_of_a_pair_are_independent():
 
 def test_integers_are_even_over_a_size_that_is_no_power_of_two():
     drawn = noise.integers(1, 2, N, 7)
+    assert int(drawn.max()) == 6
     assert chisquare(drawn.bincount(minlength=7).numpy()).pvalue > 1e-6
     assert torch.equal(noise.integers(1, 2, 9, 7), drawn[:9])
     assert not torch.equal(noise.integers(1, 3, 9, 7), drawn[:9])

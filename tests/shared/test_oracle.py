@@ -12,12 +12,17 @@ from shared.schedule import Level, variance_preserving
 
 
 def mixture() -> GaussianMixture:
-    weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
-    means = torch.tensor([[-1.0, 0.5], [0.7, -0.2]], dtype=torch.float64)
-    covariances = torch.tensor(
-        [[[0.5, 0.2], [0.2, 0.3]], [[0.2, -0.1], [-0.1, 0.4]]], dtype=torch.float64
+    """Two correlated components in space, whose axes are no reflections: transposing them shows."""
+    factors = torch.tensor(
+        [
+            [[0.7, 0.0, 0.0], [0.2, 0.5, 0.0], [-0.3, 0.1, 0.4]],
+            [[0.4, 0.0, 0.0], [-0.2, 0.6, 0.0], [0.1, 0.3, 0.5]],
+        ],
+        dtype=torch.float64,
     )
-    return GaussianMixture(weights, means, covariances)
+    weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    means = torch.tensor([[-1.0, 0.5, 0.2], [0.7, -0.2, 0.1]], dtype=torch.float64)
+    return GaussianMixture(weights, means, factors @ factors.mT)
 
 
 def level_at(*logsnr: float, dtype: torch.dtype = torch.float64) -> Level:
@@ -25,7 +30,7 @@ def level_at(*logsnr: float, dtype: torch.dtype = torch.float64) -> Level:
 
 
 def points(n: int) -> Tensor:
-    return torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("logsnr", [-5.0, 0.0, 3.0])
@@ -42,7 +47,7 @@ def test_log_density_is_that_of_the_noised_mixture_at_each_samples_level():
     got = oracle.log_prob(x, level)
     for i in range(3):
         alpha, sigma = level.alpha[i], level.sigma[i]
-        noised = alpha**2 * covariances + sigma**2 * torch.eye(2, dtype=torch.float64)
+        noised = alpha**2 * covariances + sigma**2 * torch.eye(3, dtype=torch.float64)
         components = torch.distributions.MultivariateNormal(alpha * oracle.means, noised)
         weights = torch.distributions.Categorical(torch.tensor([1.0, 3.0], dtype=torch.float64))
         expected = torch.distributions.MixtureSameFamily(weights, components).log_prob(x[i])
@@ -81,7 +86,7 @@ def test_estimate_is_right_at_both_ends_in_float32(logsnr: float):
     got = single.denoise(x.float(), level_at(logsnr, dtype=torch.float32))
     torch.testing.assert_close(got.double(), expected, atol=2e-5, rtol=1e-4)
     limit = x if logsnr > 0 else (exact.log_weights.exp()[:, None] * exact.means).sum(0)
-    torch.testing.assert_close(expected, limit.expand(5, 2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(expected, limit.expand(5, 3), atol=1e-3, rtol=0)
     score = single.score(x.float(), level_at(logsnr, dtype=torch.float32))
     torch.testing.assert_close(
         score.double(), exact.score(x, level_at(logsnr)), atol=2e-4, rtol=1e-4
@@ -113,7 +118,7 @@ def test_condition_chooses_a_component_and_minus_one_none():
 
 
 def test_samples_have_the_mixtures_mean_and_covariance():
-    """50,000 draws, five standard errors: false alarms below 1e-5 (of two and three numbers)."""
+    """50,000 draws, five standard errors: false alarms below 1e-5 (of three and six numbers)."""
     oracle = mixture()
     drawn = oracle.sample(50_000, torch.Generator().manual_seed(1))
     mean = (oracle.log_weights.exp()[:, None] * oracle.means).sum(0)

@@ -64,6 +64,29 @@ def test_solver_converges_at_its_stated_order_between_finite_levels(solver: str,
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15), errors
 
 
+def test_dpmpp_2m_is_its_papers_formula_on_unequal_steps():
+    """Lu et al. 2022b, Alg. 2, in its own symbols: lambda = logsnr / 2, h_i = lambda_i -
+    lambda_(i-1), r_i = h_(i-1) / h_i. (Weights with r_i upside down have order 2 as well.)"""
+    grid = torch.tensor([0.8, 0.7, 0.3], dtype=torch.float64)
+    estimates = torch.tensor([[[0.3, -1.0]], [[0.9, 0.4]]], dtype=torch.float64)
+    given = iter(estimates)
+
+    def denoise(
+        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        return next(given)
+
+    x = torch.tensor([[0.5, -0.2]], dtype=torch.float64)
+    got = sample(denoise, x, SCHEDULE, "dpmpp_2m", grid=grid, end_clean=False)
+    levels = SCHEDULE(grid)
+    alpha, sigma, lam = levels.alpha, levels.sigma, levels.logsnr / 2
+    h = lam.diff()
+    x_1 = sigma[1] / sigma[0] * x - alpha[1] * torch.expm1(-h[0]) * estimates[0]
+    r = h[0] / h[1]
+    d = (1 + 1 / (2 * r)) * estimates[1] - 1 / (2 * r) * estimates[0]
+    torch.testing.assert_close(got, sigma[2] / sigma[1] * x_1 - alpha[2] * torch.expm1(-h[1]) * d)
+
+
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_all_predictions_give_one_sample(solver: str):
     oracle = smooth_mixture()
@@ -128,6 +151,26 @@ def test_ancestral_step_is_the_posterior_of_a_gaussian_chain():
     # 5 standard errors: false alarm below 1e-6
     assert float(out.mean()) == pytest.approx(float(mean), abs=5 * float(variance / n) ** 0.5)
     assert float(out.var()) == pytest.approx(float(variance), rel=5 * math.sqrt(2 / n))
+
+
+def test_step_i_draws_noise_i_plus_1_which_is_not_the_start():
+    """With an estimate of 0 the posterior is (alpha_s / alpha_t) keep x_t + std noise."""
+    seeds, grid = [7, 8, 9], torch.tensor([0.9, 0.6, 0.2])
+    start = noise.normal(seeds, 0, (4,))
+
+    def nothing(
+        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        return torch.zeros_like(x_t)
+
+    got = sample(nothing, start, SCHEDULE, "ancestral", grid=grid, seeds=seeds, end_clean=False)
+    levels, expected = SCHEDULE(grid.double()), start
+    for i in range(2):
+        keep = float((levels.logsnr[i] - levels.logsnr[i + 1]).exp())
+        ratio = float(levels.alpha[i + 1] / levels.alpha[i]) * keep
+        std = float(levels.sigma[i + 1]) * math.sqrt(1 - keep)
+        expected = ratio * expected + std * noise.normal(seeds, i + 1, (4,))
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("solver", sorted(SOLVERS))

@@ -1,9 +1,11 @@
 """The transformer: closed at the start, positions, conditions, levels."""
 
+import math
+
 import pytest
 import torch
 
-from shared.nets.transformer import Transformer, level_features, rotate
+from shared.nets.transformer import Attention, Block, Transformer, level_features, rotate
 
 B, L, IN, OUT = 2, 5, 3, 7
 
@@ -65,6 +67,55 @@ def test_without_positions_the_trunk_is_equivariant():
     torch.testing.assert_close(net(x[:, order], logsnr), net(x, logsnr)[:, order])
     net.place.data.normal_()
     assert not torch.allclose(net(x[:, order], logsnr), net(x, logsnr)[:, order], atol=1e-3)
+
+
+def test_attention_turns_queries_and_keys_by_their_places():
+    """Against complex numbers place by place: pair d of a head turns by 10000^(-2 d / D) a place
+    (Su et al. 2021, eq. 15), and only the difference of two places is left in a score."""
+    torch.manual_seed(4)
+    dim, heads, n = 12, 2, 5
+    attention = Attention(dim, heads, rotary=True)
+    x = torch.randn(3, n, dim)
+    D = dim // heads
+
+    def pairs(flat: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_complex(flat.reshape(3, n, heads, D // 2, 2))
+
+    q = pairs(attention.query(x))
+    keys, values = attention.key_value(x).split(dim, -1)
+    k, v = pairs(keys), values.reshape(3, n, heads, D)
+    rates = 10000.0 ** (-2 * torch.arange(D // 2) / D)
+    mixed = torch.zeros(3, n, heads, D)
+    for i in range(n):
+        turn = torch.exp(1j * (i - torch.arange(n))[:, None, None] * rates)  # (n, 1, D / 2)
+        scores = (q[:, i : i + 1] * k.conj() * turn).real.sum(-1) / D**0.5  # (3, n, heads)
+        mixed[:, i] = (scores.softmax(1)[..., None] * v).sum(1)
+    torch.testing.assert_close(attention(x), attention.out(mixed.flatten(-2)))
+
+
+def test_block_is_gated_attention_and_mlp_of_the_modulated_norm():
+    """Peebles & Xie 2023, fig. 3: x + gate f(norm(x) (1 + scale) + shift), attention first."""
+    torch.manual_seed(5)
+    block = Block(16, 2, rotary=True, cross=False, dropout=0.0)
+    x, m = torch.randn(B, L, 16), torch.randn(B, 6, 16)
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (m + block.table)[:, :, None].unbind(1)
+
+    def norm(h: torch.Tensor) -> torch.Tensor:
+        centred = h - h.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    h = x + gate_a * block.attention(norm(x) * (1 + scale_a) + shift_a)
+    expected = h + gate_m * block.mlp(norm(h) * (1 + scale_m) + shift_m)
+    torch.testing.assert_close(block(x, m, None, None), expected)
+
+
+def test_level_features_are_points_on_circles_of_their_periods():
+    features = level_features(torch.tensor([0.1, 0.1 + 0.4, 3.0, 3.0 + 400.0]), 8)
+    sines, cosines = features[:, :4], features[:, 4:]
+    torch.testing.assert_close(sines**2 + cosines**2, torch.ones(4, 4))
+    torch.testing.assert_close(features[0, [0, 4]], features[1, [0, 4]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(features[2, [3, 7]], features[3, [3, 7]], atol=1e-4, rtol=0)
+    torch.testing.assert_close(sines[0, 3].item(), math.sin(2 * math.pi * 0.1 / 400))
 
 
 def test_rotary_products_depend_on_offsets_only():
