@@ -157,6 +157,7 @@ def save_and_die(run: Path, last: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_crash_at_any_call_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path):
     """What is newest afterwards is the old checkpoint or the new one, whole; the next save tidies
     up. (A killed process keeps the page cache: this shows order, not durability.)"""
