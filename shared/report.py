@@ -26,6 +26,12 @@ from shared.train.progress import read_log
 # How a measure names the same measure of real data, which stands beside it: the first of these.
 BESIDE = ("_held_out", "_data", "_floor")
 
+TREND = "Mean of each logged interval, and the trend."
+MOVES = (
+    "This run fits its training times to the loss (fit_density): it spends ever more of them "
+    "at the noise levels that are hard, so the mean may rise while the model gets better."
+)
+
 
 @dataclass(frozen=True)
 class Check:
@@ -54,6 +60,7 @@ class Section:
     folder: str
     facts: list[tuple[str, str]]
     curve: str | None
+    curve_note: str
     galleries: list[Gallery]
     measures: Measures | None
     config: str
@@ -140,6 +147,7 @@ def _section(run: Run) -> Section:
         folder=str(run.folder),
         facts=_facts(run, rows),
         curve=loss_curve(rows, str(run.folder.resolve())) if rows else None,
+        curve_note=f"{TREND} {MOVES}" if run.config.diffusion.fit_density else TREND,
         galleries=galleries(run.folder / "samples"),
         measures=None if measured is None else measures(cast(dict[str, Any], measured)),
         config=(run.folder / "config.yaml").read_text(encoding="utf-8"),

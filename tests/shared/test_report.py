@@ -250,6 +250,15 @@ def test_trend_neither_lags_nor_bends_a_straight_fall():
     assert all(abs(x - 0.5) < 0.1 for x in smoothed(zigzag)[10:-10])
 
 
+def test_rising_loss_of_a_fitted_density_is_explained_and_only_that(tmp_path: Path):
+    for name, words in (("fitted", []), ("plain", ["diffusion.fit_density=false"])):
+        run = make_run(tmp_path / name)
+        write_yaml(toy_config("train.steps=23", *words), run / "config.yaml")
+        write_report([run], tmp_path / f"{name}.html")
+    assert "the mean may rise" in Page(tmp_path / "fitted.html").text
+    assert "the mean may rise" not in Page(tmp_path / "plain.html").text
+
+
 def test_curve_takes_the_colours_of_the_page():
     svg = loss_curve([log_row(i, 1.0 / i) for i in range(1, 40)], "run")
     assert "currentColor" in svg
