@@ -6,12 +6,9 @@ the median over rounds in which both sides ran next to each other.
 """
 
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +20,8 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-ROOT = Path(__file__).parent.parent
+from shared.provenance import provenance
+
 ROUNDS = 5  # at least, whatever the time allowed
 GEMM_SIZES = (256, 512, 1024, 2048)
 GEMM_SHARE = 2e9  # multiply-adds that one timing of a GEMM takes, in FLOPs
@@ -123,35 +121,9 @@ def peak_memory_mib() -> float:
 def facts(seconds: float) -> dict[str, Any]:
     """Machine, versions, commit: what the numbers depend on."""
     return {
-        "machine": _machine(),
         "threads": torch.get_num_threads(),
         "clock": clock_name(),
         "seconds_per_measurement": seconds,
         "load_average_at_start": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "deepspeed": version("deepspeed"),
-        "diffusers": version("diffusers"),
-        "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
-def _machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    found = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    flags = set(found.get("flags", "").split())
-    fast = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if name in flags]
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {found.get('model name', platform.machine())} ({', '.join(fast)})"
-
-
-def _commit() -> str:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "shared", "image", "text")
-    return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
+    } | provenance()

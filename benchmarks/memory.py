@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import ROOT, peak_memory_mib
+from benchmarks.measure import peak_memory_mib
 from benchmarks.recipe import Recipe, prepare
 from benchmarks.tables import Column, Table
+from shared.provenance import ROOT
 from shared.task import SampleRequest
 from shared.train.loop import train
 

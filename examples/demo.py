@@ -17,11 +17,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from examples.exhibit import write_numbers, write_picture
 from examples.goals import Measured, goals
 from examples.steps import StepFailed, Steps
 from shared.errors import DiptychError
 from shared.exhibits import read_json
 from shared.learner import DiffusionLearner
+from shared.provenance import provenance
 from shared.report import Check, summary, write_report
 from shared.runs import load_learner
 from shared.sampling import draw
@@ -155,6 +157,9 @@ class Demo:
         self._show(checks)
         runs = [self.folder / name for name in JOBS]
         write_report(runs, self.out / "report.html", "Diptych", INTRO, checks)
+        samples = {name: self.folder / name / "samples" for name in JOBS}
+        write_picture(samples["digits"], samples["scene"], self.out / "demo.png")
+        write_numbers(checks, self._about(), self._command, self.out / "demo.md")
         self._close(checks, seconds)
 
     def _train(self, name: str, job: Job) -> None:
@@ -180,6 +185,18 @@ class Demo:
 
     def _sampler(self, job: Job) -> list[str]:
         return ["--solver", job.solver, "--steps", str(self.settings.steps or job.steps)]
+
+    @property
+    def _command(self) -> str:
+        """What makes the same files."""
+        return f"make demo SIZE={self.size} PROCS={self.procs}"
+
+    def _about(self) -> dict[str, str]:
+        """What the numbers hold for. A classifier of ours gives the features: this is no FID."""
+        return {
+            "samples of each run": f"{self.settings.measured}, seeds from 0; training seed 0",
+            "features and judges": "networks of the suite, trained on the training split",
+        } | provenance()
 
     @property
     def _infilled(self) -> Path:

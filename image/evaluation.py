@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from image.classifier import Classifier
 from image.config import ImageConfig
 from image.data import Pictures, load_pictures
 from image.judge import Judge, find_judge
@@ -18,8 +19,9 @@ from image.metrics import frechet, recall
 from image.pipeline import Pipeline
 from image.reader import read
 from shared import noise
-from shared.errors import ConfigError
-from shared.runs import Run, load_learner, versions
+from shared.errors import ConfigError, DataError
+from shared.provenance import provenance
+from shared.runs import Run, load_learner
 from shared.scene import ATTRIBUTES, from_ids
 from shared.task import Panel, SampleRequest
 
@@ -38,11 +40,17 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
         )
     if config.model == "classifier":
         model = load_learner(run.folder, request.weights)
-        model.autocast = None  # type: ignore[assignment]
-        judge = Judge(model, run.folder.name, {})  # type: ignore[arg-type]
-        return _accuracy(judge, held_out) | {"versions": versions()}
+        assert isinstance(model, Classifier)
+        model.autocast = None
+        judge = Judge(model, run.folder.name, {})
+        return _accuracy(judge, held_out) | {"provenance": provenance()}
     if request.n <= K:
         raise ConfigError(f"n = {request.n}: expected more than {K} pictures to measure")
+    if len(held_out) <= K:
+        raise DataError(
+            f"data.held_out = {config.data.held_out!r}: {len(held_out)} pictures; expected more "
+            f"than {K} to measure against"
+        )
     condition = _conditions(config, training, held_out, request)
     images = _draw(run, request, condition)
     judge = find_judge(config, training, panel)
@@ -59,7 +67,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
             "weights": request.weights,
             "precision": "fp32",
         },
-        "versions": versions(),
+        "provenance": provenance(),
     }
 
 

@@ -1,13 +1,6 @@
-"""The judge: a classifier trained on the training split, kept between runs in the cache folder.
-
-It is a run like any other (`model: classifier`), trained by the same engine, in a folder named by
-the digest of what it depends on, so that one judge serves every run on the same data and an
-interrupted one goes on.
-"""
+"""The judge of pictures: a classifier trained on the training split (see `shared.judges`)."""
 
 import dataclasses
-import hashlib
-import json
 from typing import Any
 
 import torch
@@ -16,12 +9,9 @@ from torch import Tensor
 from image.classifier import Classifier
 from image.config import ImageConfig
 from image.data import Pictures
-from shared.files import cache_dir
-from shared.runs import load_learner
+from shared.judges import trained_judge
 from shared.task import Panel
-from shared.train.loop import train
 
-VERSION = 1  # of what the judge is; raise it when its architecture or training changes
 BATCH = 256
 
 
@@ -50,28 +40,16 @@ class Judge:
 def find_judge(config: ImageConfig, training: Pictures, panel: Panel) -> Judge:
     """The judge of a run's data: from the cache, or trained now."""
     settings = ImageConfig(
-        model="classifier",
-        data=config.data,
-        judge=config.judge,
-        train=config.judge.train,
+        model="classifier", data=config.data, judge=config.judge, train=config.judge.train
     )
-    stated = {"data": settings.data, "judge": settings.judge}
-    described = {key: dataclasses.asdict(value) for key, value in stated.items()}
-    digest = hashlib.sha256(json.dumps([VERSION, described], sort_keys=True).encode())
+    stated = {key: dataclasses.asdict(getattr(settings, key)) for key in ("data", "judge")}
     assert training.condition is not None
-    for tensor in (training.images, training.condition):
-        digest.update(tensor.numpy().tobytes())
-    name = f"image-judge-{digest.hexdigest()[:12]}"
-    run = cache_dir() / name
-    trained = train(settings, run, panel)
-    model = load_learner(run)
+    learned_from = (training.images, training.condition)
+    model, run, facts = trained_judge(settings, stated, learned_from, panel)
     assert isinstance(model, Classifier)
     model.autocast = None
-    facts = {
-        "name": name,
+    facts |= {
         "kind": "residual classifier trained by this suite on the training split",
         "features": model.hidden.out_features,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": trained["step"],
     }
-    return Judge(model, name, facts)
+    return Judge(model, run.name, facts)

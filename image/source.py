@@ -5,7 +5,6 @@ named by its row.
 """
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from image.config import DataConfig
-from shared.errors import ConfigError, DataError
+from shared.errors import DataError
+from shared.tables import expand, load_saved, load_table
 
 HOLD_OUT_EVERY = 20  # of a source without splits
 GREY = ("1", "L", "LA")
@@ -64,73 +64,45 @@ def spread(count: int, limit: int | None) -> Tensor:
 def _open(config: DataConfig, held_out: bool) -> tuple[Any, bool]:
     """A split as a table of `datasets`, and whether the source has no splits."""
     split = config.held_out if held_out else config.split
-    name = os.path.expanduser(os.path.expandvars(config.name))
-    if "$" in name:
-        raise ConfigError(
-            f"data.name = {config.name!r}: the environment variable in it is not set; export it, "
-            "or give data.name=PATH"
-        )
+    name = expand(config.name)
     path = Path(name)
     if path.is_file():
         if path.suffix != ".parquet":
             raise DataError(f"data.name = {config.name!r}: a single file must be .parquet")
-        return _load(config, "parquet", data_files={"train": name}, split="train"), True
+        files = {"train": name}
+        return load_table(config.name, "parquet", "train", data_files=files), True
     if path.is_dir():
         return _open_folder(config, path, split)
     if path.is_absolute() or name.startswith("."):
         raise DataError(f"data.name = {config.name!r}: no such file or folder: {name}")
-    return _load(config, name, split=split), False
+    return load_table(config.name, name, split), False
 
 
 def _open_folder(config: DataConfig, folder: Path, split: str) -> tuple[Any, bool]:
     if (folder / "dataset_dict.json").is_file():
         saved = [entry.name for entry in folder.iterdir() if entry.is_dir()]
         _check_split(config, split, saved)
-        return _load_saved(config, folder / split), False
+        return load_saved(config.name, str(folder / split), split), False
     if (folder / "state.json").is_file():
-        return _load_saved(config, folder), True
+        return load_saved(config.name, str(folder), split), True
     shards = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
     if shards:  # train.parquet, or train-00000-of-00002.parquet as the hub names them
         splits = {shard: shard.stem.split("-")[0] for shard in shards}
         _check_split(config, split, list(splits.values()))
         files = [str(shard) for shard in shards if splits[shard] == split]
-        return _load(config, "parquet", data_files={split: files}, split=split), False
+        return load_table(config.name, "parquet", split, data_files={split: files}), False
     folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     divided = config.split in folders
     if divided:
         _check_split(config, split, folders)
         folder = folder / split
-    return _load(config, "imagefolder", data_dir=str(folder), split="train"), not divided
+    return load_table(config.name, "imagefolder", "train", data_dir=str(folder)), not divided
 
 
 def _check_split(config: DataConfig, split: str, found: list[str]) -> None:
     if split not in found:
         known = ", ".join(sorted(set(found)))
         raise DataError(f"data.name = {config.name!r}: no split {split!r} in it; it has {known}")
-
-
-def _load(config: DataConfig, builder: str, split: str, **where: Any) -> Any:
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        return datasets.load_dataset(builder, split=split, **where)
-    except Exception as error:  # the loaders of `datasets` raise what their libraries raise
-        raise _unreadable(config, error) from None
-
-
-def _load_saved(config: DataConfig, folder: Path) -> Any:
-    import datasets
-
-    try:
-        return datasets.load_from_disk(str(folder))
-    except Exception as error:  # as above
-        raise _unreadable(config, error) from None
-
-
-def _unreadable(config: DataConfig, error: Exception) -> DataError:
-    reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-    return DataError(f"data.name = {config.name!r}: cannot be read: {reason[0]}")
 
 
 def _labels(

@@ -68,8 +68,3 @@ def normal(
     angle = words.bitwise_and_(0xFFFFFFFF).float().mul_(2 * math.pi / 2**32)
     pair = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
     return pair[:, :size].reshape(len(keys), *shape)
-
-
-def integers(seed: int, step: int, count: int, high: int) -> Tensor:
-    """`count` integers in [0, high), int64, (count,): a function of (seed, step)."""
-    return _words(torch.tensor([seed]), step, count)[0] % high

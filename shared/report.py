@@ -19,7 +19,8 @@ from shared.curve import loss_curve
 from shared.errors import CheckpointError, ConfigError
 from shared.exhibits import Gallery, galleries, number, read_json, spaced
 from shared.files import write_text
-from shared.runs import Run, open_run, versions
+from shared.provenance import provenance
+from shared.runs import Run, open_run
 from shared.train import checkpoint
 from shared.train.progress import read_log
 
@@ -93,7 +94,7 @@ def write_report(
         checks=[(subject, list(group)) for subject, group in by_subject],
         summary=summary(checks),
         sections=sections,
-        versions=versions(),
+        provenance=provenance(),
     )
     write_text(out, page)
     return {"report": str(out), "runs": [str(folder) for folder in folders]}

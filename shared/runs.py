@@ -9,7 +9,7 @@ evaluation.json  what `diptych evaluate` measured
 
 import dataclasses
 from dataclasses import dataclass
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
@@ -132,9 +132,3 @@ def flatten(config: Any) -> dict[str, Any]:
         return flat
 
     return walk(dataclasses.asdict(config), "")
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    names = ("diptych", "torch", "deepspeed", "transformers", "diffusers", "datasets")
-    return {name: version(name) for name in names}

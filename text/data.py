@@ -4,7 +4,6 @@ A row is the sentence's ids, EOS, and PAD up to the length: what a model must le
 the sentence ends. A sentence that does not fit is dropped, and the number dropped is told.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import ConfigError, DataError
+from shared.tables import expand, load_table
 from shared.tokenizer import EOS, PAD, Tokenizer, one_blank
 from text.config import DataConfig
 
@@ -63,7 +63,7 @@ def read_sentences(config: DataConfig, held_out: bool = False) -> list[str]:
     """
     if config.name == "scene":
         return _scenes(config, held_out)
-    name = _expand(config.name)
+    name = expand(config.name)
     if Path(name).is_file():
         sentences = _file(config, Path(name), held_out)
     else:
@@ -83,24 +83,14 @@ def _scenes(config: DataConfig, held_out: bool) -> list[str]:
     return corpus(split, count, only=config.narrowed())
 
 
-def _expand(name: str) -> str:
-    """$VARIABLES and ~ in a name. ConfigError for a variable that is not set."""
-    expanded = os.path.expanduser(os.path.expandvars(name))
-    if "$" in expanded:
-        raise ConfigError(
-            f"data.name = {name!r}: the environment variable in it is not set; export it, or give "
-            "data.name=PATH"
-        )
-    return expanded
-
-
 def _file(config: DataConfig, path: Path, held_out: bool) -> list[str]:
     """A single file: every 20th sentence is held out."""
     if path.suffix not in BUILDERS:
         raise ConfigError(
             f"data.name = {config.name!r}: a file must end in one of {', '.join(BUILDERS)}"
         )
-    column = _column(config, _open(config, BUILDERS[path.suffix], {"train": str(path)}, "train"))
+    table = load_table(config.name, BUILDERS[path.suffix], "train", data_files={"train": str(path)})
+    column = _column(config, table)
     return [s for i, s in enumerate(column) if (i % HOLD_OUT_EVERY == 0) == held_out]
 
 
@@ -111,27 +101,15 @@ def _load(config: DataConfig, name: str, held_out: bool) -> Any:
     if not folder.is_dir():
         if folder.is_absolute() or name.startswith("."):
             raise DataError(f"data.name = {config.name!r}: no such file or folder: {name}")
-        return _open(config, name, None, split)
+        return load_table(config.name, name, split)
     files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in BUILDERS}
     if split not in files:
         raise DataError(
             f"data.name = {config.name!r}: no split {split!r} in {name}; "
             f"it holds {', '.join(files) or 'no file that can be read'}"
         )
-    return _open(config, BUILDERS[files[split].suffix], {split: str(files[split])}, split)
-
-
-def _open(config: DataConfig, builder: str, files: dict[str, str] | None, split: str) -> Any:
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        return datasets.load_dataset(builder, data_files=files, split=split)
-    except Exception as error:  # the loaders of `datasets` raise what their libraries raise
-        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-        raise DataError(
-            f"data.name = {config.name!r}, split {split!r}: cannot be read: {reason[0]}"
-        ) from None
+    found = {split: str(files[split])}
+    return load_table(config.name, BUILDERS[files[split].suffix], split, data_files=found)
 
 
 def _column(config: DataConfig, table: Any) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from shared.runs import Run, versions
+from shared.provenance import provenance
+from shared.runs import Run
 from shared.task import Panel, SampleRequest
 from shared.tokenizer import FILE, PAD, load_tokenizer
 from text.config import TextConfig
@@ -63,7 +64,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
             "weights": request.weights,
             "precision": "fp32",
         },
-        "versions": versions(),
+        "provenance": provenance(),
     }
 
 

@@ -15,6 +15,7 @@ is the sentence's where it has one derivation. Nothing recurs, so the language i
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,25 +38,25 @@ class Derivation:
 Matches = list[tuple[int, Derivation]]
 
 
-class Node:
+class Node(ABC):
     """What all nodes offer: the tokens they may start with, and whether they may be empty."""
 
     first: frozenset[str]
     nullable: bool
 
+    @abstractmethod
     def options(self) -> Sequence["Node"]:
         """All nodes directly below."""
-        raise NotImplementedError
 
+    @abstractmethod
     def generate(self, fact: Callable[[Fact], str], draw: Iterator[float], out: list[Tree]) -> None:
         """Append the trees of a derivation: `fact` answers slots, `draw` gives uniforms."""
-        raise NotImplementedError
 
+    @abstractmethod
     def match(
         self, tokens: Sequence[str], at: int, memo: dict[tuple[int, int], Matches]
     ) -> Matches:
         """All derivations of tokens[at:end] for any end; tokens end with an empty string."""
-        raise NotImplementedError
 
 
 class Leaf(Node):

@@ -1,26 +1,15 @@
-"""The judge: a causal model trained on the training split, kept between runs in the cache folder.
-
-It is a run like any other (`model: causal`), trained by the same engine, in a folder named by the
-digest of what it depends on, so that one judge serves every run on the same data and an
-interrupted one goes on.
-"""
+"""The judge of sentences: a causal model trained on the training split (see `shared.judges`)."""
 
 import dataclasses
-import hashlib
-import json
 from typing import Any
 
 import torch
 
-from shared.files import cache_dir
-from shared.runs import load_learner
+from shared.judges import trained_judge
 from shared.task import Panel
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
-from shared.train.loop import train
 from text.baseline import CausalLM
 from text.config import TextConfig
-
-VERSION = 1  # of what the judge is; raise it when its architecture or training changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +30,10 @@ def find_judge(config: TextConfig, ids: torch.Tensor, panel: Panel) -> Judge:
     settings = TextConfig(
         model="causal", data=config.data, net=config.judge.net, train=config.judge.train
     )
-    stated = {"data": settings.data, "net": settings.net, "train": settings.train}
-    described = {key: dataclasses.asdict(value) for key, value in stated.items()}
-    digest = hashlib.sha256(json.dumps([VERSION, described], sort_keys=True).encode())
-    digest.update(ids.contiguous().numpy().tobytes())
-    name = f"text-judge-{digest.hexdigest()[:12]}"
-    run = cache_dir() / name
-    trained = train(settings, run, panel)
-    model = load_learner(run)
+    parts = ("data", "net", "train")
+    stated = {key: dataclasses.asdict(getattr(settings, key)) for key in parts}
+    model, run, facts = trained_judge(settings, stated, (ids,), panel)
     assert isinstance(model, CausalLM)
     model.autocast = None
-    facts = {
-        "name": name,
-        "kind": "GPT-2-shaped causal model trained by this suite on the training split",
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": trained["step"],
-    }
-    return Judge(model, load_tokenizer(run / FILE), name, facts)
+    facts |= {"kind": "GPT-2-shaped causal model trained by this suite on the training split"}
+    return Judge(model, load_tokenizer(run / FILE), run.name, facts)

@@ -101,7 +101,7 @@ def test_evaluation_of_digits_is_complete_and_repeatable(make_run, codec: str):
     assert result["recall_held_out"] > 0.2
     assert result["judge"]["accuracy"] > 0.8
     assert result["settings"]["seed"] == 3
-    assert {"torch", "diptych"} <= set(result["versions"])
+    assert {"torch", "diptych"} <= set(result["provenance"])
     assert json.loads(json.dumps(result)) == result
 
 

@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from scipy.stats import chisquare, kstest
+from scipy.stats import kstest
 
 from shared import noise
 
@@ -112,12 +112,3 @@ def test_both_halves_of_a_pair_are_independent():
     x = noise.normal([21], 0, (2 * N,))[0]
     assert abs(correlation(x[:N], x[N:])) < BOUND
     assert abs(correlation(x[:N] ** 2, x[N:] ** 2)) < BOUND
-
-
-def test_integers_are_even_over_a_size_that_is_no_power_of_two():
-    drawn = noise.integers(1, 2, N, 7)
-    assert int(drawn.max()) == 6
-    assert chisquare(drawn.bincount(minlength=7).numpy()).pvalue > 1e-6
-    assert torch.equal(noise.integers(1, 2, 9, 7), drawn[:9])
-    assert not torch.equal(noise.integers(1, 3, 9, 7), drawn[:9])
-    assert not torch.equal(noise.integers(2, 2, 9, 7), drawn[:9])

@@ -33,7 +33,7 @@ def test_numbers_come_with_those_of_the_data_and_the_judge_is_kept(make_run, cac
     assert first["settings"]["seed"] == 4
     assert first["judge"]["steps"] == 8
     assert first["held_out"]["sentences"] == 400
-    assert first["versions"]["torch"]
+    assert first["provenance"]["torch"]
     kept = [path.name for path in cache.iterdir()]
     assert kept == [first["judge"]["name"]]
     before = (cache / kept[0] / "checkpoints").stat().st_mtime_ns
@@ -48,7 +48,7 @@ def test_a_judge_of_other_data_or_settings_is_another(make_run, cache, monkeypat
         names.append(run.name)
         raise InterruptedError
 
-    monkeypatch.setattr(judges, "train", stop)
+    monkeypatch.setattr("shared.judges.train", stop)
     for settings in ((), ("data.limit=399",), ("judge.train.steps=9",), ("codec.dim=5",)):
         config = text_config(*settings)
         run = make_run("codec.kind=embedding")

@@ -1,0 +1,40 @@
+"""Judges: models trained on a run's own data, by the same engine, kept between runs in the cache.
+
+A judge is a run like any other, in a folder named by the digest of what it depends on: one serves
+every run on the same data, and an interrupted one goes on.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shared.files import cache_dir
+from shared.runs import load_learner
+from shared.task import Panel, RunConfig
+from shared.train.loop import train
+
+VERSION = 1  # of what judges are; raise it when their architecture or training changes
+
+
+def trained_judge(
+    config: RunConfig, stated: dict[str, Any], data: Sequence[Tensor], panel: Panel
+) -> tuple[nn.Module, Path, dict[str, Any]]:
+    """(module in eval mode, its run folder, facts for a report): from the cache, or trained now.
+
+    `stated` are the settings that make this judge, as plain values, and `data` what it learns from:
+    together they name it.
+    """
+    digest = hashlib.sha256(json.dumps([VERSION, stated], sort_keys=True).encode())
+    for tensor in data:
+        digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    name = f"{panel.name}-judge-{digest.hexdigest()[:12]}"
+    run = cache_dir() / name
+    result = train(config, run, panel)
+    module = load_learner(run)
+    parameters = sum(p.numel() for p in module.parameters())
+    return module, run, {"name": name, "parameters": parameters, "steps": result["step"]}
