@@ -40,6 +40,7 @@ class Job:
     about: str
     solver: str
     steps: int
+    guidance: float
     sample: tuple[str, ...]
 
     @property
@@ -67,6 +68,7 @@ JOBS = {
         "A transformer learns to remove noise from 8 x 8 scans of handwritten digits.",
         "dpmpp_2m",
         20,
+        1.5,
         CLASSES,
     ),
     "digits_bits": Job(
@@ -75,6 +77,7 @@ JOBS = {
         "The same digits with each grey level written in bits: the bits are denoised.",
         "dpmpp_2m",
         20,
+        1.5,
         CLASSES,
     ),
     "scene": Job(
@@ -83,6 +86,7 @@ JOBS = {
         "The same core on words: each is a learned vector, and noise is removed from vectors.",
         "ancestral",
         128,
+        1.0,
         ("-n", "64", "--trajectory"),
     ),
 }
@@ -184,7 +188,9 @@ class Demo:
             self.steps.run(f"evaluate {name}", [*words, *self._sampler(job)], makes)
 
     def _sampler(self, job: Job) -> list[str]:
-        return ["--solver", job.solver, "--steps", str(self.settings.steps or job.steps)]
+        steps = self.settings.steps or job.steps
+        words = ["--solver", job.solver, "--steps", str(steps)]
+        return words if job.guidance == 1 else [*words, "--guidance", str(job.guidance)]
 
     @property
     def _command(self) -> str:

@@ -95,7 +95,11 @@ class Trainer:
                 StopRequest() as stop,
                 TrainProgress(label, self.step, self.config.steps, self.quiet) as progress,
             ):
-                if self.step:
+                if log is not None:
+                    self.loss = log.loss
+                if self.step == self.config.steps:
+                    progress.say(f"{label}: all {self.step} steps were done before")
+                elif self.step:
                     progress.say(f"{label}: goes on from step {self.step}")
                 self._loop(stop, log, progress, began)
         finally:

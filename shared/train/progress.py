@@ -2,6 +2,7 @@
 `log.jsonl`, append-only, the record that reports and resumed runs read."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -24,11 +25,13 @@ PLAIN_EVERY = 10.0  # seconds between lines when there is no terminal
 
 
 class Log:
-    """`log.jsonl` of a run. Opening it at a step drops what a killed run wrote after that step."""
+    """`log.jsonl` of a run. Opening it at a step drops what a killed run wrote after that step;
+    `loss` is that of the last row left, nan when there is none."""
 
     def __init__(self, path: Path, step: int) -> None:
         kept = [row for row in read_log(path) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.loss: float = kept[-1]["loss"] if kept else math.nan
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:

@@ -246,3 +246,13 @@ def test_learning_rate_warms_up_and_decays_to_zero():
     assert learning_rate(config, 4) == pytest.approx(0.1)
     assert learning_rate(config, 55) == pytest.approx(0.05)
     assert learning_rate(config, 105) == pytest.approx(0.0)
+
+
+def test_finished_run_trains_no_more_and_tells_the_loss_it_ended_with(tmp_path: Path):
+    first, again = (
+        train(toy_config("train.steps=2", "train.log_every=2"), tmp_path, ToyPanel(), quiet=True)
+        for _ in range(2)
+    )
+    assert again["step"] == first["step"] == 2
+    assert again["loss"] == first["loss"]
+    assert len(losses(tmp_path)) == 1
