@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from examples import demo, steps
+from examples.exhibit import write_numbers
 from examples.goals import Measured, goals, keeps
 from examples.steps import StepFailed, Steps
 from shared.errors import CheckpointError
@@ -98,6 +99,24 @@ def test_run_too_short_to_learn_claims_only_what_holds_at_any_size():
 def test_distinct_sentences_are_claimed_only_of_as_many_as_the_goal_speaks_of():
     few = dataclasses.replace(GOOD, texts={"scene": TEXT | {"samples": 64}})
     assert {c.what: c.met for c in goals(few, True)}["different sentences"] is None
+
+
+def test_page_of_numbers_has_every_goal_under_its_run_with_what_it_depends_on(tmp_path: Path):
+    few = dataclasses.replace(GOOD, texts={"scene": TEXT | {"grammatical": 0.5, "samples": 64}})
+    checks = goals(few, claimed=True)
+    write_numbers(checks, {"commit": "abc"}, "make demo", tmp_path / "demo.md")
+    lines = (tmp_path / "demo.md").read_text(encoding="utf-8").splitlines()
+    assert "Written by `make demo`." in lines
+    assert "* commit: abc" in lines
+    assert [line for line in lines if line.startswith("## ")] == [
+        "## Digits", "## Scene", "## Filling in", "## All runs",
+    ]  # fmt: skip
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| |")]
+    assert len(rows) == len(checks)
+    assert "| parse under the grammar | 50.0% | ≥ 90% | not met |" in rows
+    assert rows[0].endswith("| met |")
+    assert "| different sentences | 60 of 64 | ≥ 200 of 256 |  |" in rows
+    assert lines[-1] == "Goals: 10 of 11 met."
 
 
 @pytest.mark.parametrize(
