@@ -114,12 +114,15 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix (M, N) with nearly equal singular values, about 1, and the same singular vectors."""
+    """A matrix (M, N) with nearly equal singular values, about 1, and the same singular vectors.
+
+    A float32 matrix is iterated in bfloat16, at half the cost: the values end in a band anyway."""
     a, b, c = COEFFICIENTS
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
     x = x / (x.norm() + 1e-7)
+    x = x.bfloat16() if x.dtype == torch.float32 else x
     for _ in range(ITERATIONS):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.T).to(matrix.dtype)
