@@ -189,8 +189,10 @@ class Demo:
 
     def _sampler(self, job: Job) -> list[str]:
         steps = self.settings.steps or job.steps
-        words = ["--solver", job.solver, "--steps", str(steps)]
-        return words if job.guidance == 1 else [*words, "--guidance", str(job.guidance)]
+        return [
+            *("--solver", job.solver, "--steps", str(steps)),
+            *("--guidance", str(job.guidance)),
+        ]
 
     @property
     def _command(self) -> str:

@@ -15,7 +15,7 @@ FAST = ("avx512f", "avx512_bf16", "amx_bf16")  # what the speed of a CPU's produ
 
 
 def provenance() -> dict[str, str]:
-    """Commit, machine, date, and the versions of Python and of the packages by name."""
+    """Commit, machine, and the versions of Python and of the packages by name."""
     return {"commit": commit(), "machine": machine()} | versions()
 
 
