@@ -9,9 +9,9 @@ demo goes on where it stopped. The size `tiny` takes every step in a minute and 
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from examples.exhibit import write_numbers, write_picture
 from examples.goals import Measured, goals
-from examples.steps import StepFailed, Steps
+from examples.steps import StepFailed, Steps, Task
 from shared.errors import DiptychError
 from shared.exhibits import read_json
 from shared.learner import DiffusionLearner
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Demo:
-    """Six phases. The runs lie in OUT/SIZE, or OUT/SIZE-N on N processes; the page in OUT."""
+    """Four phases. The runs lie in OUT/SIZE, or OUT/SIZE-N on N processes; the page in OUT."""
 
     def __init__(self, out: Path, procs: int, size: str) -> None:
         self.out, self.procs, self.size, self.settings = out, procs, size, SIZES[size]
@@ -147,16 +147,15 @@ class Demo:
 
     def run(self) -> None:
         """StepFailed when a step does not end well."""
-        for number, (name, job) in enumerate(JOBS.items(), 1):
-            self._phase(number, f"{job.panel}: {job.title}", job.about)
-            self._train(name, job)
-        self._phase(4, "samples", f"Digits of every class, sentences, and one to fill in: {GIVEN}")
-        self._sample()
+        self._phase(1, "training", "\n".join(f"{job.title}: {job.about}" for job in JOBS.values()))
+        self._in_lanes(self._train)
+        self._phase(2, "samples", f"Digits of every class, sentences, and one to fill in: {GIVEN}")
+        self._in_lanes(self._sample)
         seconds = self.steps.seconds()
         judges = "Judges trained on the real data measure new samples; they are kept for next time."
-        self._phase(5, "evaluation", judges)
-        self._evaluate()
-        self._phase(6, "goals and report", "What was measured, beside what was aimed at.")
+        self._phase(3, "evaluation", judges)
+        self._in_lanes(self._evaluate)
+        self._phase(4, "goals and report", "What was measured, beside what was aimed at.")
         checks = goals(self._measured(seconds), claimed=self.size == "small")
         self._show(checks)
         runs = [self.folder / name for name in JOBS]
@@ -166,26 +165,34 @@ class Demo:
         write_numbers(checks, self._about(), self._command, self.out / "demo.md")
         self._close(checks, seconds)
 
-    def _train(self, name: str, job: Job) -> None:
+    def _in_lanes(self, tasks: Callable[[str, Job], list[Task]]) -> None:
+        """The tasks of all jobs, on one process the two panels side by side."""
+        by_panel: dict[str, list[Task]] = {}
+        for name, job in JOBS.items():
+            by_panel.setdefault(job.panel, []).extend(tasks(name, job))
+        lanes = list(by_panel.values())
+        if self.procs > 1:  # the processes of one run take the cores
+            lanes = [list(chain(*lanes))]
+        self.steps.run(*lanes)
+
+    def _train(self, name: str, job: Job) -> list[Task]:
         own = [value for panel, value in self.settings.panel if panel == job.panel]
         words = ["train", job.config, f"run={self.folder / name}", *self.settings.train, *own]
-        makes = self.folder / name / "checkpoints"
-        self.steps.run(f"train {name}", words, makes, self.procs)
+        return [Task(f"train {name}", words, self.folder / name / "checkpoints", self.procs)]
 
-    def _sample(self) -> None:
-        for name, job in JOBS.items():
-            words = ["sample", str(self.folder / name), *job.sample, *self._sampler(job)]
-            makes = self.folder / name / "samples" / "samples.json"
-            self.steps.run(f"sample {name}", words, makes)
-        words = ["sample", str(self.folder / "scene"), "-n", "8", "--given", GIVEN]
-        words += [*self._sampler(JOBS["scene"]), "--out", str(self._infilled.parent)]
-        self.steps.run("fill in scene", words, self._infilled)
+    def _sample(self, name: str, job: Job) -> list[Task]:
+        words = ["sample", str(self.folder / name), *self._sampler(job)]
+        makes = self.folder / name / "samples" / "samples.json"
+        tasks = [Task(f"sample {name}", [*words, *job.sample], makes)]
+        if job.panel == "text":
+            given = ["-n", "8", "--given", GIVEN, "--out", str(self._infilled.parent)]
+            tasks.append(Task(f"fill in {name}", [*words, *given], self._infilled))
+        return tasks
 
-    def _evaluate(self) -> None:
-        for name, job in JOBS.items():
-            words = ["evaluate", str(self.folder / name), "-n", str(self.settings.measured)]
-            makes = self.folder / name / "evaluation.json"
-            self.steps.run(f"evaluate {name}", [*words, *self._sampler(job)], makes)
+    def _evaluate(self, name: str, job: Job) -> list[Task]:
+        words = ["evaluate", str(self.folder / name), "-n", str(self.settings.measured)]
+        makes = self.folder / name / "evaluation.json"
+        return [Task(f"evaluate {name}", [*words, *self._sampler(job)], makes)]
 
     def _sampler(self, job: Job) -> list[str]:
         steps = self.settings.steps or job.steps
@@ -229,7 +236,7 @@ class Demo:
 
     def _phase(self, number: int, title: str, about: str) -> None:
         self.console.print()
-        self.console.rule(f"[bold]{number}/6[/bold]  {title}", align="left", style="dim")
+        self.console.rule(f"[bold]{number}/4[/bold]  {title}", align="left", style="dim")
         self.console.print(about, style="dim", markup=False)
 
     def _show(self, checks: Sequence[Check]) -> None:

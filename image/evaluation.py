@@ -51,9 +51,10 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
             f"data.held_out = {config.data.held_out!r}: {len(held_out)} pictures; expected more "
             f"than {K} to measure against"
         )
-    condition = _conditions(config, training, held_out, request)
-    images = _draw(run, request, condition)
+    pipeline = Pipeline.from_pretrained(run.folder, request.weights)
     judge = find_judge(config, training, panel)
+    condition = _conditions(config, training, held_out, request)
+    images = _draw(pipeline, request, condition)
     return {
         "samples": request.n,
         **_distances(judge, images, training, held_out, request.seed),
@@ -63,6 +64,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
             "solver": request.solver,
             "steps": request.steps,
             "guidance": request.guidance,
+            "temperature": request.temperature,
             "seed": request.seed,
             "weights": request.weights,
             "precision": "fp32",
@@ -86,13 +88,18 @@ def _some_rows(size: int, n: int, seed: int) -> Tensor:
     return torch.cat(parts)[:n]
 
 
-def _draw(run: Run, request: SampleRequest, condition: Tensor) -> Tensor:
+def _draw(pipeline: Pipeline, request: SampleRequest, condition: Tensor) -> Tensor:
     """Levels (n, C, H, W)."""
-    pipeline = Pipeline.from_pretrained(run.folder, request.weights)
     seeds = range(request.seed, request.seed + request.n)
     return pipeline.decode(
         pipeline.latents(
-            seeds, condition, request.steps, request.guidance, request.solver, progress=True
+            seeds,
+            condition,
+            request.steps,
+            request.guidance,
+            request.temperature,
+            request.solver,
+            progress=True,
         )
     )
 

@@ -93,6 +93,7 @@ class ImagePanel:
             condition,
             request.steps,
             request.guidance,
+            request.temperature,
             request.solver,
             watch=glimpses.append if request.trajectory else None,
             progress=True,
@@ -105,6 +106,7 @@ class ImagePanel:
         settings = {
             "class": request.condition,
             "guidance": request.guidance,
+            "temperature": request.temperature,
             "solver": request.solver,
             "steps": request.steps,
             "weights": request.weights,

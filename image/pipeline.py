@@ -82,6 +82,7 @@ class Pipeline:
         num_images: int | None = None,
         num_inference_steps: int = 20,
         guidance_scale: float = 1.0,
+        temperature: float = 1.0,
         solver: str = "dpmpp_2m",
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
@@ -94,8 +95,8 @@ class Pipeline:
         class_labels: a class by name or number; a list of them, taken in turn; "all", every class
         in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
         scenes; None, unconditional. num_images: by default as many as there are seeds, or labels in
-        the list, or one. `watch` sees the first picture at every step. ConfigError for what the
-        model cannot do.
+        the list, or one. `temperature` divides the logits of a model of bits. `watch` sees the
+        first picture at every step. ConfigError for what the model cannot do.
         """
         if output_type not in OUTPUTS:
             raise ConfigError(
@@ -104,7 +105,14 @@ class Pipeline:
         chosen = _seeds(_count(class_labels, num_images, seeds), seeds, generator)
         condition = self.condition(class_labels, len(chosen))
         x0 = self.latents(
-            chosen, condition, num_inference_steps, guidance_scale, solver, watch, progress
+            chosen,
+            condition,
+            num_inference_steps,
+            guidance_scale,
+            temperature,
+            solver,
+            watch,
+            progress,
         )
         if output_type == "latent":
             return Output(x0, chosen)
@@ -132,6 +140,7 @@ class Pipeline:
         condition: Tensor | None,
         steps: int = 20,
         guidance: float = 1.0,
+        temperature: float = 1.0,
         solver: str = "dpmpp_2m",
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
@@ -165,6 +174,7 @@ class Pipeline:
             solver=solver,
             condition=condition,
             guidance=guidance,
+            temperature=temperature,
             callback=callback,
             progress=progress,
             label="pictures",

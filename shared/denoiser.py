@@ -98,3 +98,26 @@ class Denoiser(nn.Module):
         previous: Tensor | None = None,
     ) -> Tensor:
         return self.estimate(self.output(x_t, level, condition, previous), x_t, level)
+
+    def tempered(self, temperature: float) -> Denoise:
+        """The estimate from logits / temperature: below 1 every posterior p(class | x_t) is
+        sharper, and samples vary less (Dieleman et al. 2022, sec. 3.1). ValueError unless it is
+        positive and the prediction categorical."""
+        if not temperature > 0:
+            raise ValueError(f"temperature = {temperature}: expected a number above 0")
+        if self.prediction != "categorical":
+            raise ValueError(
+                f"temperature = {temperature}: it divides logits, and prediction = "
+                f"{self.prediction!r} has none; leave it at 1"
+            )
+
+        def denoise(
+            x_t: Tensor,
+            level: Level,
+            condition: Tensor | None = None,
+            previous: Tensor | None = None,
+        ) -> Tensor:
+            logits = self.output(x_t, level, condition, previous)
+            return self.estimate(logits / temperature, x_t, level)
+
+        return denoise

@@ -8,7 +8,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from shared import noise
-from shared.denoiser import Denoise
+from shared.denoiser import Denoise, Denoiser
+from shared.errors import ConfigError
 from shared.guidance import classifier_free
 from shared.learner import DiffusionLearner
 from shared.solver import sample
@@ -25,6 +26,7 @@ def draw(
     solver: str = "dpmpp_2m",
     condition: Tensor | None = None,
     guidance: float = 1.0,
+    temperature: float = 1.0,
     wrap: Wrap | None = None,
     callback: Callback | None = None,
     batch: int = 64,
@@ -33,12 +35,15 @@ def draw(
 ) -> Tensor:
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
-    condition (n, M) of ids; `guidance` is the classifier-free scale (1: the condition as learned).
+    condition (n, M) of ids; `guidance` is the classifier-free scale (1: the condition as learned),
+    `temperature` divides a categorical model's logits.
     `wrap(denoise, rows)` adds more guidance for the chunk of samples `rows`, around classifier-free
     guidance. Sample i depends on its seed, not on the others. NFE = steps, twice that when guided.
+    ConfigError for a temperature that the model cannot take.
     """
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
+    model = _at_temperature(learner.denoiser, temperature)
     chunks: list[Tensor] = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task(label, total=steps * -(-len(seeds) // batch))
@@ -51,7 +56,7 @@ def draw(
         for start in range(0, len(seeds), batch):
             rows = slice(start, min(start + batch, len(seeds)))
             some = list(seeds[rows])
-            denoise = classifier_free(learner.denoiser, guidance)
+            denoise = classifier_free(model, guidance)
             if wrap is not None:
                 denoise = wrap(denoise, rows)
             x0 = sample(
@@ -66,3 +71,12 @@ def draw(
             )
             chunks.append(x0.cpu())
     return torch.cat(chunks)
+
+
+def _at_temperature(denoiser: Denoiser, temperature: float) -> Denoise:
+    if temperature == 1:
+        return denoiser
+    try:
+        return denoiser.tempered(temperature)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -45,6 +45,7 @@ class SampleRequest:
     solver: str = "dpmpp_2m"
     steps: int = 20
     guidance: float = 1.0
+    temperature: float = 1.0
     condition: str | None = None
     given: str | None = None
     trajectory: bool = False
@@ -54,6 +55,8 @@ class SampleRequest:
         for name, value in (("n", self.n), ("steps", self.steps)):
             if value < 1:
                 raise ConfigError(f"{name} = {value}: expected 1 or more")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
         if self.solver not in SOLVERS:
             raise ConfigError(f"solver = {self.solver!r}: expected one of {', '.join(SOLVERS)}")
         if self.weights not in ("ema", "model"):

@@ -13,7 +13,7 @@ from rich.console import Console
 from examples import demo, steps
 from examples.exhibit import write_numbers
 from examples.goals import Measured, goals, keeps
-from examples.steps import StepFailed, Steps
+from examples.steps import StepFailed, Steps, Task
 from shared.errors import CheckpointError
 
 IMAGE: dict[str, Any] = {
@@ -158,9 +158,9 @@ def test_finished_steps_are_not_done_again_and_keep_their_seconds(tmp_path: Path
     told: list[float] = []
     for _ in range(2):
         some = quiet(tmp_path)
-        some.run("one", [str(first), "0"], first)
+        some.run([Task("one", [str(first), "0"], first)])
         told.append(some.seconds())
-        some.run("two", [str(second), "0"], second)
+        some.run([Task("two", [str(second), "0"], second)])
         assert some.peak_bytes > 2**20
     assert (times(first), times(second)) == (1, 1)
     assert told[0] == pytest.approx(told[1])
@@ -176,9 +176,9 @@ def test_step_is_done_again_when_it_changed_and_so_is_what_follows(tmp_path: Pat
         if attempt and change == "lost":
             first.unlink()
         changed = bool(attempt and change == "command")
-        some.run("zero", [str(zero), "0"], zero)
-        some.run("one", [str(first), "0", *(["more"] if changed else [])], first)
-        some.run("two", [str(second), "0"], second)
+        some.run([Task("zero", [str(zero), "0"], zero)])
+        some.run([Task("one", [str(first), "0", *(["more"] if changed else [])], first)])
+        some.run([Task("two", [str(second), "0"], second)])
     assert (times(zero), times(second)) == (1, 2)
 
 
@@ -187,7 +187,7 @@ def test_failed_step_ends_with_its_code_and_is_started_again(tmp_path: Path):
     made = tmp_path / "made"
     for attempt in range(1, 3):
         with pytest.raises(StepFailed, match="train digits failed with exit code 3") as failed:
-            quiet(tmp_path).run("train digits", [str(made), "3"], made)
+            quiet(tmp_path).run([Task("train digits", [str(made), "3"], made)])
         assert failed.value.code == 3
         assert times(made) == attempt
     record = json.loads((tmp_path / "steps.json").read_text())
@@ -200,7 +200,7 @@ def test_step_ended_by_a_signal_has_the_code_of_a_shell(
     kill = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     monkeypatch.setattr(steps, "command", lambda procs: kill)
     with pytest.raises(StepFailed) as failed:
-        quiet(tmp_path).run("one", [], tmp_path)
+        quiet(tmp_path).run([Task("one", [], tmp_path)])
     assert failed.value.code == 128 + 9
 
 
@@ -223,13 +223,70 @@ def test_interrupt_ends_the_step_in_progress_and_waits_until_it_has_saved(
     some, made = quiet(tmp_path), tmp_path / "made"
     try:
         with pytest.raises(KeyboardInterrupt):
-            some.run("one", [str(made)], made)
+            some.run([Task("one", [str(made)], made)])
     finally:
         signal.signal(signal.SIGALRM, before)
     assert made.read_text() == "saved"
     record = json.loads((tmp_path / "steps.json").read_text())["steps"]["one"]
     assert record["done"] is False
     assert record["seconds"] > 0
+
+
+MEET = """
+import os, sys, time
+open(sys.argv[1], "a").write("x")
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
+time.sleep(float(sys.argv[3]))
+sys.exit(int(sys.argv[4]))
+"""
+
+
+def meeting(tmp_path: Path, name: str, other: str, seconds: float, code: int) -> Task:
+    """A task that waits until the other one runs, then takes some seconds."""
+    words = [str(tmp_path / name), str(tmp_path / other), str(seconds), str(code)]
+    return Task(name, words, tmp_path / name)
+
+
+def test_lanes_run_side_by_side_and_take_the_time_of_the_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(steps, "command", lambda procs: [sys.executable, "-c", MEET])
+    lanes = [
+        [meeting(tmp_path, "a", "c", 0.3, 0), meeting(tmp_path, "b", "c", 0.0, 0)],
+        [meeting(tmp_path, "c", "a", 0.0, 0)],
+    ]
+    for _ in range(2):
+        some = quiet(tmp_path)
+        some.run(*lanes)
+        a, b, c = (some.known[name].seconds for name in "abc")
+        assert some.seconds() == max(a + b, c) < a + b + c
+    assert [times(tmp_path / name) for name in "abc"] == [1, 1, 1]
+
+
+def test_failure_in_one_lane_stops_the_other_and_is_the_one_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(steps, "command", lambda procs: [sys.executable, "-c", MEET])
+    lanes = [[meeting(tmp_path, "a", "b", 60, 0)], [meeting(tmp_path, "b", "a", 0, 3)]]
+    with pytest.raises(StepFailed, match="b failed with exit code 3") as failed:
+        quiet(tmp_path).run(*lanes)
+    assert failed.value.code == 3
+    record = json.loads((tmp_path / "steps.json").read_text())["steps"]
+    assert [record[name]["done"] for name in "ab"] == [False, False]
+    assert record["a"]["seconds"] < 30
+
+
+@pytest.mark.usefixtures("counting")
+def test_what_follows_lanes_is_done_again_when_one_of_them_was(tmp_path: Path):
+    a, b, c = (tmp_path / name for name in "abc")
+    for attempt in range(2):
+        if attempt:
+            b.unlink()
+        some = quiet(tmp_path)
+        some.run([Task("a", [str(a), "0"], a)], [Task("b", [str(b), "0"], b)])
+        some.run([Task("c", [str(c), "0"], c)])
+    assert (times(a), times(b), times(c)) == (1, 1, 2)
 
 
 def test_record_that_is_none_is_refused(tmp_path: Path):

@@ -24,12 +24,6 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
     """Draw request.n sentences from a run and measure them."""
     config: TextConfig = run.config
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
-    texts = pipeline(
-        num_inference_steps=request.steps,
-        solver=request.solver,
-        seeds=range(request.seed, request.seed + request.n),
-        progress=True,
-    ).texts
     tokenizer = load_tokenizer(run.folder / FILE)
     training = read_sentences(config.data)
     rows = to_rows(training, tokenizer, config.data.length)
@@ -38,6 +32,13 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
     references = [tokenizer.decode(ids) for ids in held_out.ids.tolist()]
     known = {tokenizer.decode(ids) for ids in rows.ids.tolist()}
     judge = find_judge(config, rows.ids, panel)
+    texts = pipeline(
+        num_inference_steps=request.steps,
+        solver=request.solver,
+        temperature=request.temperature,
+        seeds=range(request.seed, request.seed + request.n),
+        progress=True,
+    ).texts
     ours, theirs = (
         perplexity.compute(sentences, judge.model, judge.tokenizer)
         for sentences in (texts, references)
@@ -60,6 +61,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
             "model": config.model,
             "solver": request.solver,
             "steps": request.steps,
+            "temperature": request.temperature,
             "seed": request.seed,
             "weights": request.weights,
             "precision": "fp32",

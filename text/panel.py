@@ -94,12 +94,14 @@ class TextPanel:
             solver=request.solver,
             seeds=range(request.seed, request.seed + request.n),
             given=request.given,
+            temperature=request.temperature,
             watch=glimpses.append if request.trajectory else None,
             progress=True,
         )
         settings = {
             "solver": request.solver,
             "steps": request.steps,
+            "temperature": request.temperature,
             "weights": request.weights,
             "given": request.given,
         }

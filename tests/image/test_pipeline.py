@@ -146,6 +146,7 @@ def test_scenes_are_described_in_words_or_given():
         ({"solver": "euler"}, "expected one of"),
         ({"output_type": "pt"}, "expected one of pil, np, latent"),
         ({"guidance_scale": 2.0}, "nothing to guide towards"),
+        ({"temperature": 0.5}, "it divides logits"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(wrong, words: str):

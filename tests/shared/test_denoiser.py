@@ -314,3 +314,23 @@ def test_keys_of_different_seeds_and_indices_differ_and_streams_are_apart():
     keys = torch.cat([sample_keys(seed, torch.arange(1000)) for seed in range(5)])
     assert len(keys.unique()) == 5000
     assert not torch.equal(noise.uniform(keys, TIME), noise.uniform(keys, TIME + 1))
+
+
+def test_temperature_sharpens_the_posterior_of_every_bit():
+    """tanh(logit / 2 T): the mean of a bit whose odds are taken to the power 1 / T."""
+    codec = Bits(4, (3,), scale=0.7)
+    denoiser = Denoiser(Recorder(), "categorical", codec=codec)
+    x_t = torch.linspace(-2, 2, 30, dtype=torch.float64).reshape(5, 3, 2)
+    level = levels(5)
+    logits = denoiser.output(x_t, level, None, None)
+    odds = torch.exp(logits) ** (1 / 0.4)
+    expected = 0.7 * (odds - 1) / (odds + 1)
+    torch.testing.assert_close(denoiser.tempered(0.4)(x_t, level), expected)
+    torch.testing.assert_close(denoiser.tempered(1.0)(x_t, level), denoiser(x_t, level))
+
+
+def test_temperature_is_refused_where_it_has_no_meaning():
+    with pytest.raises(ValueError, match="temperature = 0"):
+        Denoiser(Recorder(), "categorical", codec=Bits(4, (3,))).tempered(0)
+    with pytest.raises(ValueError, match=r"temperature = 0\.5: it divides logits"):
+        Denoiser(Recorder(), "v").tempered(0.5)

@@ -59,6 +59,16 @@ def test_without_an_open_end_the_sentence_ends_where_the_template_ends(pipe) -> 
         assert words[1] == "red"
 
 
+def test_temperature_changes_what_is_said_and_one_is_the_model_itself(pipe) -> None:
+    seeds = range(16)
+    plain = pipe(seeds=seeds, num_inference_steps=6).texts
+    assert pipe(seeds=seeds, num_inference_steps=6, temperature=1.0).texts == plain
+    cold = pipe(seeds=seeds, num_inference_steps=6, temperature=0.2).texts
+    assert cold != plain
+    words = [len({word for text in texts for word in text.split()}) for texts in (cold, plain)]
+    assert words[0] < words[1]
+
+
 def test_seeds_come_from_a_generator_or_are_new(pipe) -> None:
     first, again = (
         pipe(n=3, num_inference_steps=2, generator=torch.Generator().manual_seed(5))
@@ -77,7 +87,7 @@ def test_seeds_come_from_a_generator_or_are_new(pipe) -> None:
         ({"num_inference_steps": 0}, "num_inference_steps = 0"),
         ({"solver": "euler"}, "solver = 'euler'"),
         ({"n": 0}, "n = 0"),
-        ({"temperature": 0.5}, "temperature = 0.5"),
+        ({"temperature": 0.0}, "temperature = 0.0"),
     ],
 )
 def test_what_the_model_cannot_do_is_refused(pipe, arguments, message) -> None:
