@@ -22,22 +22,23 @@ def level_features(logsnr: Tensor, dim: int) -> Tensor:
 
 def rotate(x_BLHD: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, eq. 34) on queries or keys (B, L, H, D): neighbouring
-    channels are a complex number, turned by its position; one product, in float32 or wider."""
+    channels are a complex number, turned by its position; one product, float32 or wider."""
     _, L, _, D = x_BLHD.shape
     rates = 10000.0 ** (-torch.arange(0, D, 2, device=x_BLHD.device) / D)
     angles = torch.arange(L, device=x_BLHD.device)[:, None] * rates
     turns = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
     wide = x_BLHD.to(torch.promote_types(x_BLHD.dtype, torch.float32))
     turned = torch.view_as_complex(wide.unflatten(-1, (-1, 2))) * turns
-    return torch.view_as_real(turned).flatten(-2).to(x_BLHD.dtype)
+    return torch.view_as_real(turned).flatten(-2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k' / sqrt(D)) v, all of them (B, L, H, D); mask broadcasts to (B, H, L, M)."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # torch's backward pass is four times slower in bfloat16 than in float32 on a CPU
-        q, k, v = q.float(), k.float(), v.float()
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    """softmax(q k' / sqrt(D)) v, all of them (B, L, H, D); mask broadcasts to (B, H, L, M). In the
+    dtype of v, but float32 for bfloat16 on a CPU: torch's backward pass is four times slower in
+    bfloat16 there."""
+    slow = v.device.type == "cpu" and v.dtype == torch.bfloat16
+    dtype = torch.float32 if slow else v.dtype
+    q, k, v = (x.to(dtype).transpose(1, 2) for x in (q, k, v))
     with torch.autocast(q.device.type, enabled=False):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 

@@ -80,18 +80,24 @@ class MuonAdamW(torch.optim.Optimizer):
                     zeros = {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
                     self.state[p] = zeros | {"step": torch.tensor(0.0)}
             if group["muon"]:
-                for p in moving:
-                    self._muon(p, group["lr"])
+                self._muon(moving, group["lr"])
             else:
                 self._adamw(moving, group)
 
-    def _muon(self, p: Tensor, lr: float) -> None:
-        assert p.grad is not None
-        momentum = self.state[p]["exp_avg"].mul_(MUON_MOMENTUM).add_(p.grad)
-        self.state[p]["step"] += 1
-        update = orthogonal(p.grad.add(momentum, alpha=MUON_MOMENTUM))  # Nesterov
-        tall = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
-        p.add_(update, alpha=-lr * MUON_SCALE * tall)
+    def _muon(self, moving: list[Tensor], lr: float) -> None:
+        by_shape: dict[torch.Size, list[Tensor]] = {}
+        for p in moving:
+            by_shape.setdefault(p.shape, []).append(p)
+        for (rows, columns), alike in by_shape.items():
+            steps: list[Tensor] = []
+            for p in alike:
+                assert p.grad is not None
+                momentum = self.state[p]["exp_avg"].mul_(MUON_MOMENTUM).add_(p.grad)
+                self.state[p]["step"] += 1
+                steps.append(p.grad.add(momentum, alpha=MUON_MOMENTUM))  # Nesterov
+            tall = max(1.0, rows / columns) ** 0.5
+            for p, update in zip(alike, orthogonal(torch.stack(steps)), strict=True):
+                p.add_(update, alpha=-lr * MUON_SCALE * tall)
 
     def _adamw(self, moving: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[p] for p in moving]
@@ -113,16 +119,16 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix (M, N) with nearly equal singular values, about 1, and the same singular vectors.
-
-    A float32 matrix is iterated in bfloat16, at half the cost: the values end in a band anyway."""
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Matrices (K, M, N), each with nearly equal singular values, about 1, and the same singular
+    vectors as before. Float32 is iterated in bfloat16, at half the cost: the values end in a band
+    anyway; and all K in one product, at a fifth less than one by one."""
     a, b, c = COEFFICIENTS
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else matrix.T
-    x = x / (x.norm() + 1e-7)
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = matrices if wide else matrices.mT
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     x = x.bfloat16() if x.dtype == torch.float32 else x
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x if wide else x.T).to(matrix.dtype)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).to(matrices.dtype)

@@ -29,11 +29,13 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("shape", [(5, 7), (7, 5), (6, 6)])
 def test_orthogonal_keeps_singular_vectors_and_evens_the_values(shape: tuple[int, int]):
-    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    rotated = u.T @ orthogonal(matrix) @ vh.T
-    values = rotated.diagonal()
-    torch.testing.assert_close(rotated, torch.diag(values), atol=1e-6, rtol=0)
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    matrices[1] *= 100  # each is scaled by its own size
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    rotated = u.mT @ orthogonal(matrices) @ vh.mT
+    values = rotated.diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(rotated, torch.diag_embed(values), atol=1e-6, rtol=0)
     assert float(values.min()) > 0.6
     assert float(values.max()) < 1.25
 
