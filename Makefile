@@ -1,13 +1,14 @@
-# `make help` lists the targets. PYTHON, PROCS, SIZE and OUT may be given: make demo PROCS=2
+# `make help` lists the targets. PYTHON, PROCS, SIZE, OUT and SEED may be given: make demo PROCS=2
 PYTHON ?= python3
 PROCS ?= 1
 SIZE ?= small
 OUT ?= runs/demo
+SEED ?= 0
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint mutants bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ lint: setup  ## check format, style, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+mutants: setup  ## break the mathematics in 200 places and count what the tests catch
+	$(BIN)/python -m benchmarks.mutants --seed $(SEED)
 
 bench: setup  ## measure throughput
 	$(BIN)/python -m benchmarks.throughput
