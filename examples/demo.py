@@ -211,6 +211,9 @@ class Demo:
         return {
             "samples of each run": f"{self.settings.measured}, seeds from 0; training seed 0",
             "features and judges": "networks of the suite, trained on the training split",
+            "processes": "one a panel, side by side, of one thread each"
+            if self.procs == 1
+            else f"{self.procs} a run",
         } | provenance()
 
     @property

@@ -64,6 +64,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
             "solver": request.solver,
             "steps": request.steps,
             "guidance": request.guidance,
+            "guidance_interval": request.guidance_interval,
             "temperature": request.temperature,
             "seed": request.seed,
             "weights": request.weights,
@@ -95,10 +96,11 @@ def _draw(pipeline: Pipeline, request: SampleRequest, condition: Tensor) -> Tens
         pipeline.latents(
             seeds,
             condition,
-            request.steps,
-            request.guidance,
-            request.temperature,
-            request.solver,
+            steps=request.steps,
+            guidance=request.guidance,
+            guidance_interval=request.guidance_interval,
+            temperature=request.temperature,
+            solver=request.solver,
             progress=True,
         )
     )

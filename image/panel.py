@@ -91,10 +91,11 @@ class ImagePanel:
         x0 = pipeline.latents(
             seeds,
             condition,
-            request.steps,
-            request.guidance,
-            request.temperature,
-            request.solver,
+            steps=request.steps,
+            guidance=request.guidance,
+            guidance_interval=request.guidance_interval,
+            temperature=request.temperature,
+            solver=request.solver,
             watch=glimpses.append if request.trajectory else None,
             progress=True,
         )
@@ -106,6 +107,7 @@ class ImagePanel:
         settings = {
             "class": request.condition,
             "guidance": request.guidance,
+            "guidance_interval": request.guidance_interval,
             "temperature": request.temperature,
             "solver": request.solver,
             "steps": request.steps,

@@ -82,6 +82,7 @@ class Pipeline:
         num_images: int | None = None,
         num_inference_steps: int = 20,
         guidance_scale: float = 1.0,
+        guidance_interval: tuple[float, float] | None = None,
         temperature: float = 1.0,
         solver: str = "dpmpp_2m",
         seeds: Sequence[int] | None = None,
@@ -95,7 +96,8 @@ class Pipeline:
         class_labels: a class by name or number; a list of them, taken in turn; "all", every class
         in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
         scenes; None, unconditional. num_images: by default as many as there are seeds, or labels in
-        the list, or one. `temperature` divides the logits of a model of bits. `watch` sees the
+        the list, or one. `guidance_interval`: (low, high) in logsnr, where to guide; everywhere
+        when None. `temperature` divides the logits of a model of bits. `watch` sees the
         first picture at every step. ConfigError for what the model cannot do.
         """
         if output_type not in OUTPUTS:
@@ -107,12 +109,13 @@ class Pipeline:
         x0 = self.latents(
             chosen,
             condition,
-            num_inference_steps,
-            guidance_scale,
-            temperature,
-            solver,
-            watch,
-            progress,
+            steps=num_inference_steps,
+            guidance=guidance_scale,
+            guidance_interval=guidance_interval,
+            temperature=temperature,
+            solver=solver,
+            watch=watch,
+            progress=progress,
         )
         if output_type == "latent":
             return Output(x0, chosen)
@@ -140,6 +143,7 @@ class Pipeline:
         condition: Tensor | None,
         steps: int = 20,
         guidance: float = 1.0,
+        guidance_interval: tuple[float, float] | None = None,
         temperature: float = 1.0,
         solver: str = "dpmpp_2m",
         watch: Callable[[Glimpse], None] | None = None,
@@ -174,6 +178,7 @@ class Pipeline:
             solver=solver,
             condition=condition,
             guidance=guidance,
+            guidance_interval=guidance_interval,
             temperature=temperature,
             callback=callback,
             progress=progress,

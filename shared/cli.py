@@ -64,6 +64,7 @@ def sample(
     solver: str = "dpmpp_2m",
     steps: int = 20,
     guidance: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
     temperature: float = 1.0,
     condition: Condition = None,
     given: str | None = None,
@@ -81,6 +82,7 @@ def sample(
         solver: ancestral, ddim or dpmpp_2m.
         steps: Solver steps, each one network evaluation (two when guided).
         guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
+        guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
         temperature: Divides the logits of models of words or bits: below 1, surer and less varied.
         given: What must stay, with [MASK] for what is free (panels that can infill).
         trajectory: Also write the denoising of the first sample.
@@ -88,7 +90,17 @@ def sample(
         out: Where to write instead.
     """
     request = SampleRequest(
-        n, seed, solver, steps, guidance, temperature, condition, given, trajectory, weights
+        n,
+        seed,
+        solver,
+        steps,
+        guidance,
+        guidance_interval,
+        temperature,
+        condition,
+        given,
+        trajectory,
+        weights,
     )
     found = open_run(run)
     result = found.panel.sample(run, request, out or run / "samples")
@@ -103,6 +115,7 @@ def evaluate(
     solver: str = "dpmpp_2m",
     steps: int = 20,
     guidance: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
     temperature: float = 1.0,
     weights: str = "ema",
     json: Json = False,
@@ -116,12 +129,15 @@ def evaluate(
         solver: ancestral, ddim or dpmpp_2m.
         steps: Solver steps.
         guidance: Classifier-free guidance scale.
+        guidance_interval: LOW HIGH in logsnr: guide there only.
         temperature: Divides the logits of models of words or bits.
         weights: ema or model.
     """
     import json as formats
 
-    request = SampleRequest(n, seed, solver, steps, guidance, temperature, weights=weights)
+    request = SampleRequest(
+        n, seed, solver, steps, guidance, guidance_interval, temperature, weights=weights
+    )
     found = open_run(run)
     result = found.panel.evaluate(run, request)
     write_text(run / "evaluation.json", formats.dumps(result, indent=2))

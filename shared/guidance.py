@@ -11,12 +11,21 @@ from shared.denoiser import Denoise
 from shared.schedule import Level
 
 
-def classifier_free(denoise: Denoise, scale: float, null: int = 0) -> Denoise:
+def classifier_free(
+    denoise: Denoise,
+    scale: float,
+    null: int = 0,
+    interval: tuple[float, float] | None = None,
+) -> Denoise:
     """x0_u + scale (x0_c - x0_u) (Ho & Salimans 2022, eq. 6, scale = 1 + w): one batched call.
 
-    condition (B, M) holds ids, `null` means no condition. NFE per call: 2 (in one batch), or 1 at
-    scale 0 (unconditional) and 1 (conditional).
+    condition (B, M) holds ids, `null` means no condition. Outside the `interval` of logsnr, ends
+    included, the scale is 1 (Kynkaanniemi et al. 2024). NFE per call: 2 (in one batch), or 1 at
+    scale 0 (unconditional) and 1 (conditional). ValueError for an interval that is none.
     """
+
+    if interval is not None and not interval[0] < interval[1]:
+        raise ValueError(f"interval = {interval}: expected (low, high) in logsnr, low below high")
 
     def guided(
         x_t: Tensor,
@@ -24,7 +33,8 @@ def classifier_free(denoise: Denoise, scale: float, null: int = 0) -> Denoise:
         condition: Tensor | None = None,
         previous: Tensor | None = None,
     ) -> Tensor:
-        if condition is None or scale == 1:
+        outside = interval is not None and not interval[0] <= float(level.logsnr) <= interval[1]
+        if condition is None or scale == 1 or outside:
             return denoise(x_t, level, condition, previous)
         nothing = torch.full_like(condition, null)
         if scale == 0:

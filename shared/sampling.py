@@ -26,6 +26,7 @@ def draw(
     solver: str = "dpmpp_2m",
     condition: Tensor | None = None,
     guidance: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
     temperature: float = 1.0,
     wrap: Wrap | None = None,
     callback: Callback | None = None,
@@ -36,9 +37,9 @@ def draw(
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
     condition (n, M) of ids; `guidance` is the classifier-free scale (1: the condition as learned),
-    `temperature` divides a categorical model's logits.
+    in an interval of logsnr if one is given; `temperature` divides a categorical model's logits.
     `wrap(denoise, rows)` adds more guidance for the chunk of samples `rows`, around classifier-free
-    guidance. Sample i depends on its seed, not on the others. NFE = steps, twice that when guided.
+    guidance. Sample i depends on its seed, not on the others. NFE = steps, twice that where guided.
     ConfigError for a temperature that the model cannot take.
     """
     device = next(learner.parameters()).device
@@ -56,7 +57,7 @@ def draw(
         for start in range(0, len(seeds), batch):
             rows = slice(start, min(start + batch, len(seeds)))
             some = list(seeds[rows])
-            denoise = classifier_free(model, guidance)
+            denoise = classifier_free(model, guidance, interval=guidance_interval)
             if wrap is not None:
                 denoise = wrap(denoise, rows)
             x0 = sample(

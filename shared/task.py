@@ -45,6 +45,7 @@ class SampleRequest:
     solver: str = "dpmpp_2m"
     steps: int = 20
     guidance: float = 1.0
+    guidance_interval: tuple[float, float] | None = None
     temperature: float = 1.0
     condition: str | None = None
     given: str | None = None
@@ -55,6 +56,12 @@ class SampleRequest:
         for name, value in (("n", self.n), ("steps", self.steps)):
             if value < 1:
                 raise ConfigError(f"{name} = {value}: expected 1 or more")
+        interval = self.guidance_interval
+        if interval is not None and not interval[0] < interval[1]:
+            raise ConfigError(
+                f"guidance_interval = {interval[0]} {interval[1]}: expected two values of logsnr, "
+                "the lower (noisier) one first"
+            )
         if not self.temperature > 0:
             raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
         if self.solver not in SOLVERS:

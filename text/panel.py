@@ -84,7 +84,8 @@ class TextPanel:
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """samples.txt, one sentence a line; samples.json with seeds and settings; on request the
         denoising of the first sentence as trajectory.txt and trajectory.json."""
-        if request.condition is not None or request.guidance != 1:
+        guided = request.guidance != 1 or request.guidance_interval is not None
+        if request.condition is not None or guided:
             raise ConfigError(
                 "class, guidance: the text panel's models have no condition; leave them out"
             )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from shared.guidance import classifier_free, infill
 from shared.oracle import GaussianMixture
-from shared.schedule import Cosine, Level
+from shared.schedule import Cosine, Level, variance_preserving
 from shared.solver import sample
 
 
@@ -48,6 +48,22 @@ def test_classifier_free_follows_its_formula_in_one_call(
     guided = classifier_free(counted, scale)(x_t, level, condition, previous)
     torch.testing.assert_close(guided, x0_u + scale * (x0_c - x0_u))
     assert counted.rows == rows
+
+
+@pytest.mark.parametrize(("logsnr", "rows"), [(-2.1, 3), (-2.0, 6), (1.0, 6), (1.1, 3)])
+def test_outside_its_interval_guidance_is_the_condition_alone(logsnr: float, rows: int):
+    level, x_t = variance_preserving(torch.tensor(logsnr)), torch.randn(3, 2)
+    condition = torch.tensor([[1], [2], [5]])
+    counted = Counted()
+    guided = classifier_free(counted, 2.5, interval=(-2.0, 1.0))(x_t, level, condition)
+    scale = 1.0 if rows == 3 else 2.5
+    torch.testing.assert_close(guided, classifier_free(Counted(), scale)(x_t, level, condition))
+    assert counted.rows == [rows]
+
+
+def test_interval_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="low below high"):
+        classifier_free(Counted(), 2.0, interval=(1.0, 1.0))
 
 
 def test_without_a_condition_nothing_is_guided():

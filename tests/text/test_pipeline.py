@@ -113,7 +113,11 @@ def test_sample_writes_sentences_settings_and_a_trajectory(run, tmp_path) -> Non
 
 
 def test_a_condition_is_refused(run, tmp_path) -> None:
-    for request in (SampleRequest(1, guidance=2.0), SampleRequest(1, condition="3")):
+    for request in (
+        SampleRequest(1, guidance=2.0),
+        SampleRequest(1, guidance_interval=(-1.0, 1.0)),
+        SampleRequest(1, condition="3"),
+    ):
         with pytest.raises(ConfigError, match="no condition"):
             PANEL.sample(run, request, tmp_path)
     assert not list(tmp_path.iterdir())
