@@ -84,8 +84,8 @@ class BitFlip:
 
     def posterior(self, x_t: Tensor, x_0: Tensor, t: int) -> Tensor:
         """q(x_{t-1} = 1 | x_t, x_0), elementwise, by Bayes; t = 1..T. At t = 1 it is x_0."""
-        before = self.marginal(x_0, t - 1) if t > 0 else x_0.double()
         up, down = self.kernel(torch.ones(()), t), self.kernel(torch.zeros(()), t)
+        before = self.marginal(x_0, t - 1)
         one = before * torch.where(x_t == 1, up, 1 - up)
         zero = (1 - before) * torch.where(x_t == 1, down, 1 - down)
         return one / (one + zero)
@@ -208,8 +208,9 @@ class BitFlip:
         rates = self.marginal(columns, t)
         ones, zeros = counts[..., None], (sizes - counts)[..., None]
         log_q = (torch.xlogy(ones, rates) + torch.xlogy(zeros, 1 - rates)).sum(1)
-        words = torch.lgamma(sizes + 1) - torch.lgamma(counts + 1) - torch.lgamma(sizes - counts + 1)
-        return log_q, torch.exp(log_q + words.sum(-1, keepdim=True))
+        words = torch.lgamma(sizes + 1) - torch.lgamma(counts + 1)
+        words = (words - torch.lgamma(sizes - counts + 1)).sum(-1, keepdim=True)
+        return log_q, torch.exp(log_q + words)
 
 
 def _log_bernoulli(x: Tensor, rates: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 The curve is scikit-learn's, r = phi with phi uniform in [1.5 pi, 4.5 pi], centred and scaled to unit
 power per coordinate, so that the null model of the paper (a unit Gaussian) is the natural one.
-p(x0) is an integral over phi, taken by Gauss-Legendre quadrature: the nodes are the points and the
-quadrature's weights the probabilities of a PointMixture, with nodes so near each other against the
-noise that its log-density is the integral's to 1e-9 nats, at every level (noise only widens it).
+p(x0) is an integral over phi, taken by Gauss-Legendre quadrature in panels: the nodes are the points
+and the quadrature's weights the probabilities of a PointMixture, with nodes so near each other
+against the noise that its log-density is the integral's to 1e-9 nats, at every level (noise only
+widens it).
 """
 
 import math
@@ -19,6 +20,7 @@ _START, _END = 1.5 * math.pi, 4.5 * math.pi
 _MEAN = (2.0, 2 / (3 * math.pi))
 _POWER = (_START**2 + _START * _END + _END**2) / 3
 _SCALE = math.sqrt((_POWER - _MEAN[0] ** 2 - _MEAN[1] ** 2) / 2)
+_ORDER = 16  # nodes a panel
 _NODES_PER_STD = 3.5  # per std of arc length; 2.5 would give 1e-6 nats
 
 
@@ -36,7 +38,8 @@ def swiss_roll(std: float = 0.05) -> PointMixture:
     if not 0.005 <= std <= 1:
         raise ValueError(f"oracle: swiss_roll std = {std}: expected 0.005 to 1")
     length = (_END**2 - _START**2) / 2 / _SCALE  # nearly: the curve is long against its start
-    nodes, weights = roots_legendre(64 + math.ceil(_NODES_PER_STD * length / std))
-    middle, half = (_START + _END) / 2, (_END - _START) / 2
-    phi = torch.as_tensor(middle + half * nodes, dtype=torch.float64)
-    return PointMixture(curve(phi), torch.as_tensor(weights, dtype=torch.float64), std)
+    panels = math.ceil(_NODES_PER_STD * length / std / _ORDER)
+    nodes, weights = map(torch.as_tensor, roots_legendre(_ORDER))
+    share = (torch.arange(panels, dtype=torch.float64)[:, None] + (nodes + 1) / 2) / panels
+    phi = _START + (_END - _START) * share.flatten()
+    return PointMixture(curve(phi), weights.repeat(panels), std)
