@@ -1,7 +1,8 @@
 """Data distributions whose exact denoiser, score and likelihood are known at every noise level.
 
-A Level brings an alpha and a sigma of its own, and nothing here assumes alpha^2 + sigma^2 = 1: every
-schedule family (variance preserving or exploding, sub-VP, straight flow) meets the same formulas.
+A Level brings an alpha and a sigma of its own, and nothing here assumes alpha^2 + sigma^2 = 1:
+every schedule family (variance preserving or exploding, sub-VP, straight flow) meets the same
+formulas.
 """
 
 from shared.oracle.bitflip import BitFlip, binomial_betas, heartbeat

@@ -1,21 +1,23 @@
 """The binomial diffusion of DPM 2015 as an exact discrete process: bits that flip, one by one.
 
-    q(x_t = 1 | x_{t-1}) = (1 - b_t) x_{t-1} + b_t rate         (Sohl-Dickstein et al. 2015, sec. 2.4)
+    q(x_t = 1 | x_{t-1}) = (1 - b_t) x_{t-1} + b_t rate   (Sohl-Dickstein et al. 2015, table App.1)
 
 A bit is kept with probability 1 - b_t or else drawn afresh, so with keep_t = prod (1 - b_s),
 q(x_t = 1 | x_0) = keep_t x_0 + (1 - keep_t) rate. The data are K weighted sequences: the posterior
 over them, the reverse kernel q(x_{t-1} | x_t) (a mixture over the sequences of products over the
 bits) and every term of the bound
 
-    log p(x_0) >= - KL(q(x_T | x_0) || p(x_T)) - sum_t E KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
+    -log p(x_0) <= KL(q(x_T | x_0) || p(x_T))
+                   + sum_t E KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
 
-are finite sums; the term t = 1 is -E log p(x_0 | x_1). Bits at places where all sequences agree in
-value are exchangeable, so sums over x_t run over counts of ones instead of 2^L words.
+are finite sums; the term t = 1 is -E log p(x_0 | x_1). Places with equal columns in `sequences` are
+exchangeable, so sums over x_t run over counts of ones in each kind of column, not over 2^L words.
 
 Here, as in the paper, t is an integer, 0 (data) to T. All arithmetic is float64. Likelihoods are in
 nats, the bound and entropies in bits per sequence.
 """
 
+import itertools
 import math
 
 import torch
@@ -129,7 +131,7 @@ class BitFlip:
         return float(torch.special.entr(self.weights).sum()) / math.log(2)
 
     def information_bits(self, t: int) -> float:
-        """Mutual information of x_0 and x_t, bits: the entropy at t = 0, falling to what is left."""
+        """Mutual information of x_0 and x_t, bits: the entropy at t = 0, and falling with t."""
         log_q, counted = self._states(t)
         log_p = (log_q + self.weights.log()).logsumexp(-1, keepdim=True)
         gain = torch.where(counted > 0, counted * (log_q - log_p), 0.0)  # 0 * (-inf) is 0
@@ -144,7 +146,7 @@ class BitFlip:
         I(x_0; x_{t-1} | x_t) = I(x_0; x_{t-1}) - I(x_0; x_t).
         """
         information = [self.information_bits(t) for t in range(self.steps + 1)]
-        falls = [a - b for a, b in zip(information, information[1:], strict=False)]
+        falls = [a - b for a, b in itertools.pairwise(information)]
         return torch.tensor([self.prior_bits(), *falls], dtype=torch.float64)
 
     def factorised_terms(self) -> Tensor:

@@ -122,9 +122,7 @@ class GaussianMixture:
         moved = (self.axes * (ratio * residual)[..., None, :]).sum(-1)
         return (to.alpha * self.means + moved)[:, 0]
 
-    def sample(
-        self, n: int, generator: torch.Generator, condition: Tensor | None = None
-    ) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator, condition: Tensor | None = None) -> Tensor:
         """n draws (n, D) of x0, or of x0 given each draw's component."""
         k = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
         if condition is not None:

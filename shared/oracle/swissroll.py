@@ -1,11 +1,11 @@
 """The swiss roll of DPM 2015 (Sohl-Dickstein et al. 2015, sec. 3.1): a plane curve, a bit of noise.
 
-The curve is scikit-learn's, r = phi with phi uniform in [1.5 pi, 4.5 pi], centred and scaled to unit
-power per coordinate, so that the null model of the paper (a unit Gaussian) is the natural one.
-p(x0) is an integral over phi, taken by Gauss-Legendre quadrature in panels: the nodes are the points
-and the quadrature's weights the probabilities of a PointMixture, with nodes so near each other
-against the noise that its log-density is the integral's to 1e-9 nats, at every level (noise only
-widens it).
+The curve is scikit-learn's, r = phi with phi uniform in [1.5 pi, 4.5 pi], centred and scaled to
+unit power per coordinate, so that the null model of the paper (a unit Gaussian) is the natural one.
+p(x0) is an integral over phi, taken by Gauss-Legendre quadrature in panels: the nodes are the
+points and the quadrature's weights the probabilities of a PointMixture, with nodes so near each
+other against the noise that its log-density is the integral's to 1e-9 nats, at every level (noise
+only widens it).
 """
 
 import math

@@ -24,7 +24,7 @@ def low_rank(dtype: torch.dtype = torch.float64) -> LowRankGaussian:
 
 def dense() -> GaussianMixture:
     oracle = low_rank()
-    covariance = oracle.factor @ oracle.factor.mT + STD**2 * torch.eye(D)
+    covariance = oracle.factor @ oracle.factor.mT + STD**2 * torch.eye(D, dtype=torch.float64)
     return GaussianMixture(torch.ones(1), oracle.mean[None], covariance[None])
 
 
@@ -116,9 +116,7 @@ class Largest(TorchDispatchMode):
         super().__init__()
         self.numel = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor):
             self.numel = max(self.numel, out.numel())

@@ -110,9 +110,7 @@ class Largest(TorchDispatchMode):
         super().__init__()
         self.numel = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor):
             self.numel = max(self.numel, out.numel())
@@ -164,9 +162,7 @@ def test_places_are_independent_each_at_its_samples_level():
     log_p = tokens.log_prob(x, level)
     for b, own in enumerate((-1.0, 2.0)):
         rows, alone = x[b].reshape(12, -1), level_at("sub_vp", own)
-        torch.testing.assert_close(
-            posterior[b].reshape(12, -1), one.log_posterior(rows, alone)
-        )
+        torch.testing.assert_close(posterior[b].reshape(12, -1), one.log_posterior(rows, alone))
         torch.testing.assert_close(log_p[b], one.log_prob(rows, alone).sum())
         x0_hat = tokens.denoise(x, level)[b].reshape(12, -1)
         torch.testing.assert_close(x0_hat, one.denoise(rows, alone))
@@ -186,9 +182,7 @@ def test_evidence_of_analog_bits_is_the_exact_posterior_of_a_fair_bit(family: st
 
 @pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("size", [8, 21])
-def test_rounding_of_analog_bits_is_the_exact_posterior_over_the_valid_words(
-    size: int, gray: bool
-):
+def test_rounding_of_analog_bits_is_the_exact_posterior_over_the_valid_words(size: int, gray: bool):
     codec, data = Bits(size, (3,), scale=0.7, gray=gray), torch.tensor([[5, 7, 0], [1, 2, 6]])
     level = level_at("flow", -1.0, 2.0)
     x_t = noised(codec.encode(data).double(), level)

@@ -40,14 +40,10 @@ def test_the_curve_is_centred_and_has_unit_power_per_coordinate():
 
 
 def test_the_curve_is_an_archimedean_spiral_from_inside_out():
-    """Its radius, undone by what centred and scaled it, is phi, and its angle too."""
+    """Shifted and scaled so that its ends are (0, -1.5 pi) and (0, 4.5 pi), it is r = phi."""
     c = curve(PHI)
-    scale = float((c[-1] - c[0]).norm()) / (6 * math.pi * math.sin(math.pi / 2))
-    ends = torch.tensor([[0.0, -1.5 * math.pi], [0.0, 4.5 * math.pi]], dtype=torch.float64)
-    raw = (c - c[0]) / scale + ends[0]
-    torch.testing.assert_close(raw[-1], ends[1])
-    torch.testing.assert_close(raw.norm(dim=-1), PHI)
-    torch.testing.assert_close(torch.atan2(raw[:, 1], raw[:, 0]).cos(), PHI.cos())
+    raw = (c - c[0]) * 6 * math.pi / (c[-1] - c[0]).norm() + c.new_tensor([0, -1.5 * math.pi])
+    torch.testing.assert_close(raw, torch.stack([PHI * PHI.cos(), PHI * PHI.sin()], -1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
