@@ -21,7 +21,7 @@ _MEAN = (2.0, 2 / (3 * math.pi))
 _POWER = (_START**2 + _START * _END + _END**2) / 3
 _SCALE = math.sqrt((_POWER - _MEAN[0] ** 2 - _MEAN[1] ** 2) / 2)
 _ORDER = 16  # nodes a panel
-_NODES_PER_STD = 3.5  # per std of arc length; 2.5 would give 1e-6 nats
+_NODES_PER_STD = 5  # of arc length, on average; 3 would leave 1e-9 near the curve, 1e-4 far off
 
 
 def curve(phi: torch.Tensor) -> torch.Tensor:
@@ -33,13 +33,19 @@ def curve(phi: torch.Tensor) -> torch.Tensor:
 def swiss_roll(std: float = 0.05) -> PointMixture:
     """The roll with Gaussian noise of this standard deviation, x (B, 2), float64.
 
-    Raises ValueError unless std is in [0.005, 1]: 300 to 10,000 nodes are enough there.
+    Raises ValueError unless std is in [0.005, 1]: 272 to 13,280 nodes serve that range.
     """
     if not 0.005 <= std <= 1:
         raise ValueError(f"oracle: swiss_roll std = {std}: expected 0.005 to 1")
     length = (_END**2 - _START**2) / 2 / _SCALE  # nearly: the curve is long against its start
     panels = math.ceil(_NODES_PER_STD * length / std / _ORDER)
+    edges = torch.linspace(0, 1, panels + 1, dtype=torch.float64)
+    # Seen from beyond an end of the curve, the integrand falls from there within std^2 / distance:
+    # panels that halve towards both ends resolve it.
+    graded = 0.5 ** torch.arange(1, 7, dtype=torch.float64) / panels
+    edges = torch.cat([edges, graded, 1 - graded]).sort().values
     nodes, weights = map(torch.as_tensor, roots_legendre(_ORDER))
-    share = (torch.arange(panels, dtype=torch.float64)[:, None] + (nodes + 1) / 2) / panels
+    widths = edges.diff()[:, None]
+    share = edges[:-1, None] + widths * (nodes + 1) / 2
     phi = _START + (_END - _START) * share.flatten()
-    return PointMixture(curve(phi), weights.repeat(panels), std)
+    return PointMixture(curve(phi), (widths * weights).flatten(), std)

@@ -21,7 +21,7 @@ def cloud(dtype: torch.dtype = torch.float64) -> Tensor:
     """Six points, of which the first two are so near that logsnr 20 just tells them apart."""
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(K, *EVENT, generator=generator, dtype=torch.float64)
-    points[1] = points[0] + 4e-5
+    points[1] = points[0] + 2e-5
     return points.to(dtype)
 
 
@@ -125,8 +125,7 @@ def test_memory_is_bounded_for_ten_thousand_points():
     with Largest() as largest:
         for answer in (oracle.denoise, oracle.score, oracle.log_prob):
             answer(x, level)
-    # a view of the points themselves, or one chunk of them
-    assert largest.numel == points.numel()
+    assert largest.numel <= 500 * wide  # one chunk of points, in float64
     joint = -((x.double()[:, None] - level.alpha * points.double()) ** 2).sum(-1)
     expected = (joint / (2 * level.sigma**2)).softmax(-1) @ points.double()
     torch.testing.assert_close(oracle.denoise(x, level), expected.float(), rtol=1e-5, atol=1e-6)
