@@ -85,8 +85,8 @@ class LowRankGaussian:
         Gaussian's ODE keeps the z-score on each axis."""
         at, to = at.widen(2), to.widen(2)
         before, after = self._noised(at), self._noised(to)
-        ratios = [(v_s / v_t).sqrt() for v_s, v_t in zip(after, before, strict=True)]
-        return to.alpha * self.mean + self._apply(*ratios, x_t - at.alpha * self.mean)
+        on_axes, rest = ((v_s / v_t).sqrt() for v_s, v_t in zip(after, before, strict=True))
+        return to.alpha * self.mean + self._apply(on_axes, rest, x_t - at.alpha * self.mean)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws (n, D) of x0: mean + U z + std noise."""

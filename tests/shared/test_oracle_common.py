@@ -66,9 +66,9 @@ def test_an_oracle_without_components_refuses_a_condition(name: str):
         oracle.denoise(x, level_at("vp", 0.7), torch.zeros(3))
 
 
-def plane(level_std: float, n: int = 241) -> tuple[torch.Tensor, float]:
-    """A square grid in the plane, +-9 of these standard deviations, and the area of its cells."""
-    axis = torch.linspace(-9, 9, n, dtype=torch.float64) * level_std
+def plane(level_std: float, n: int = 101) -> tuple[torch.Tensor, float]:
+    """A square grid in the plane, +-8 of these standard deviations, and the area of its cells."""
+    axis = torch.linspace(-8, 8, n, dtype=torch.float64) * level_std
     return torch.cartesian_prod(axis, axis), float(axis[1] - axis[0]) ** 2
 
 

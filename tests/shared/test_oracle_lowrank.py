@@ -1,15 +1,13 @@
 """The low-rank Gaussian against the same Gaussian with its full covariance, and its cost."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from shared.oracle import GaussianMixture, LowRankGaussian
+from tests.largest import Largest
 from tests.levels import FAMILIES, level_at, noised, single, solved_flow
 
 D, R, STD = 11, 3, 0.2
@@ -107,20 +105,6 @@ def test_a_factor_whose_columns_repeat_is_a_gaussian_all_the_same():
     x, level = torch.tensor([[1.0, -2.0, 0.5, 3.0]], dtype=torch.float64), level_at("vp", 1.0)
     torch.testing.assert_close(twice.denoise(x, level), once.denoise(x, level))
     torch.testing.assert_close(twice.log_prob(x, level), once.log_prob(x, level))
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor that was made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor):
-            self.numel = max(self.numel, out.numel())
-        return out
 
 
 @pytest.mark.parametrize("name", ["denoise", "score", "log_prob", "flow"])

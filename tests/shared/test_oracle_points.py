@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from shared.codec import Bits
 from shared.oracle import GaussianMixture, PointMixture
 from shared.schedule import Level
+from tests.largest import Largest
 from tests.levels import FAMILIES, level_at, noised, single
 
 K, EVENT = 6, (2, 3)
@@ -101,20 +101,6 @@ def test_points_taken_in_chunks_are_all_the_points(chunk: int):
     for name in ("denoise", "score", "log_prob", "log_posterior"):
         got, expected = (getattr(oracle, name)(x, level) for oracle in (parts, whole))
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor that was made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor):
-            self.numel = max(self.numel, out.numel())
-        return out
 
 
 def test_memory_is_bounded_for_ten_thousand_points():
