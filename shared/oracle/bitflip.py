@@ -2,7 +2,8 @@
 
     q(x_t = 1 | x_{t-1}) = (1 - b_t) x_{t-1} + b_t rate
 
-(Sohl-Dickstein et al. 2015, table App.1, where the rate is 0.5). A bit is kept with probability 1 - b_t or else drawn afresh, so with keep_t = prod (1 - b_s),
+(Sohl-Dickstein et al. 2015, table App.1, where the rate is 0.5). A bit is kept with probability
+1 - b_t or else drawn afresh, so with keep_t = prod (1 - b_s),
 q(x_t = 1 | x_0) = keep_t x_0 + (1 - keep_t) rate. The data are K weighted sequences: the posterior
 over them, the reverse kernel q(x_{t-1} | x_t) (a mixture over the sequences of products over the
 bits) and every term of the bound

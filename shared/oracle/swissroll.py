@@ -19,7 +19,7 @@ _START, _END = 1.5 * math.pi, 4.5 * math.pi
 # of the curve, by integration: mean (2, 2 / 3 pi), mean square (a^2 + a b + b^2) / 3
 _MEAN = (2.0, 2 / (3 * math.pi))
 _POWER = (_START**2 + _START * _END + _END**2) / 3
-_SCALE = math.sqrt((_POWER - _MEAN[0] ** 2 - _MEAN[1] ** 2) / 2)
+_SCALE = math.sqrt((_POWER - sum(m**2 for m in _MEAN)) / 2)
 _ORDER = 16  # nodes a panel
 _NODES_PER_STD = 5  # of arc length, on average; 3 would leave 1e-9 near the curve, 1e-4 far off
 

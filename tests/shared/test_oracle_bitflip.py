@@ -70,7 +70,8 @@ def factorised(t: int) -> Tensor:
 
 
 def prior() -> Tensor:
-    return torch.where(WORDS == 1, RATE, 1 - RATE).double().prod(-1)
+    rates = torch.tensor([1 - RATE, RATE], dtype=torch.float64)
+    return rates[WORDS].prod(-1)
 
 
 def brute_terms(kernels: list[Tensor]) -> Tensor:
