@@ -5,7 +5,7 @@ Solvers, guidance and likelihoods know only `Denoise`: (x_t, level, condition, p
 in the network.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,35 @@ class Denoise(Protocol):
     ) -> Tensor: ...
 
 
+@runtime_checkable
+class RangeDenoise(Protocol):
+    """A Denoise that also says which variance its ancestral step should have."""
+
+    def with_range(
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Tensor | None = None,
+        previous: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As a Denoise -> x0_hat (B, ...) and fraction (B, ...) in [0, 1]: ln variance = fraction
+        ln(the larger of DDPM's two) + (1 - fraction) ln(the smaller) (Nichol & Dhariwal 2021,
+        eq. 15)."""
+        ...
+
+
 class Denoiser(nn.Module):
     """A network as a Denoise: x_t's dtype outside; inside, `autocast` (bfloat16) if given.
 
-    net(x, logsnr, condition, previous) takes x (B, ...) scaled to unit variance, logsnr (B,), and,
-    with self-conditioning, the last estimate (zeros at first). With `prediction="categorical"` its
+    net(x, logsnr, condition, previous) takes x (B, ...) scaled to unit variance (or as it is, as in
+    the older papers, without `scale_input`), logsnr (B,), and, with self-conditioning, the last
+    estimate (zeros at first). With `prediction="categorical"` its
     output is logits, and x0_hat is the posterior mean `codec.mean(logits)`; with `evidence` it is
     what the network adds to the exact logits of independent data (the matched filter of CoBit
     2026), which suits fixed codes and not learned ones: a table learns where nothing is given.
+    With `learned_range` the network has twice the channels (the last axis): the second half is the
+    fraction of a RangeDenoise, through sigmoid(2 v), where the paper has (1 + v) / 2: the same near
+    v = 0, but never outside [0, 1].
     """
 
     evidence_max = 30.0  # nats; float32 sigmoids and softmaxes are saturated well before
@@ -48,12 +69,19 @@ class Denoiser(nn.Module):
         codec: Codec | None = None,
         autocast: torch.dtype | None = None,
         evidence: bool = False,
+        scale_input: bool = True,
+        learned_range: bool = False,
     ) -> None:
         super().__init__()
         if prediction == "categorical" and not isinstance(codec, DiscreteCodec):
             raise ValueError(
                 "prediction = 'categorical' needs a codec of discrete data (bits, embedding); "
                 f"got {type(codec).__name__}: use 'v', 'eps' or 'x0'"
+            )
+        if prediction == "categorical" and learned_range:
+            raise ValueError(
+                "learned_range = True: a categorical prediction has no second half for it; use "
+                "'v', 'eps' or 'x0'"
             )
         self.net = net
         self.prediction = prediction
@@ -62,33 +90,64 @@ class Denoiser(nn.Module):
         self.codec = codec
         self.autocast = autocast
         self.evidence = evidence
+        self.scale_input, self.learned_range = scale_input, learned_range
 
     def output(
         self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
     ) -> Tensor:
-        """The raw output F of the network at x_t (B, ...): the prediction, or logits."""
-        wide = level.widen(x_t.ndim)
-        scale = torch.rsqrt(wide.sigma**2 + (wide.alpha * self.data_std) ** 2)
-        if self.self_condition:
-            last = torch.zeros_like(x_t) if previous is None else previous / self.data_std
-        else:
-            last = None
-        logsnr = level.logsnr.reshape(-1).expand(x_t.shape[0])
-        with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
-            output = self.net(x_t * scale, logsnr, condition, last)
-        output = output.to(x_t.dtype)
+        """The output F of the network at x_t (B, ...): the prediction, or logits."""
+        output = self._network(x_t, level, condition, previous)
+        if self.learned_range:
+            output = output.chunk(2, dim=-1)[0]
         if self.evidence:
             assert isinstance(self.codec, DiscreteCodec)
             evidence = self.codec.evidence(x_t, level)
             output = output + evidence.clamp(-self.evidence_max, self.evidence_max)
         return output
 
+    def _network(
+        self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
+    ) -> Tensor:
+        """All that the network says, in x_t's dtype."""
+        if self.scale_input:
+            wide = level.widen(x_t.ndim)
+            x = x_t * torch.rsqrt(wide.sigma**2 + (wide.alpha * self.data_std) ** 2)
+        else:
+            x = x_t
+        if self.self_condition:
+            last = torch.zeros_like(x_t) if previous is None else previous / self.data_std
+        else:
+            last = None
+        logsnr = level.logsnr.reshape(-1).expand(x_t.shape[0])
+        with torch.autocast(x_t.device.type, self.autocast, enabled=self.autocast is not None):
+            output = self.net(x, logsnr, condition, last)
+        return output.to(x_t.dtype)
+
     def estimate(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         """Network output (B, ...) -> x0_hat (B, ...)."""
         if self.prediction == "categorical":
             assert isinstance(self.codec, DiscreteCodec)
             return self.codec.mean(output)
-        return to_x0(self.prediction, output, x_t, level.widen(x_t.ndim))
+        return to_x0(self.prediction, output, x_t, level.widen(x_t.ndim), self.data_std)
+
+    def with_range(
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Tensor | None = None,
+        previous: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """x0_hat (B, ...) and fraction (B, ...) of a RangeDenoise, from one evaluation.
+
+        ValueError without `learned_range`.
+        """
+        if not self.learned_range:
+            raise ValueError(
+                "this denoiser has no learned range: build it with learned_range = True around a "
+                "network with twice the channels, or give a fixed fraction"
+            )
+        output, free = self._network(x_t, level, condition, previous).chunk(2, dim=-1)
+        return self.estimate(output, x_t, level), torch.sigmoid(2 * free)
 
     def forward(
         self,

@@ -55,7 +55,7 @@ class LossDensity(nn.Module):
         if int(self.updates) < self.start:
             return self.base
         knots = quantile_knots(self.loss(), self.low, self.high, self.floor)
-        return Warped(tuple(knots.tolist()))
+        return Warped(tuple(knots.tolist()), self.base.family)
 
     def loss(self) -> Tensor:
         """The mean loss (bins,) by rising logsnr, empty bins filled from their neighbours."""

@@ -15,11 +15,11 @@ from shared.objective import (
     DROP,
     NOISE,
     TIME,
-    WEIGHTINGS,
     diffusion_loss,
     drop_condition,
     sample_keys,
     stratified_times,
+    weight,
 )
 from shared.oracle import GaussianMixture
 from shared.prediction import PREDICTIONS, coefficients, from_x0, to_x0
@@ -61,6 +61,7 @@ def test_each_prediction_is_what_its_name_says(prediction: str):
         "score": -eps / level.sigma,
         "v": level.alpha * eps - level.sigma * x0,
         "velocity": eps - x0,
+        "edm": level.sigma * x0 - level.alpha * eps,  # -v, since data and noise have unit variance
     }
     torch.testing.assert_close(from_x0(prediction, x0, x_t, level), meaning[prediction])
     torch.testing.assert_close(to_x0(prediction, meaning[prediction], x_t, level), x0)
@@ -179,7 +180,7 @@ def test_weighting_turns_the_error_of_x0_into_that_of_the_prediction(
         torch.randn(6, 2, generator=generator, dtype=torch.float64) for _ in range(3)
     )
     error = from_x0(prediction, x0, x_t, level) - from_x0(prediction, x0_hat, x_t, level)
-    got = WEIGHTINGS[weighting](level.logsnr) * (x0 - x0_hat) ** 2
+    got = weight(weighting, level) * (x0 - x0_hat) ** 2
     torch.testing.assert_close(got, error**2)
 
 
@@ -188,9 +189,9 @@ def test_clipped_weightings_follow_their_papers():
     times as large on x0 (Kingma & Gao 2023)."""
     for logsnr in (-7.0, 0.0, 1.5, 1.7, 9.0):
         snr = math.exp(logsnr)
-        at = torch.tensor(logsnr, dtype=torch.float64)
-        assert float(WEIGHTINGS["min_snr"](at)) == pytest.approx(min(snr, 5))
-        assert float(WEIGHTINGS["sigmoid"](at)) == pytest.approx(snr / (1 + math.exp(logsnr - 2)))
+        at = variance_preserving(torch.tensor(logsnr, dtype=torch.float64))
+        assert float(weight("min_snr", at)) == pytest.approx(min(snr, 5))
+        assert float(weight("sigmoid", at)) == pytest.approx(snr / (1 + math.exp(logsnr - 2)))
 
 
 def test_exact_denoiser_has_the_least_loss():

@@ -8,11 +8,19 @@ import torch
 from scipy.integrate import quad
 
 from shared.density import LossDensity, quantile_knots
-from shared.schedule import Cosine, Linear, Schedule, Warped, variance_preserving
+from shared.schedule import (
+    Cosine,
+    Linear,
+    Schedule,
+    Shifted,
+    Warped,
+    resolution_shift,
+    variance_preserving,
+)
 
 SCHEDULES: list[Schedule] = [
     Cosine(-9, 11),
-    Cosine(-12, 12, shift=2 * math.log(64 / 32)),
+    Shifted(Cosine(-12, 12), resolution_shift(32)),
     Linear(),
     Linear(0.2, 12.0, logsnr_max=9.0),
     Warped((7.0, 3.0, 2.5, -1.0, -8.0)),
@@ -52,7 +60,9 @@ def test_linear_is_the_integral_of_its_beta(u: float):
     integral = quad(lambda s: 0.1 + s * 19.9, 0, u)[0]
     alpha2 = math.exp(-integral)
     logsnr = torch.tensor(math.log(alpha2 / (1 - alpha2)), dtype=torch.float64)
-    start = float(schedule._u_min())
+    top = 1 / (1 + math.exp(schedule.logsnr_max))  # sigma^2 at t = 0
+    slope, b0 = 19.9, 0.1
+    start = 2 * -math.log1p(-top) / (b0 + math.sqrt(b0**2 - 2 * slope * math.log1p(-top)))
     t = (u - start) / (1 - start)
     torch.testing.assert_close(schedule.logsnr(torch.tensor(t, dtype=torch.float64)), logsnr)
 
@@ -89,7 +99,7 @@ def test_reversed_ends_are_refused():
     [
         lambda: Cosine(-math.inf, 10),
         lambda: Cosine(-10, math.inf),
-        lambda: Cosine(-10, 10, shift=math.nan),
+        lambda: Shifted(Cosine(-10, 10), math.nan),
         lambda: Linear(0.0, 20.0),
         lambda: Linear(20.0, 0.1),
         lambda: Linear(logsnr_max=-11.0),  # the linear path ends at -10.05
@@ -104,7 +114,7 @@ def test_ends_that_leave_no_finite_falling_path_are_refused(make: Callable[[], S
 
 def test_shift_moves_the_logsnr_and_nothing_else():
     t = torch.linspace(0, 1, 11, dtype=torch.float64)
-    moved = Cosine(-8, 9, shift=1.25)
+    moved = Shifted(Cosine(-8, 9), 1.25)
     torch.testing.assert_close(moved.logsnr(t), Cosine(-8, 9).logsnr(t) + 1.25)
 
 

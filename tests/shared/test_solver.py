@@ -107,7 +107,7 @@ def as_network(oracle: GaussianMixture, prediction: str) -> Denoise:
             x_t = x * (sigma**2 + (alpha * data_std) ** 2).sqrt()
             level = Level(logsnr.reshape(-1, 1), alpha, sigma)
             flat = Level(logsnr, alpha[:, 0], sigma[:, 0])
-            return from_x0(prediction, oracle.denoise(x_t, flat), x_t, level)
+            return from_x0(prediction, oracle.denoise(x_t, flat), x_t, level, data_std)
 
     data_std = 0.7
     return Denoiser(Net(), prediction, data_std)

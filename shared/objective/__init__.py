@@ -1,0 +1,53 @@
+"""What a diffusion model is trained on and measured by: losses, weightings, times, bounds."""
+
+from shared.objective.bound import Bound, discrete_bound, elbo_terms, step_kl
+from shared.objective.hybrid import hybrid_loss
+from shared.objective.loss import diffusion_loss
+from shared.objective.moment import Moment, moment
+from shared.objective.streams import (
+    DROP,
+    NOISE,
+    TIME,
+    drop_condition,
+    sample_keys,
+    stratified_times,
+)
+from shared.objective.times import (
+    Importance,
+    LogitNormal,
+    LogNormal,
+    TimeSampler,
+    uniform_times,
+)
+from shared.objective.uncertainty import Uncertainty
+from shared.objective.weighting import WEIGHTINGS, Weighting, elbo, min_snr, p2, sigmoid, weight
+
+__all__ = [
+    "DROP",
+    "NOISE",
+    "TIME",
+    "WEIGHTINGS",
+    "Bound",
+    "Importance",
+    "LogNormal",
+    "LogitNormal",
+    "Moment",
+    "TimeSampler",
+    "Uncertainty",
+    "Weighting",
+    "diffusion_loss",
+    "discrete_bound",
+    "drop_condition",
+    "elbo",
+    "elbo_terms",
+    "hybrid_loss",
+    "min_snr",
+    "moment",
+    "p2",
+    "sample_keys",
+    "sigmoid",
+    "step_kl",
+    "stratified_times",
+    "uniform_times",
+    "weight",
+]

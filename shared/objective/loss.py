@@ -1,0 +1,83 @@
+"""Continuous-time losses: E over t of w(level) |x0 - x0_hat|^2, or a cross-entropy.
+
+The density of t and the weighting w are two settings (Kingma & Gao 2023). Time, noise, the dropout
+of conditions and self-conditioning are functions of the sample's key: see `streams`.
+"""
+
+import torch
+from torch import Tensor
+
+from shared.codec import Codec, DiscreteCodec
+from shared.denoiser import Denoiser
+from shared.objective.moment import moment, noised
+from shared.objective.streams import NOISE
+from shared.objective.weighting import Weighting, weight
+from shared.schedule import Learned, Level, Schedule
+
+
+def diffusion_loss(
+    denoiser: Denoiser,
+    codec: Codec,
+    data: Tensor,
+    condition: Tensor | None,
+    t: Tensor,
+    keys: Tensor,
+    schedule: Schedule,
+    weighting: str | Weighting = "v",
+    density: Tensor | None = None,
+) -> tuple[Tensor, Level]:
+    """Loss per sample (B,), mean over a datum's elements, and the levels (B,) it was taken at.
+
+    data (B, *data_shape), t (B,), keys (B,). Categorical predictions give the cross-entropy in
+    nats per element; others the weighted squared error. With self-conditioning, samples with an
+    even key get a first pass whose estimate is `previous` (Chen et al. 2022, Alg. 1).
+
+    The mean of the losses is the mean over the times as drawn; with `density` (B,), the p(t) they
+    were drawn from, it estimates the integral over logsnr (with the weighting `elbo`: the diffusion
+    term of the bound, in nats per element), and a learned schedule takes its gradient from the
+    square of the loss. ValueError for a learned schedule without density.
+    """
+    x0 = codec.encode(data)
+    if density is not None:
+        at = moment(schedule, t)
+        level = at.level
+    elif isinstance(schedule, Learned):
+        raise ValueError(
+            "density = None: a learned schedule is fitted to an integral over logsnr; give the "
+            "density of t (ones where t is uniform)"
+        )
+    else:
+        at, level = None, schedule(t)
+    x_t = noised(x0, level, keys, NOISE)
+    previous = first_estimate(denoiser, x_t, level, condition, keys)
+    output = denoiser.output(x_t, level, condition, previous)
+    if denoiser.prediction == "categorical":
+        assert isinstance(codec, DiscreteCodec)
+        losses = codec.nll(output, data) / (output.numel() // len(output) // output.shape[-1])
+    else:
+        error = (x0 - denoiser.estimate(output, x_t, level)).square().flatten(1).mean(1)
+        losses = weights(weighting, level, denoiser.data_std) * error
+    if at is not None and density is not None:
+        losses = losses * at.rate / density
+        at.descend_on_square(losses)
+    return losses, level
+
+
+def weights(weighting: str | Weighting, level: Level, data_std: float) -> Tensor:
+    """w (B,) of a weighting, given by name or as a function of the level."""
+    return weight(weighting, level, data_std) if isinstance(weighting, str) else weighting(level)
+
+
+def first_estimate(
+    denoiser: Denoiser, x_t: Tensor, level: Level, condition: Tensor | None, keys: Tensor
+) -> Tensor | None:
+    """x0_hat without gradient for the samples with an even key, zeros for the others."""
+    if not denoiser.self_condition:
+        return None
+    previous = torch.zeros_like(x_t)
+    rows = (keys % 2 == 0).nonzero().flatten()
+    with torch.no_grad():
+        part = Level(level.logsnr[rows], level.alpha[rows], level.sigma[rows])
+        some = None if condition is None else condition[rows]
+        previous[rows] = denoiser(x_t[rows], part, some, None)
+    return previous

@@ -1,0 +1,36 @@
+"""What is random in training, as functions of a sample's key (run seed and global index) alone.
+
+So the loss of a batch does not depend on how many processes share it.
+"""
+
+import torch
+from torch import Tensor
+
+from shared import noise
+
+# Streams of `noise`, one per use of a sample's key. Negative: the solvers take 0, 1, 2, ... under
+# seeds that may be the keys of a run. Step i of a discrete bound takes CHAIN - i.
+TIME, NOISE, DROP, CLEANEST, CHAIN = -1, -2, -3, -4, -16
+
+
+def sample_keys(seed: int, indices: Tensor) -> Tensor:
+    """Global sample indices (B,) int64 -> one key per sample (B,) int64."""
+    return (indices & 0xFFFFFFFF) + (seed << 32)
+
+
+def stratified_times(seed: int, step: int, positions: Tensor) -> Tensor:
+    """Low-discrepancy t (B,) in [0, 1] for the samples at `positions` (B,) of a global batch.
+
+    One uniform offset per step, as in Kingma et al. 2021, app. I.1; then multiples of the golden
+    ratio, so that every contiguous share of the batch is stratified too, not only the whole.
+    """
+    offset = noise.uniform(sample_keys(seed, torch.tensor([step])), TIME)[0].to(positions.device)
+    return ((offset.double() + positions.double() * 0.6180339887498949) % 1.0).float()
+
+
+def drop_condition(condition: Tensor, keys: Tensor, rate: float) -> Tensor:
+    """condition (B, M) of ids -> the same with whole rows set to 0, "none", at the given rate."""
+    if rate == 0:
+        return condition
+    drop = noise.uniform(keys, DROP) < rate
+    return condition.masked_fill(drop[:, None], 0)
