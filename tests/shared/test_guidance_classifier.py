@@ -179,7 +179,7 @@ def controlled(hook: StepHook, steps: int = 25) -> tuple[float, float]:
 
 
 def test_gradient_control_is_biased_where_algorithm_1_is_not():
-    """Component 1 of LINE has mean 0.8 and std 0.548. 2,000 samples with fixed noise, 25 steps; five
+    """Component 1 of LINE has mean 0.8 and std 0.548. 2,000 samples, fixed noise, 25 steps; five
     standard errors are 0.06 and 0.045. Control is off by far more, and is pinned as it is."""
     until = float(Cosine(-8, 8).logsnr(f64(0.05)))
     exact = controlled(classifier_hook(line_log_prob))

@@ -1,4 +1,4 @@
-"""Classifier-free guidance beyond one condition: several, negative, within an interval; counting."""
+"""Classifier-free guidance: several conditions, negative ones, an interval; evaluations counted."""
 
 import math
 
@@ -127,7 +127,7 @@ def test_evaluations_of_a_run_are_counted():
 
 def test_what_cannot_be_guided_is_refused():
     for scale in (math.nan, (1.0, math.inf), ()):
-        with pytest.raises(ValueError, match="scale = .*expected a finite number"):
+        with pytest.raises(ValueError, match=r"scale = .*expected a finite number"):
             classifier_free(toy, scale)
     with pytest.raises(ValueError, match=r"interval = \(2, 1\)"):
         classifier_free(toy, 2.0, interval=(2, 1))
