@@ -1,5 +1,6 @@
 """From a trained model and a list of seeds to clean latents: what both pipelines call."""
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -40,8 +41,15 @@ def draw(
     in an interval of logsnr if one is given; `temperature` divides a categorical model's logits.
     `wrap(denoise, rows)` adds more guidance for the chunk of samples `rows`, around classifier-free
     guidance. Sample i depends on its seed, not on the others. NFE = steps, twice that where guided.
+    Warns when the model was trained without dropout of the condition and guidance is not 1.
     ConfigError for a temperature that the model cannot take.
     """
+    if condition is not None and guidance != 1 and learner.drop_rate == 0:
+        warnings.warn(
+            f"guidance = {guidance}: this model was trained with diffusion.drop_condition = 0 and "
+            "has never seen samples without a condition, from which guidance departs; train with "
+            "0.1, or leave guidance at 1"
+        )
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
     model = _at_temperature(learner.denoiser, temperature)

@@ -41,3 +41,28 @@ class Step(Protocol):
     """
 
     def __call__(self, x_t: Tensor, x0_hat: Tensor, move: Move) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken: x_s = mean + std * noise, from `at` to `to`.
+
+    A deterministic step has mean = x_s and std = 0. Where `to` is noisier than `at`, the step
+    added noise and made no estimate (RePaint's time travel). `draw(k)` gives the k-th (k = 0, 1,
+    ...) standard normals (B, ...) reserved to hooks at this step.
+    """
+
+    index: int
+    at: Point
+    to: Point
+    mean: Tensor
+    std: float | Tensor
+    x0_hat: Tensor
+    condition: Tensor | None
+    draw: Callable[[int], Tensor]
+
+
+class StepHook(Protocol):
+    """Acts on the state after a step: x_s (B, ...) at taken.to -> x_s (B, ...)."""
+
+    def __call__(self, x_s: Tensor, taken: Taken) -> Tensor: ...

@@ -1,0 +1,45 @@
+"""Guidance through two seams, under any solver.
+
+What changes the estimate is a function Denoise -> Denoise. They nest inside out, in this order:
+
+    classifier_free    around the network: it alone knows conditions
+    linear_inverse     differentiates what it wraps
+    classifier, energy each adds a gradient; their order does not matter
+    clamp              rounds what all the others propose
+    infill             last: what is given is given exactly
+
+What changes the state after a step is a StepHook: `classifier_hook`, `gradient_control`, `repaint`,
+`repaint_measured`. Hooks act in the order they are listed; those that put in what is known come
+last, for the same reason.
+
+One file an idea; each wrapper states its cost. `count_evaluations` around the network counts it.
+"""
+
+from shared.guidance.clamping import clamp
+from shared.guidance.conditions import classifier_free
+from shared.guidance.control import gradient_control
+from shared.guidance.counting import Counted, count_evaluations
+from shared.guidance.energies import Energy, Quadratic, energy, log_factor
+from shared.guidance.gradients import LogProb
+from shared.guidance.infilling import infill, repaint
+from shared.guidance.inverse import linear_inverse, repaint_measured
+from shared.guidance.noisy_classifier import classifier, classifier_hook
+
+__all__ = [
+    "Counted",
+    "Energy",
+    "LogProb",
+    "Quadratic",
+    "clamp",
+    "classifier",
+    "classifier_free",
+    "classifier_hook",
+    "count_evaluations",
+    "energy",
+    "gradient_control",
+    "infill",
+    "linear_inverse",
+    "log_factor",
+    "repaint",
+    "repaint_measured",
+]
