@@ -1,95 +1,190 @@
-"""The sampling loop: the one place that knows of grids, noise per step and self-conditioning."""
+"""The sampling loop: the one place that knows of networks, noise streams and self-conditioning.
+
+The loop owns its memory: the state, the noise and what steps ask for are allocated in the first two
+steps and used again. It waits for the device nowhere; whether the result is finite is looked at
+once, at the end, or after each evaluation with nan="stop".
+"""
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from shared import noise as stateless
-from shared.denoiser import Denoise
-from shared.schedule import Level, Schedule
-from shared.solver.ancestral import ancestral_step
-from shared.solver.ddim import ddim_step
-from shared.solver.dpmpp import dpmpp_2m_step
-from shared.solver.step import CLEAN, Move, Point, Step
+from shared.denoiser import Denoise, RangeDenoise
+from shared.schedule import Schedule
+from shared.solver.desk import LoopDesk
+from shared.solver.grid import Grid, SchedulePath, points_of
+from shared.solver.plan import Plan, grid_times, prepare, solver_of
+from shared.solver.step import Move, Past, Renoise, Solver, StepHook, Taken
 
-SOLVERS: dict[str, Step] = {
-    "ancestral": ancestral_step,
-    "ddim": ddim_step,
-    "dpmpp_2m": dpmpp_2m_step,
-}
-
-# step index, x_t before the step, x0_hat there; the loop goes on in x_t's memory: clone to keep it
+# evaluated step, x_t before it, x0_hat there; the loop goes on in x_t's memory: clone to keep it
 Callback = Callable[[int, Tensor, Tensor], None]
 
 
-def time_grid(steps: int, start: float = 1.0, end: float = 0.0) -> Tensor:
-    """steps + 1 times falling uniformly from start to end, float64."""
-    if steps < 1:
-        raise ValueError(f"steps = {steps}: a solver needs one step or more")
-    return torch.linspace(start, end, steps + 1, dtype=torch.float64)
+@dataclass(frozen=True)
+class Outcome:
+    """x (B, ...) at the last level, and how often the network was asked."""
+
+    x: Tensor
+    nfe: int
+
+
+class Trajectory:
+    """A callback that keeps everything: states[i] and estimates[i] (B, ...) at evaluation i."""
+
+    def __init__(self) -> None:
+        self.states: list[Tensor] = []
+        self.estimates: list[Tensor] = []
+
+    def __call__(self, i: int, x_t: Tensor, x0_hat: Tensor) -> None:
+        self.states.append(x_t.clone())
+        self.estimates.append(x0_hat.clone())
 
 
 def sample(
     denoise: Denoise,
     noise: Tensor,
     schedule: Schedule,
-    solver: str = "dpmpp_2m",
+    solver: str | Solver = "dpmpp_2m",
     steps: int = 20,
     condition: Tensor | None = None,
     seeds: Sequence[int] | None = None,
-    grid: Tensor | None = None,
+    grid: str | Grid | Tensor | None = None,
     end_clean: bool = True,
     callback: Callback | None = None,
+    hooks: Sequence[StepHook] = (),
+    start: float | None = None,
+    x0: Tensor | None = None,
+    td: float = 0.0,
+    nan: str = "end",
 ) -> Tensor:
     """Integrate from noise to data; (B, ...) -> (B, ...).
 
-    noise is x at the first level of the grid, unit variance; `seeds` (one integer per sample) key
-    the noise of the stochastic solvers, so sample i does not depend on its neighbours. `grid` is
-    falling times in [0, 1] (default: uniform, `steps` of them); with `end_clean` its last time
-    stands for the clean end itself, so the last step returns x0_hat exactly. NFE = steps.
+    noise has unit variance: the first state is sqrt(alpha^2 + sigma^2) noise, or, with `x0` (B,
+    ...), that datum as noisy as the first level (SDEdit: Meng et al. 2022; give `start`, the time
+    to begin at). `seeds` (one integer per sample) key the noise of stochastic solvers, so sample i
+    does not depend on its neighbours. `grid` is a name of GRIDS, a grid function, or times in [0,
+    1]; where times rise, the move re-noises. With `end_clean` the last time stands for the clean
+    end itself. `td` in steps: see `grid.asymmetric`. `hooks` act on the state after each step.
+    nan: "end" looks at the result, "stop" at every estimate.
 
-    Raises ValueError for an unknown solver, a bad grid, missing seeds; FloatingPointError, naming
-    step and level, when an estimate is not finite.
+    Raises ValueError for an unknown solver, a bad grid, missing seeds, shapes that disagree;
+    FloatingPointError for values that are not finite, with "stop" naming step and level.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver = {solver!r}: expected one of {', '.join(SOLVERS)}")
-    if solver == "ancestral" and seeds is None:
-        raise ValueError("solver = 'ancestral' draws noise: give seeds, one integer per sample")
-    if seeds is not None and len(seeds) != len(noise):
-        raise ValueError(f"{len(seeds)} seeds for {len(noise)} samples: give one per sample")
-    times = time_grid(steps) if grid is None else grid.double()
-    inside = bool(times[:1].le(1).all()) and bool(times[-1:].ge(0).all())
-    if len(times) < 2 or not bool((times.diff() < 0).all()) or not inside:
-        raise ValueError("grid: expected two or more strictly falling times in [0, 1]")
-    levels = schedule(times)
-    points = [
-        Point(*map(float, row))
-        for row in zip(levels.logsnr, levels.alpha, levels.sigma, strict=True)
-    ]
-    if end_clean:
-        points[-1] = CLEAN
+    plan = prepare(schedule, solver, steps, grid, end_clean, start, td)
+    return run(
+        plan, denoise, first_state(plan, noise, x0), condition, seeds, callback, hooks, nan
+    ).x
 
-    x = noise.clone()  # the one buffer: every step writes into it
-    x0_before: Tensor | None = None
-    before: Point | None = None
-    for i, (at, to) in enumerate(itertools.pairwise(points)):
 
-        def draw(i: int = i) -> Tensor:
-            assert seeds is not None
-            shape = tuple(noise.shape[1:])
-            return stateless.normal(seeds, i + 1, shape, device=noise.device).to(noise.dtype)
+def first_state(plan: Plan, noise: Tensor, x0: Tensor | None = None) -> Tensor:
+    """Unit noise (B, ...) -> a state at the plan's first level, of data of unit variance or of
+    x0."""
+    at = plan.start
+    if x0 is None:
+        return noise * math.hypot(at.alpha, at.sigma)
+    if x0.shape != noise.shape:
+        raise ValueError(f"x0 {tuple(x0.shape)}: expected the shape of noise {tuple(noise.shape)}")
+    return at.alpha * x0 + at.sigma * noise
 
-        level = Level(*(x.new_tensor(value) for value in (at.logsnr, at.alpha, at.sigma)))
-        x0_hat = denoise(x, level, condition, x0_before)
-        if x0_hat.data_ptr() == x.data_ptr():  # the step is about to overwrite x
-            x0_hat = x0_hat.clone()
-        if not math.isfinite(float(x0_hat.sum())):
-            raise FloatingPointError(f"x0_hat is not finite at step {i}, logsnr {at.logsnr:.3f}")
+
+@torch.no_grad()
+def encode(
+    denoise: Denoise,
+    x0: Tensor,
+    schedule: Schedule,
+    solver: str | Solver = "ddim",
+    steps: int = 50,
+    condition: Tensor | None = None,
+    grid: str | Grid | Tensor | None = None,
+    start: float | None = None,
+    callback: Callback | None = None,
+    nan: str = "end",
+) -> Tensor:
+    """Data (B, ...) -> the noise that a deterministic solver makes them of, unit variance: the
+    same grid run backwards, from t = 0 to `start` (Song, Meng & Ermon 2021, sec. 4.3).
+
+    x0 stands for x_t / alpha at the cleanest level. `sample` of the result
+    with the same arguments and end_clean=False gives alpha x0 back, to the solver's error.
+    Guidance applies as in `sample`. ValueError for a stochastic solver.
+    """
+    chosen = solver_of(solver)
+    if chosen.stochastic:
+        raise ValueError(f"solver = {solver!r} draws noise: encode with a deterministic one")
+    times = grid_times(schedule, steps, grid, False, start).flip(0)
+    if bool((times.diff() <= 0).any()):
+        raise ValueError("grid: expected falling times, which encode runs backwards")
+    points = points_of(schedule, times.tolist())
+    moves = [Move(at, to) for at, to in itertools.pairwise(points)]
+    plan = Plan(chosen, points[0], tuple(chosen.plan(moves, SchedulePath(schedule))))
+    x = run(plan, denoise, points[0].alpha * x0, condition, None, callback, (), nan).x
+    return x / math.hypot(points[-1].alpha, points[-1].sigma)
+
+
+@torch.no_grad()
+def run(
+    plan: Plan,
+    denoise: Denoise,
+    x: Tensor,
+    condition: Tensor | None = None,
+    seeds: Sequence[int] | None = None,
+    callback: Callback | None = None,
+    hooks: Sequence[StepHook] = (),
+    nan: str = "end",
+) -> Outcome:
+    """Run a plan from the state x (B, ...) at its first level; x is left alone.
+
+    The other arguments and errors are those of `sample`.
+    """
+    _check(plan, denoise, x, seeds, nan)
+    x = x.clone(memory_format=torch.contiguous_format)  # the one buffer: every step writes into it
+    desk = LoopDesk(plan, denoise, x, condition, seeds, nan == "stop")
+    past: Past = ()
+    memory = plan.solver.memory
+    for move, step in enumerate(plan.steps):
+        desk.move = move
+        if isinstance(step, Renoise):
+            x.mul_(step.ratio).add_(desk.normal(0), alpha=step.std)
+            past = ()
+            continue
+        x0_hat = desk.evaluate(x, step.at)
         if callback is not None:
-            callback(i, x, x0_hat)
-        x = SOLVERS[solver](x, x0_hat, Move(at, to, before, x0_before, draw))
-        x0_before, before = x0_hat, at
-    return x
+            callback(desk.step, x, x0_hat)
+        x, std, kept = step(x, x0_hat, past, desk)
+        mean = x
+        if isinstance(std, Tensor) or std:
+            mean = desk.mean_of(x) if hooks else x
+            noise = desk.normal(0)
+            x = x.addcmul_(noise, std) if isinstance(std, Tensor) else x.add_(noise, alpha=std)
+        if hooks:
+            taken = Taken(desk.step, step.at, step.to, mean, std, x0_hat, condition, desk.hook_draw)
+            for hook in hooks:
+                x.copy_(hook(x, taken))
+        if memory and kept is not None:
+            past = (kept, *past[: memory - 1])
+        desk.step += 1
+    if nan == "end" and not bool(torch.isfinite(x).all()):
+        raise FloatingPointError(
+            "the sample is not finite; nan='stop' names the step and level where that began"
+        )
+    return Outcome(x, desk.nfe)
+
+
+def _check(plan: Plan, denoise: Denoise, x: Tensor, seeds: Sequence[int] | None, nan: str) -> None:
+    if nan not in ("end", "stop"):
+        raise ValueError(f"nan = {nan!r}: expected 'end' or 'stop'")
+    noisy = plan.solver.stochastic or any(isinstance(step, Renoise) for step in plan.steps)
+    if noisy and seeds is None:
+        raise ValueError(
+            f"{plan.solver} on this grid draws noise: give seeds, one integer per sample"
+        )
+    if seeds is not None and len(seeds) != len(x):
+        raise ValueError(f"{len(seeds)} seeds for {len(x)} samples: give one per sample")
+    if plan.learns_range and not isinstance(denoise, RangeDenoise):
+        raise ValueError(
+            "ancestral_learned needs a network that learned its variance, unguided (a denoiser "
+            "with `with_range`); use ancestral or ancestral_large"
+        )

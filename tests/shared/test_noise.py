@@ -45,7 +45,9 @@ def test_words_are_splitmix64_s_from_a_key_of_seed_and_step():
         golden = 0x9E3779B97F4A7C15
         (mixed,) = splitmix64(seed - golden, 1)  # one word is the mix of state + golden
         (key,) = splitmix64(mixed + (step - 1) * golden, 1)
-        got = noise._words(torch.tensor([seed]), step, 4)[0]
+        out, spare = torch.empty(2, 1, 4, dtype=torch.int64)
+        places = noise._places(4, torch.device("cpu"))
+        got = noise._words(noise._keys(torch.tensor([seed])), step, places, out, spare)[0]
         assert [word % 2**64 for word in got.tolist()] == splitmix64(key, 4)
 
 
@@ -81,7 +83,7 @@ def test_normals_are_normal_and_uniforms_uniform():
 
 @pytest.mark.parametrize("word", [0, -1, -(2**63), 2**63 - 1, 0xFFFFFFFF, 0xFF << 32])
 def test_extreme_words_stay_inside_the_open_interval(word: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(noise, "_words", lambda seeds, step, count: torch.full((1, count), word))
+    monkeypatch.setattr(noise, "_words", lambda keys, step, places, out, spare: out.fill_(word))
     u = float(noise.uniform([0], 0))
     assert 0 < u < 1
     assert u == pytest.approx(word % 2**64 / 2**64, abs=2**-23)
@@ -112,3 +114,21 @@ def test_both_halves_of_a_pair_are_independent():
     x = noise.normal([21], 0, (2 * N,))[0]
     assert abs(correlation(x[:N], x[N:])) < BOUND
     assert abs(correlation(x[:N] ** 2, x[N:] ** 2)) < BOUND
+
+
+def test_a_source_of_normals_draws_the_same_bits_into_the_same_memory():
+    source = noise.Normals([3, -7], (5, 3))
+    for step in (4, 0, -2, (1 << 48) + 9):
+        assert torch.equal(source.draw(step), noise.normal([3, -7], step, (5, 3)))
+    source = noise.Normals([3, -7], (2, 4))  # an even size is a view, no copy
+    first = source.draw(1)
+    kept = first.clone()
+    assert source.draw(2).data_ptr() == first.data_ptr()
+    assert not torch.equal(first, kept)
+
+
+def test_bits_are_those_of_the_first_release():
+    """Seeds name samples: what a seed drew yesterday it draws tomorrow."""
+    got = noise.normal([42], 3, (5,))[0]
+    expected = [-1.2976551, 0.0271101, 0.6505803, 0.7806146, 0.2612696]
+    torch.testing.assert_close(got, torch.tensor(expected), atol=1e-6, rtol=0)
