@@ -12,6 +12,7 @@ from torch import Tensor
 from shared.schedule import Schedule
 from shared.solver.adams import Adams
 from shared.solver.ancestral import Ancestral, LearnedRange
+from shared.solver.corrected import Corrected
 from shared.solver.corrector import Langevin, PredictorCorrector
 from shared.solver.ddim import Ddim
 from shared.solver.dpmpp import Dpmpp2m, Dpmpp2s, Dpmpp3m, DpmppSde2m
@@ -23,6 +24,7 @@ from shared.solver.step import CLEAN, Move, Point, Renoise, Solver, Step
 from shared.solver.unipc import UniPC
 
 SOLVERS: dict[str, Solver] = {
+    "auto": Corrected(),
     "ancestral": Ancestral(),
     "ancestral_large": Ancestral("large"),
     "ancestral_learned": Ancestral("learned"),
