@@ -68,7 +68,7 @@ def test_adaptive_runge_kutta_keeps_its_tolerance(family: str):
 def test_gaussian_data_of_the_stated_std_are_exact_in_one_step():
     """The linear part of trig is the flow of such data: theta is the only thing that moves."""
     oracle = GaussianMixture(
-        torch.ones(1).double(), torch.zeros(1, 2).double(), torch.full((1, 2), 0.49).double()
+        *(torch.tensor(v, dtype=torch.float64) for v in ([1.0], [[0.0, 0.0]], [[0.49, 0.49]]))
     )
     for family in FAMILIES:
         plan = prepare(Straight(family), Adams(2, 0.7), 1, end_clean=False)
@@ -103,7 +103,7 @@ def linear_moments(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> tuple[float, 
     """Mean and variance of x at the end, exactly, for Gaussian data: the state is affine in the
     start and in each move's noise, so each is run alone, as a row of one batch."""
     oracle = GaussianMixture(
-        torch.ones(1).double(), torch.full((1, 1), 0.4).double(), torch.full((1, 1), 0.25).double()
+        *(torch.tensor(v, dtype=torch.float64) for v in ([1.0], [[0.4]], [[0.25]]))
     )
     at, rows = plan.start, 2 + len(plan.steps)
 
@@ -174,7 +174,7 @@ def test_moments_of_a_mixture_converge_at_the_weak_order(
     solver, order = WEAK[name]
     values = [
         expectation(prepare(Straight("vp"), solver, n, end_clean=False), oracle, monkeypatch)
-        for n in (24, 48, 96)
+        for n in (96, 192)
     ]
     to = prepare(Straight("vp"), solver, 1, end_clean=False).steps[-1].to
     fine = torch.linspace(-8, 8, 4001, dtype=torch.float64)
@@ -183,7 +183,7 @@ def test_moments_of_a_mixture_converge_at_the_weak_order(
     target = np.sin(1.3 * fine.numpy()) + fine.numpy() ** 2 / 2
     exact = float(np.trapezoid(density * target, fine.numpy()))
     errors = [abs(value - exact) for value in values]
-    assert math.log2(errors[1] / errors[2]) >= order - 0.15, errors
+    assert math.log2(errors[0] / errors[1]) >= order - 0.15, errors
 
 
 # -- ends and small numbers of steps ---------------------------------------------------------
