@@ -317,9 +317,9 @@ def test_stochastic_solvers_are_k_diffusions_with_the_same_noise(
 
 
 def test_dpmpp_sde_has_the_statistics_of_k_diffusions(k_sampling: ModuleType):
-    """sample_dpmpp_sde asks twice a step, on one Brownian path: the same process, another method. 20,000
-    samples each, 40 steps: means within 5 standard errors of a difference and 0.01 of
-    discretisation, variances within 4 %; false alarms below 1e-5."""
+    """sample_dpmpp_sde asks twice a step, on one Brownian path: the same process, another method.
+    20,000 samples each, 40 steps: means within 5 standard errors of a difference and 0.01 of
+    discretisation, variances within 8 %, again 5 standard errors; false alarms below 1e-5."""
     n, steps = 20_000, 40
     plan = prepare(Straight("ve"), "dpmpp_sde_2m", steps, grid="logsnr")
     x = noisy(ORACLE, plan.start, n)
@@ -329,7 +329,7 @@ def test_dpmpp_sde_has_the_statistics_of_k_diffusions(k_sampling: ModuleType):
     theirs = k_sampling.sample_dpmpp_sde(k_model, x, sigmas, disable=True, noise_sampler=tree)
     bound = 5 * theirs.std(0) * math.sqrt(2 / n) + 0.01
     assert bool(((mine.mean(0) - theirs.mean(0)).abs() < bound).all())
-    assert bool(((mine.var(0) / theirs.var(0) - 1).abs() < 0.04).all()), (
+    assert bool(((mine.var(0) / theirs.var(0) - 1).abs() < 0.08).all()), (
         mine.var(0),
         theirs.var(0),
     )
