@@ -4,11 +4,9 @@ Their tables are float32; each test puts the exact levels in their place. What t
 must be ours to 1e-6, or the test says why it is not.
 """
 
-import importlib.util
 import itertools
 import math
-import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +19,7 @@ from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
+from benchmarks.k_diffusion import k_sampling
 from shared.schedule import Level
 from shared.solver import CLEAN, Point, dpmpp, prepare, run
 from shared.solver.ancestral import Ancestral
@@ -223,30 +222,12 @@ def test_heun_is_diffusers():
 # -- k-diffusion -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def k_sampling() -> ModuleType:
-    """k_diffusion.sampling alone: its package imports training libraries that we do not have."""
-    spec = importlib.util.find_spec("k_diffusion")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("k-diffusion is not installed")
-    if importlib.util.find_spec("torchsde") is None:
-        pytest.skip("torchsde is not installed")
-    folder = spec.submodule_search_locations[0]
-    package: Any = ModuleType("k_diffusion_alone")
-    package.__path__ = [folder]
-    package.utils = SimpleNamespace(
-        append_dims=lambda x, ndim: x.reshape(x.shape + (1,) * (ndim - x.ndim))
-    )
-    sys.modules["k_diffusion_alone"] = package
-    sys.modules["k_diffusion_alone.utils"] = package.utils
-    found = importlib.util.spec_from_file_location(
-        "k_diffusion_alone.sampling", f"{folder}/sampling.py"
-    )
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module", name="k_sampling")
+def k_diffusion() -> ModuleType:
+    found = k_sampling()
+    if found is None:
+        pytest.skip("k-diffusion is not installed (see benchmarks/k_diffusion.py)")
+    return found
 
 
 def k_model(x: Tensor, sigma: Tensor) -> Tensor:
