@@ -107,14 +107,13 @@ def our_loops(x: Tensor, x0: Tensor, names: tuple[str, ...]) -> dict[str, Task]:
 
 def their_loops(x: Tensor, x0: Tensor) -> dict[str, Task]:
     """diffusers, and k-diffusion where it is installed."""
-    x_prediction = {"prediction_type": "sample"}
     schedulers: dict[str, Any] = {
-        "diffusers DDIM": DDIMScheduler(**x_prediction),
-        "diffusers Euler": EulerDiscreteScheduler(**x_prediction),
+        "diffusers DDIM": DDIMScheduler(prediction_type="sample"),
+        "diffusers Euler": EulerDiscreteScheduler(prediction_type="sample"),
         "diffusers Heun": HeunDiscreteScheduler(),
-        "diffusers DPM++ 2M": DPMSolverMultistepScheduler(**x_prediction),
-        "diffusers UniPC": UniPCMultistepScheduler(**x_prediction),
-        "diffusers DDPM": DDPMScheduler(**x_prediction),
+        "diffusers DPM++ 2M": DPMSolverMultistepScheduler(prediction_type="sample"),
+        "diffusers UniPC": UniPCMultistepScheduler(prediction_type="sample"),
+        "diffusers DDPM": DDPMScheduler(prediction_type="sample"),
     }
     tasks: dict[str, Task] = {}
     for name, scheduler in schedulers.items():

@@ -3,12 +3,14 @@ files of their own."""
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from shared import noise
 from shared.codec import Bits
@@ -288,6 +290,17 @@ def test_network_gives_a_sample_alone_and_in_a_batch_of_64(solver: str, predicti
             torch.testing.assert_close(alone[0], batch[i], atol=1e-5, rtol=0)
 
 
+def network(make: Callable[[Tensor], Tensor]) -> Denoise:
+    """A Denoise that looks at x_t alone."""
+
+    def denoise(
+        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        return make(x_t)
+
+    return denoise
+
+
 def broken(
     x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
 ) -> Tensor:
@@ -333,7 +346,7 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str):
 
 def test_estimate_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"\(2, 1\) for x_t \(2, 3\)"):
-        sample(lambda x_t, *_: x_t[:, :1].clone(), torch.ones(2, 3), SCHEDULE)
+        sample(network(lambda x_t: x_t[:, :1].clone()), torch.ones(2, 3), SCHEDULE)
 
 
 def test_schedule_that_rises_somewhere_is_refused():
@@ -557,14 +570,10 @@ def test_an_estimate_of_another_dtype_or_layout_is_taken():
     """A network may answer in bfloat16, or with strides of its own."""
     x = torch.randn(2, 3, 4, 5)
 
-    def denoise(
-        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
-    ) -> Tensor:
-        return (x_t * 0.5).to(memory_format=torch.channels_last)
-
-    plain = sample(lambda x_t, *_: x_t * 0.5, x, SCHEDULE, "dpmpp_2m", 5)
+    denoise = network(lambda x_t: (x_t * 0.5).to(memory_format=torch.channels_last))
+    plain = sample(network(lambda x_t: x_t * 0.5), x, SCHEDULE, "dpmpp_2m", 5)
     torch.testing.assert_close(sample(denoise, x, SCHEDULE, "dpmpp_2m", 5), plain)
-    rough = sample(lambda x_t, *_: (x_t * 0.5).bfloat16(), x, SCHEDULE, "trig2", 5)
+    rough = sample(network(lambda x_t: (x_t * 0.5).bfloat16()), x, SCHEDULE, "trig2", 5)
     assert rough.dtype == torch.float32
 
 
@@ -577,9 +586,7 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         def tensors(tree: Any) -> list[Tensor]:
-            return [
-                leaf for leaf in torch.utils._pytree.tree_leaves(tree) if isinstance(leaf, Tensor)
-            ]
+            return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
         given = {t.untyped_storage().data_ptr() for t in tensors((args, kwargs or {}))}
         result = func(*args, **(kwargs or {}))
@@ -630,3 +637,37 @@ def test_the_loop_never_waits_for_the_device(solver: str):
         run(plan, free, x, seeds=range(4))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+class PureNoise(Straight):
+    """Rectified flow from its very end: alpha = 1 - t, sigma = t, logsnr -inf at t = 1."""
+
+    def logsnr(self, t: Tensor) -> Tensor:
+        return 2 * torch.log((1 - t) / t.clamp(min=0.02))
+
+    def time(self, logsnr: Tensor) -> Tensor:
+        return torch.sigmoid(-logsnr / 2)
+
+    def __call__(self, t: Tensor) -> Level:
+        sigma = t.clamp(min=0.02)
+        return Level(2 * torch.log((1 - sigma) / sigma), 1 - sigma, sigma)
+
+
+@pytest.mark.parametrize("solver", PLAIN)
+def test_pure_noise_is_a_beginning_or_a_clear_error(solver: str):
+    """Where alpha is 0 at first, the estimate there is the mean of the data whatever x is."""
+    oracle, x = smooth_mixture(), torch.randn(3, 2, dtype=torch.float64)
+    arguments: Any = {"steps": 12, "seeds": [1, 2, 3]}
+    if solver == "ode" or solver.startswith(("lms", "euler_maruyama")):
+        with pytest.raises(ValueError, match="finite"):
+            sample(oracle.denoise, x, PureNoise(), solver, **arguments)
+        return
+    out = sample(oracle.denoise, x, PureNoise(), solver, **arguments)
+    assert bool(out.abs().lt(6).all())
+    if not SOLVERS[solver].stochastic and solver != "heun":  # its mean of slopes explodes there
+        near = sample(oracle.denoise, x, PureNoise(), solver, start=1 - 1e-9, **arguments)
+        torch.testing.assert_close(out, near, atol=1e-2, rtol=0)
+    grid = time_travel(time_grid(4), 2, 2)  # and a level to go back to
+    assert bool(
+        sample(oracle.denoise, x, PureNoise(), solver, grid=grid, seeds=[1, 2, 3]).isfinite().all()
+    )

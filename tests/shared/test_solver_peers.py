@@ -77,7 +77,7 @@ def noises(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_ddim_is_diffusers(eta: float, monkeypatch: pytest.MonkeyPatch):
     plan, x = ours(Ddim(eta), clean=True)
     drawn = noises(monkeypatch)
-    scheduler = DDIMScheduler(
+    scheduler: Any = DDIMScheduler(
         num_train_timesteps=STEPS, prediction_type="sample", clip_sample=False
     )
     scheduler.alphas_cumprod = chain(plan)
@@ -90,16 +90,16 @@ def test_ddim_is_diffusers(eta: float, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
-def test_ddpm_is_diffusers(variance: str, monkeypatch: pytest.MonkeyPatch):
+def test_ddpm_is_diffusers(variance: Any, monkeypatch: pytest.MonkeyPatch):
     plan, x = ours(Ancestral(variance), clean=True)
     drawn = noises(monkeypatch)
     left = iter(drawn)
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *a, **k: next(left))
-    scheduler = DDPMScheduler(
+    scheduler: Any = DDPMScheduler(
         num_train_timesteps=STEPS,
         prediction_type="sample",
         clip_sample=False,
-        variance_type=f"fixed_{variance}",
+        variance_type="fixed_small" if variance == "small" else "fixed_large",
     )
     scheduler.alphas_cumprod = chain(plan)
     scheduler.set_timesteps(STEPS)
@@ -206,7 +206,7 @@ def test_heun_is_diffusers():
     """Their state is x / alpha, and a step is two calls."""
     plan, x = ours(Heun(), clean=True)
     points = levels(plan)
-    scheduler = HeunDiscreteScheduler(prediction_type="epsilon")
+    scheduler: Any = HeunDiscreteScheduler(prediction_type="epsilon")
     scheduler.set_timesteps(STEPS)
     sigmas = torch.tensor([p.scaled for p in points], dtype=torch.float64)
     scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]])
