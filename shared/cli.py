@@ -79,7 +79,7 @@ def sample(
         run: The folder that `diptych train` wrote.
         n: How many samples.
         seed: Sample i is drawn with seed + i, whatever n is.
-        solver: ancestral, ddim or dpmpp_2m.
+        solver: ancestral, ddim, dpmpp_2m, trig2, ...: a name of shared.solver.SOLVERS.
         steps: Solver steps, each one network evaluation (two when guided).
         guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
         guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
@@ -126,7 +126,7 @@ def evaluate(
         run: The folder that `diptych train` wrote.
         n: How many samples to draw and to compare.
         seed: Sample i is drawn with seed + i.
-        solver: ancestral, ddim or dpmpp_2m.
+        solver: ancestral, ddim, dpmpp_2m, trig2, ...: a name of shared.solver.SOLVERS.
         steps: Solver steps.
         guidance: Classifier-free guidance scale.
         guidance_interval: LOW HIGH in logsnr: guide there only.

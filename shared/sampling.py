@@ -13,7 +13,7 @@ from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError
 from shared.guidance import classifier_free
 from shared.learner import DiffusionLearner
-from shared.solver import sample
+from shared.solver import first_state, prepare, run
 from shared.solver.loop import Callback
 
 Wrap = Callable[[Denoise, slice], Denoise]
@@ -34,15 +34,17 @@ def draw(
     batch: int = 64,
     progress: bool = True,
     label: str = "sampling",
+    nan: str = "end",
 ) -> Tensor:
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
     condition (n, M) of ids; `guidance` is the classifier-free scale (1: the condition as learned),
     in an interval of logsnr if one is given; `temperature` divides a categorical model's logits.
     `wrap(denoise, rows)` adds more guidance for the chunk of samples `rows`, around classifier-free
-    guidance. Sample i depends on its seed, not on the others. NFE = steps, twice that where guided.
-    Warns when the model was trained without dropout of the condition and guidance is not 1.
-    ConfigError for a temperature that the model cannot take.
+    guidance. Sample i depends on its seed, not on the others. NFE: the solver's, twice that where
+    guided. nan="stop" names the step of a value that is not finite. Warns when the model was
+    trained without dropout of the condition and guidance is not 1. ConfigError for a temperature
+    that the model cannot take.
     """
     if condition is not None and guidance != 1 and learner.drop_rate == 0:
         warnings.warn(
@@ -53,9 +55,10 @@ def draw(
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
     model = _at_temperature(learner.denoiser, temperature)
+    plan = prepare(learner.schedule, solver, steps)  # once for all chunks
     chunks: list[Tensor] = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task(label, total=steps * -(-len(seeds) // batch))
+        task = bar.add_task(label, total=plan.evaluations * -(-len(seeds) // batch))
 
         def advance(i: int, x_t: Tensor, x0_hat: Tensor) -> None:
             bar.advance(task)
@@ -68,16 +71,15 @@ def draw(
             denoise = classifier_free(model, guidance, interval=guidance_interval)
             if wrap is not None:
                 denoise = wrap(denoise, rows)
-            x0 = sample(
+            x0 = run(
+                plan,
                 denoise,
-                noise.normal(some, 0, shape, device=device),
-                learner.schedule,
-                solver=solver,
-                steps=steps,
+                first_state(plan, noise.normal(some, 0, shape, device=device)),
                 condition=None if condition is None else condition[rows].to(device),
                 seeds=some,
                 callback=advance,
-            )
+                nan=nan,
+            ).x
             chunks.append(x0.cpu())
     return torch.cat(chunks)
 

@@ -166,18 +166,22 @@ def run(
         if memory and kept is not None:
             past = (kept, *past[: memory - 1])
         desk.step += 1
-    if nan == "end" and not bool(torch.isfinite(x).all()):
+    if nan == "end" and not _finite(x):
         raise FloatingPointError(
             "the sample is not finite; nan='stop' names the step and level where that began"
         )
     return Outcome(x, desk.nfe)
 
 
+def _finite(x: Tensor) -> bool:
+    """One reading of x; a second where the sum alone may have overflowed."""
+    return math.isfinite(float(x.sum())) or bool(torch.isfinite(x).all())
+
+
 def _check(plan: Plan, denoise: Denoise, x: Tensor, seeds: Sequence[int] | None, nan: str) -> None:
     if nan not in ("end", "stop"):
         raise ValueError(f"nan = {nan!r}: expected 'end' or 'stop'")
-    noisy = plan.solver.stochastic or any(isinstance(step, Renoise) for step in plan.steps)
-    if noisy and seeds is None:
+    if plan.draws_noise and seeds is None:
         raise ValueError(
             f"{plan.solver} on this grid draws noise: give seeds, one integer per sample"
         )

@@ -143,7 +143,7 @@ def test_scenes_are_described_in_words_or_given():
         ({"seeds": []}, "0 seeds"),
         ({"seeds": [1], "generator": torch.Generator()}, "not both"),
         ({"num_inference_steps": 0}, "num_inference_steps = 0"),
-        ({"solver": "euler"}, "expected one of"),
+        ({"solver": "newton"}, "expected one of"),
         ({"output_type": "pt"}, "expected one of pil, np, latent"),
         ({"guidance_scale": 2.0}, "nothing to guide towards"),
         ({"temperature": 0.5}, "it divides logits"),
