@@ -4,7 +4,7 @@ A plan is computed once, in float64, and may be run again and again.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -102,6 +102,14 @@ def solver_of(solver: str | Solver) -> Solver:
     if solver not in SOLVERS:
         raise ValueError(f"solver = {solver!r}: expected one of {', '.join(SOLVERS)}")
     return SOLVERS[solver]
+
+
+def for_data(solver: str, data_std: float) -> Solver:
+    """A solver by name, told the standard deviation of the data if it asks for one."""
+    chosen = solver_of(solver)
+    if isinstance(chosen, Corrected) or (isinstance(chosen, Adams) and chosen.data_std < math.inf):
+        return replace(chosen, data_std=data_std)
+    return chosen
 
 
 def prepare(
