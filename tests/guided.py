@@ -1,7 +1,6 @@
-"""What the tests of guidance share: a mixture with its exact classifier, levels of all families, a
-loop with hooks, and the exact moments of an affine map."""
+"""What the tests of guidance share: a mixture with its exact classifier, levels of the flow family,
+one step with hooks, and the matrix of an affine map."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -10,9 +9,8 @@ from torch import Tensor
 
 from shared.denoiser import Denoise
 from shared.oracle import GaussianMixture
-from shared.schedule import Level, Schedule
-from shared.solver.ancestral import ancestral_step
-from shared.solver.step import CLEAN, Move, Point, StepHook, Taken
+from shared.schedule import Level
+from shared.solver.step import Point, StepHook, Taken
 
 
 def f64(*values: object) -> Tensor:
@@ -53,13 +51,6 @@ def flow_level(*t: float) -> Level:
     return Level(2 * torch.log((1 - time) / time), 1 - time, time)
 
 
-def points_of(schedule: Schedule, times: Tensor, end_clean: bool = False) -> list[Point]:
-    level = schedule(times)
-    rows = zip(level.logsnr, level.alpha, level.sigma, strict=True)
-    points = [Point(*map(float, row)) for row in rows]
-    return [*points[:-1], CLEAN] if end_clean else points
-
-
 def scalar_level(point: Point) -> Level:
     return Level(*f64(point.logsnr, point.alpha, point.sigma))
 
@@ -83,37 +74,20 @@ def move(
     noise: Tensor,
     hooks: Sequence[StepHook],
     draws: Callable[[int], Tensor],
-    condition: Tensor | None = None,
 ) -> Tensor:
-    """One ancestral step with hooks; where `to` is noisier, RePaint's way back."""
+    """One ancestral step (Ho et al. 2020, eq. 7) with its hooks; where `to` is noisier, RePaint's
+    way back, which has none."""
     if to.logsnr < at.logsnr:
-        x0_hat, ratio = x, to.alpha / at.alpha
-        mean, std = ratio * x, math.sqrt(to.sigma**2 - (ratio * at.sigma) ** 2)
-    else:
-        x0_hat = denoise(x, scalar_level(at), condition)
-        still = Move(at, to, None, None, lambda: torch.zeros_like(x))
-        mean = ancestral_step(x.clone(), x0_hat, still)
-        alone = Move(at, to, None, None, lambda: torch.ones_like(x))
-        std = float(ancestral_step(torch.zeros_like(x), torch.zeros_like(x), alone).flatten()[0])
+        ratio = to.alpha / at.alpha
+        return ratio * x + math.sqrt(to.sigma**2 - (ratio * at.sigma) ** 2) * noise
+    x0_hat = denoise(x, scalar_level(at))
+    keep = math.exp(at.logsnr - to.logsnr)
+    mean = to.alpha / at.alpha * keep * x + to.alpha * (1 - keep) * x0_hat
+    std = to.sigma * math.sqrt(1 - keep)
     x_s = mean + std * noise
     for hook in hooks:
-        x_s = hook(x_s, Taken(0, at, to, mean, std, x0_hat, condition, draws))
+        x_s = hook(x_s, Taken(0, at, to, mean, std, x0_hat, None, draws))
     return x_s
-
-
-def run(
-    denoise: Denoise,
-    x: Tensor,
-    points: Sequence[Point],
-    hooks: Sequence[StepHook] = (),
-    condition: Tensor | None = None,
-    seed: int = 0,
-) -> Tensor:
-    """The ancestral loop with hooks from x at the first point."""
-    for i, (at, to) in enumerate(itertools.pairwise(points)):
-        noise, drawn = normals(2, *x.shape, seed=1000 * seed + i).unbind(0)
-        x = move(denoise, x, at, to, noise, hooks, lambda k, drawn=drawn: drawn, condition)
-    return x
 
 
 def affine(f: Callable[[Tensor], Tensor], dim: int) -> tuple[Tensor, Tensor]:

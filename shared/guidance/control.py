@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from shared.guidance.gradients import LogProb, gradient, level_at, noised
+from shared.guidance.gradients import LogProb, gradient, level_at
 from shared.schedule import Level
 from shared.solver.step import StepHook, Taken
 
@@ -36,7 +36,7 @@ def gradient_control(
     until = schedule.logsnr(0.05). Fluency is 1e-4 for parts of speech, 5e-4 for trees, 0.1 for
     spans, 0.01 for length. A step with std 0 counts as std 1. Several controls: `log_factor`, or
     one log_prob that adds them. Order: before `repaint`. Cost per step: `updates` forward and
-    backward passes of the classifier, none after `until` and in time travel.
+    backward passes of the classifier, none after `until`.
 
     Raises ValueError unless until is finite, size positive, updates 1 or more, fluency 0 or more.
     """
@@ -49,7 +49,7 @@ def gradient_control(
         )
 
     def hook(x_s: Tensor, taken: Taken) -> Tensor:
-        if taken.to.logsnr > until or noised(taken):
+        if taken.to.logsnr > until:
             return x_s
         std = taken.std if isinstance(taken.std, Tensor) else taken.std or 1.0
 

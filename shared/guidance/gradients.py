@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from shared.schedule import Level
-from shared.solver.step import Point, Taken
+from shared.solver.step import Point
 
 
 class LogProb(Protocol):
@@ -34,8 +34,3 @@ def gradient(log_prob: LogProb, x: Tensor, level: Level, condition: Tensor | Non
 def level_at(point: Point, like: Tensor) -> Level:
     """A level of the loop as scalar tensors, on the device and in the dtype of `like`."""
     return Level(*(like.new_tensor(value) for value in (point.logsnr, point.alpha, point.sigma)))
-
-
-def noised(taken: Taken) -> bool:
-    """True for a step of time travel, which went to a noisier level without an estimate."""
-    return taken.to.logsnr < taken.at.logsnr

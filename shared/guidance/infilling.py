@@ -1,16 +1,15 @@
 """Infilling: a part of x0 is given.
 
 `infill` writes it into the estimate: it comes out exactly, and the rest follows as far as the
-network makes it. `repaint` writes a noised copy into the state (Lugmayr et al. 2022, Alg. 1): with
-a grid that travels back r - 1 times between neighbouring levels, the mean of the rest approaches
-the conditional's; on a Gaussian its error falls as 1 / r.
+network makes it. `repaint` writes a noised copy into the state (Lugmayr et al. 2022, Alg. 1): on a
+grid that travels back (`solver.grid.time_travel`) to make each step r times, the mean of the rest
+approaches the conditional's; on a Gaussian its error falls as 1 / r.
 """
 
 import torch
 from torch import Tensor
 
 from shared.denoiser import Denoise
-from shared.guidance.gradients import noised
 from shared.schedule import Level
 from shared.solver.step import StepHook, Taken
 
@@ -36,16 +35,13 @@ def infill(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
 def repaint(known: Tensor, mask: Tensor, draw: int = 0) -> StepHook:
     """Where mask (B, ...) is true the state is a draw of q(x_s | x0 = known) (B, ...).
 
-    `draw` numbers the step's reserved noise: hooks that draw together take different ones. A step
-    of time travel is left alone: it has noised the known part as it should. Order: last of the
-    hooks. Cost: no evaluation; the grid's travel costs r per step. ValueError when mask is not
-    boolean.
+    `draw` numbers the step's reserved noise: hooks that draw together take different ones. Order:
+    last of the hooks. Cost: no evaluation; a grid that travels back asks r times as often.
+    ValueError when mask is not boolean.
     """
     _check(mask)
 
     def hook(x_s: Tensor, taken: Taken) -> Tensor:
-        if noised(taken):
-            return x_s
         drawn = taken.to.alpha * known + taken.to.sigma * taken.draw(draw)
         return torch.where(mask, drawn, x_s)
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from shared.denoiser import Denoise
-from shared.guidance.gradients import noised
 from shared.schedule import Level
 from shared.solver.step import StepHook, Taken
 
@@ -87,8 +86,6 @@ def repaint_measured(
     _check_iterations(iterations)
 
     def hook(x_s: Tensor, taken: Taken) -> Tensor:
-        if noised(taken):
-            return x_s
         with torch.enable_grad():
             x = x_s.detach().requires_grad_()
             seen = operator(x)

@@ -12,7 +12,7 @@ is p_t(x) p_t(y | x)^s, which no process noises out of p(x) p(y | x)^s: samples 
 from torch import Tensor
 
 from shared.denoiser import Denoise
-from shared.guidance.gradients import LogProb, gradient, level_at, noised
+from shared.guidance.gradients import LogProb, gradient, level_at
 from shared.schedule import Level
 from shared.solver.step import StepHook, Taken
 
@@ -47,12 +47,12 @@ def classifier_hook(log_prob: LogProb, scale: float = 1.0) -> StepHook:
 
     The classifier is asked at the level the step arrives at, as in their derivation (sec. 4.1).
     Order: before `repaint`. Cost per step: one forward and backward pass of the classifier, none at
-    scale 0, in the step to the clean end (its variance is 0) and in time travel. ValueError under a
-    deterministic solver, whose variance is 0 everywhere: use `classifier` there.
+    scale 0 and in the step to the clean end (its variance is 0). ValueError under a deterministic
+    solver, whose variance is 0 everywhere: use `classifier` there.
     """
 
     def hook(x_s: Tensor, taken: Taken) -> Tensor:
-        if scale == 0 or taken.to.sigma == 0 or noised(taken):
+        if scale == 0 or taken.to.sigma == 0:
             return x_s
         if not isinstance(taken.std, Tensor) and taken.std == 0:
             raise ValueError(
