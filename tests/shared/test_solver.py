@@ -31,9 +31,15 @@ from shared.solver import (
     time_grid,
     time_travel,
 )
+from shared.solver.adams import Adams
+from shared.solver.ancestral import Ancestral
 from shared.solver.corrector import PredictorCorrector
-from shared.solver.dpmpp import Dpmpp2m
+from shared.solver.ddim import Ddim
+from shared.solver.dpmpp import Dpmpp2m, Dpmpp3m, DpmppSde2m
+from shared.solver.edm import Churn
+from shared.solver.ode import Ode
 from shared.solver.step import Mix
+from shared.solver.unipc import UniPC
 from tests.solvers import FAMILIES, Straight, exact_flow, noisy, smooth_mixture
 
 SCHEDULE = Cosine(-8, 8)
@@ -342,6 +348,31 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str):
     oracle = smooth_mixture(torch.float32)
     with pytest.raises(ValueError, match=message):
         sample(oracle.denoise, torch.ones(2, 2), SCHEDULE, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Ddim(eta=1.5), "eta = 1.5"),
+        (lambda: Ddim(eta=-0.1), "eta = -0.1"),
+        (lambda: Ancestral("medium"), "expected one of small, large, learned"),
+        (lambda: Adams(5), "from 1 to 4"),
+        (lambda: Adams(2, 0.0), "data_std = 0.0"),
+        (lambda: Adams(2, 1.0, "cold"), "'euler' or 'kutta'"),
+        (lambda: Dpmpp3m("cold"), "'first' or 'single'"),
+        (lambda: DpmppSde2m(0.0), "eta = 0.0"),
+        (lambda: UniPC(1), "expected 2 or 3"),
+        (lambda: Churn(amount=0.0), "amount = 0.0"),
+        (lambda: Churn(low=2.0, high=2.0), "low < high"),
+        (lambda: Churn(low=-1.0), "low = -1.0"),
+        (lambda: Ode(rtol=0.0), "rtol = 0.0"),
+        (lambda: Ode(atol=0.0), "atol = 0.0"),
+        (lambda: Ode(data_std=math.inf), "data_std = inf"),
+    ],
+)
+def test_bad_settings_of_solvers_are_refused(make: Callable[[], object], message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_estimate_of_another_shape_is_refused():
