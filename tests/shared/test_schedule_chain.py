@@ -93,7 +93,7 @@ def test_betas_of_a_continuous_schedule_are_its_rate_times_the_step():
     assert first == pytest.approx(float(Cosine(-9, 6)(f64(1 / 7)).sigma) ** 2)
 
 
-@pytest.mark.parametrize("schedule", [Edm(), SubVp()], ids=repr)
+@pytest.mark.parametrize("schedule", [Edm(), SubVp()], ids=lambda s: type(s).__name__)
 def test_other_families_have_no_chain_of_betas(schedule: Edm | SubVp):
     with pytest.raises(ValueError, match="not variance preserving"):
         to_betas(schedule, 10)
