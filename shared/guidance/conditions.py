@@ -115,8 +115,8 @@ def _combine(
     scales: Sequence[Scale],
 ) -> Tensor:
     """One batched call of those estimates whose weight is not 0."""
-    weight = 1 - sum(scales)
-    use_base = isinstance(weight, Tensor) or weight != 0
+    total = sum(scales)
+    use_base = isinstance(total, Tensor) or total != 1
     used = [
         (condition, scale)
         for condition, scale in zip(conditions, scales, strict=True)

@@ -113,12 +113,11 @@ def _solve(product: Operator, right: Tensor, iterations: int) -> Tensor:
 
     u, residual, direction = torch.zeros_like(right), right, right
     size = dot(residual, residual)
-    enough = size * torch.finfo(right.dtype).eps ** 2
     for _ in range(iterations):
         image = product(direction)
         curvature = dot(direction, image)
-        # a network's Jacobian is not quite symmetric: no step where the curvature is not positive
-        going = (size > enough) & (curvature > 0)
+        # 0 once a sample is solved; a network's Jacobian may also have directions that are negative
+        going = curvature > 0
         step = torch.where(going, size / curvature, 0)
         u, residual = u + step * direction, residual - step * image
         before, size = size, dot(residual, residual)

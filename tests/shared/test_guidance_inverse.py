@@ -91,6 +91,17 @@ def test_one_iteration_is_enough_for_isotropic_data_and_solved_samples_stay():
     torch.testing.assert_close(one[2], data.denoise(x, LEVELS)[2])
 
 
+def test_a_jacobian_of_the_wrong_sign_moves_nothing():
+    x, y = normals(4, D), normals(4, 3, seed=1)
+
+    def wrong(
+        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        return -x_t
+
+    torch.testing.assert_close(linear_inverse(wrong, seen_places, y)(x, LEVELS), -x)
+
+
 def test_samples_are_solved_one_by_one_around_guidance_with_the_last_estimate():
     x, y = normals(4, D), normals(4, 2, seed=1)
     condition = torch.zeros(4, 1, dtype=torch.long)
