@@ -50,9 +50,7 @@ REFUSED_SETTINGS = {
     "use_dynamic_shifting": "its shift depends on the size of the picture; give `shift` itself "
     "(e^mu for time_shift_type 'exponential', mu for 'linear')",
 }
-_ZERO_SNR = (
-    2.0**-24
-)  # alpha^2 of the last step; diffusers' solvers take this for 0, as logsnr is finite
+_LAST_BETA = 1 - 2.0**-24  # for 1 at zero terminal SNR: logsnr stays finite, and falls
 _FLOW_ENDS = 60.0  # |logsnr| at the ends: t = sigma within 1e-13
 _ROUNDING = 1e-3  # of a step: a float32 level of a chain misses its integer by up to 5e-4
 
@@ -227,8 +225,10 @@ def _betas(settings: Mapping[str, Any], steps: int) -> Tensor:
 
 
 def _zero_terminal(betas: Tensor) -> Tensor:
-    """alpha moved and stretched so that it ends at (nearly) 0 (Lin et al. 2024, Alg. 1)."""
+    """alpha moved and stretched so that it ends at 0, nearly (Lin et al. 2024, Alg. 1). (Solvers
+    of diffusers end at alpha^2 = 2^-24, which is above that of the step before.)"""
     alpha = torch.cumprod(1 - betas, 0).sqrt()
     alpha2 = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
-    alpha2[-1] = _ZERO_SNR
-    return 1 - alpha2 / torch.cat([alpha2.new_ones(1), alpha2[:-1]])
+    kept = alpha2 / torch.cat([alpha2.new_ones(1), alpha2[:-1]])
+    kept[-1] = 1 - _LAST_BETA
+    return 1 - kept

@@ -32,6 +32,7 @@ def from_k_diffusion(model: Callable[..., Tensor], condition_name: str | None = 
                 "condition_name='class_cond')"
             )
         given = {} if condition is None else {str(condition_name): condition}
+        level = level.to(x_t)
         sigma = (level.sigma / level.alpha).reshape(-1).expand(len(x_t))
         return model(x_t / level.widen(x_t.ndim).alpha, sigma, **given)
 

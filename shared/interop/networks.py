@@ -73,7 +73,7 @@ class DiffusersDenoiser(nn.Module):
     def _estimate(
         self, x_t: Tensor, level: Level, condition: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        x, seen = self.convention.seen(x_t, level.widen(x_t.ndim))
+        x, seen = self.convention.seen(x_t, level.widen(x_t.ndim).to(x_t))
         timestep = self.convention.timestep(level.logsnr).reshape(-1).expand(len(x))
         timestep = timestep.round().long() if self.whole_steps else timestep.float()
         dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
@@ -139,6 +139,11 @@ class DiptychModel(nn.Module):
         self.config = SimpleNamespace(in_channels=shape[0], sample_size=shape[1:])
         self.dtype = dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where a pipeline makes its noise."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
     def forward(
         self,
         sample: Tensor,
@@ -149,10 +154,8 @@ class DiptychModel(nn.Module):
     ) -> UNet2DOutput | tuple[Tensor]:
         told = torch.as_tensor(timestep, dtype=torch.float64, device=sample.device)
         level = self.convention.level(told)
-        wide = level.widen(sample.ndim)
-        # theirs are VP or flow; a level of another family is brought there, x is there already
-        _, seen = self.convention.seen(sample, Level(wide.logsnr, wide.alpha, wide.sigma))
-        seen = seen.to(sample)
+        # what they hand over is VP or flow already; only the level of a VE schedule is brought there
+        seen = self.convention.seen(sample, level.widen(sample.ndim))[1].to(sample)
         flat = Level(*(part.reshape(told.shape) for part in (seen.logsnr, seen.alpha, seen.sigma)))
         condition = class_labels if encoder_hidden_states is None else encoder_hidden_states
         x0_hat = self.denoise(sample, flat, condition)
