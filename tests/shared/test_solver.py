@@ -33,11 +33,12 @@ from shared.solver import (
 )
 from shared.solver.adams import Adams
 from shared.solver.ancestral import Ancestral
-from shared.solver.corrector import PredictorCorrector
+from shared.solver.corrector import Langevin, PredictorCorrector, SnrLangevin
 from shared.solver.ddim import Ddim
 from shared.solver.dpmpp import Dpmpp2m, Dpmpp3m, DpmppSde2m
 from shared.solver.edm import Churn
 from shared.solver.ode import Ode
+from shared.solver.sde import ReverseDiffusion
 from shared.solver.step import Mix
 from shared.solver.unipc import UniPC
 from tests.solvers import FAMILIES, Straight, exact_flow, noisy, smooth_mixture
@@ -373,6 +374,15 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str):
 def test_bad_settings_of_solvers_are_refused(make: Callable[[], object], message: str):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_default_settings_are_those_of_the_papers():
+    """EDM's table 5 (ImageNet-64), Score SDE's 0.16 and 1e-5; the mild Langevin step is ours."""
+    assert Churn() == Churn(amount=40.0, low=0.05, high=50.0, excess=1.003)
+    assert SnrLangevin() == SnrLangevin(snr=0.16)
+    assert Langevin() == Langevin(eps=0.1)
+    assert Ode() == Ode(rtol=1e-5, atol=1e-5, data_std=1.0)
+    assert PredictorCorrector() == PredictorCorrector(ReverseDiffusion(), SnrLangevin(), count=1)
 
 
 def test_estimate_of_another_shape_is_refused():
