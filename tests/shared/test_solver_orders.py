@@ -198,7 +198,7 @@ def test_moments_of_a_mixture_converge_at_the_weak_order(
     solver, order = WEAK[name]
     values = [
         expectation(prepare(Straight("vp"), solver, n, end_clean=False), oracle, monkeypatch)
-        for n in (64, 128)
+        for n in ((96, 192) if name in IN_X else (48, 96))
     ]
     to = prepare(Straight("vp"), solver, 1, end_clean=False).steps[-1].to
     fine = torch.linspace(-8, 8, 4001, dtype=torch.float64)
