@@ -584,6 +584,14 @@ def test_encoding_is_the_flow_run_backwards(solver: str, family: str):
     assert float((back - x0).abs().max()) < bound
 
 
+def test_a_code_has_the_scale_of_unit_noise():
+    """With an estimate of 0 the flow is x_s = sigma_s / sigma_t x_t."""
+    schedule, x0 = Straight("ve"), torch.randn(3, 2, dtype=torch.float64)
+    code = encode(network(torch.zeros_like), x0, schedule, "ddim", 3)
+    high, low = math.exp(3.0), math.exp(-3.0)
+    torch.testing.assert_close(code, high / low * x0 / math.hypot(1, high))
+
+
 def test_encoding_refuses_noise():
     with pytest.raises(ValueError, match="draws noise"):
         encode(Counted(), torch.ones(2, 2), SCHEDULE, "ancestral")
