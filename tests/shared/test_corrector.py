@@ -7,8 +7,8 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor
 
-from shared.oracle import GaussianMixture
 from shared import noise
+from shared.oracle import GaussianMixture
 from shared.schedule import Level
 from shared.solver import Point, prepare, run
 from shared.solver.ancestral import Ancestral
