@@ -120,8 +120,6 @@ class LoopDesk:
         return self._mean.copy_(x)
 
     def mix(self, x: Tensor, a: float, y: Tensor, b: float) -> Tensor:
-        if a == 0 and b == 1:
-            return x.copy_(y)
         if a + b == 1:
             return x.lerp_(y, b)
         if not y.is_contiguous():

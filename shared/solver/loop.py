@@ -68,7 +68,8 @@ def sample(
     to begin at). `seeds` (one integer per sample) key the noise of stochastic solvers, so sample i
     does not depend on its neighbours. `grid` is a name of GRIDS, a grid function, or times in [0,
     1]; where times rise, the move re-noises. With `end_clean` the last time stands for the clean
-    end itself. `td` in steps: see `grid.asymmetric`. `hooks` act on the state after each step.
+    end itself. `td` in steps: see `grid.asymmetric`. `hooks` act on the state after each
+    evaluated step. No gradients are kept: guidance that needs them enables them.
     nan: "end" looks at the result, "stop" at every estimate.
 
     Raises ValueError for an unknown solver, a bad grid, missing seeds, shapes that disagree;

@@ -7,9 +7,10 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor
 
+from shared import noise
 from shared.oracle import GaussianMixture
 from shared.schedule import Level
-from shared.solver import Point, run
+from shared.solver import Point, prepare, run
 from shared.solver.ancestral import Ancestral
 from shared.solver.corrector import Corrector, Langevin, Mala, PredictorCorrector, SnrLangevin
 from shared.solver.ddim import Ddim
@@ -129,6 +130,23 @@ def test_metropolis_forgives_a_wrong_estimate():
 
     assert after(Mala(MIXTURE.log_prob, 0.7), "vp", wrong) > 1e-4
     assert after(Langevin(0.7), "vp", wrong) < 1e-6
+
+
+def test_metropolis_draws_from_streams_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    """Proposals, tests and the predictor's noise: one stream each, above the start's."""
+    used: list[int] = []
+    monkeypatch.setattr(
+        noise.Normals, "draw", lambda source, step: used.append(step) or torch.ones(source.shape)
+    )
+    monkeypatch.setattr(
+        noise, "uniform", lambda seeds, step, device: used.append(step) or torch.ones(len(seeds))
+    )
+    solver = PredictorCorrector(Ancestral(), Mala(MIXTURE.log_prob), count=2)
+    plan = prepare(Straight(), solver, 3)
+    run(plan, MIXTURE.denoise, torch.ones(2, 1, dtype=torch.float64), seeds=[1, 2])
+    assert len(used) == len(set(used)) == 3 * (2 + 2) + 2  # the last step ends clean
+    assert sorted(step % 2**32 for step in used)[0] == 1
+    assert {step % 2**32 for step in used} == {1, 2, 3}
 
 
 def test_snr_rule_has_norms_of_each_sample():

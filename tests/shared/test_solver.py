@@ -33,11 +33,12 @@ from shared.solver import (
 )
 from shared.solver.adams import Adams
 from shared.solver.ancestral import Ancestral
-from shared.solver.corrector import PredictorCorrector
+from shared.solver.corrector import Langevin, PredictorCorrector, SnrLangevin
 from shared.solver.ddim import Ddim
 from shared.solver.dpmpp import Dpmpp2m, Dpmpp3m, DpmppSde2m
 from shared.solver.edm import Churn
 from shared.solver.ode import Ode
+from shared.solver.sde import ReverseDiffusion
 from shared.solver.step import Mix
 from shared.solver.unipc import UniPC
 from tests.solvers import FAMILIES, Straight, exact_flow, noisy, smooth_mixture
@@ -375,6 +376,15 @@ def test_bad_settings_of_solvers_are_refused(make: Callable[[], object], message
         make()
 
 
+def test_default_settings_are_those_of_the_papers():
+    """EDM's table 5 (ImageNet-64), Score SDE's 0.16 and 1e-5; the mild Langevin step is ours."""
+    assert Churn() == Churn(amount=40.0, low=0.05, high=50.0, excess=1.003)
+    assert SnrLangevin() == SnrLangevin(snr=0.16)
+    assert Langevin() == Langevin(eps=0.1)
+    assert Ode() == Ode(rtol=1e-5, atol=1e-5, data_std=1.0)
+    assert PredictorCorrector() == PredictorCorrector(ReverseDiffusion(), SnrLangevin(), count=1)
+
+
 def test_estimate_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"\(2, 1\) for x_t \(2, 3\)"):
         sample(network(lambda x_t: x_t[:, :1].clone()), torch.ones(2, 3), SCHEDULE)
@@ -572,6 +582,14 @@ def test_encoding_is_the_flow_run_backwards(solver: str, family: str):
     assert float((code - exact).abs().max()) < bound
     back = sample(oracle.denoise, code, schedule, solver, 60, end_clean=False) / clean.alpha
     assert float((back - x0).abs().max()) < bound
+
+
+def test_a_code_has_the_scale_of_unit_noise():
+    """With an estimate of 0 the flow is x_s = sigma_s / sigma_t x_t."""
+    schedule, x0 = Straight("ve"), torch.randn(3, 2, dtype=torch.float64)
+    code = encode(network(torch.zeros_like), x0, schedule, "ddim", 3)
+    high, low = math.exp(3.0), math.exp(-3.0)
+    torch.testing.assert_close(code, high / low * x0 / math.hypot(1, high))
 
 
 def test_encoding_refuses_noise():
