@@ -32,7 +32,8 @@ class Moment:
 
 
 def moment(schedule: Schedule, t: Tensor) -> Moment:
-    """The levels of a schedule at t (B,) and how fast they pass."""
+    """The levels of a schedule at t (B,) and how fast they pass. Only a `Learned` schedule itself
+    is differentiated: inside another (`Shifted`) it is held fixed."""
     if not isinstance(schedule, Learned):
         logsnr, rate = slope(schedule, t)
         return Moment(schedule.family(logsnr), -rate)

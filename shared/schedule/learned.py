@@ -40,7 +40,7 @@ class Learned(nn.Module):
             raise ValueError(f"schedule: hidden = {hidden}: expected a whole number, 1 or more")
         hidden = int(hidden)  # a configuration's numbers are floats
         self.family = family
-        self.slope = nn.Parameter(torch.tensor(_raw(1.0)))
+        self.slope = nn.Parameter(torch.tensor([_raw(1.0)]))  # (1,): DeepSpeed takes no ()
         self.steepness = nn.Parameter(torch.full((hidden,), _raw(10.0)))
         self.middle = nn.Parameter((torch.arange(hidden) + 0.5) / hidden)
         self.height = nn.Parameter(torch.full((hidden,), _raw(1.0 / hidden)))

@@ -130,6 +130,28 @@ def test_family_keeps_its_constant_and_its_logsnr_to_both_ends(
     assert level.logsnr is logsnr
 
 
+def test_level_is_widened_to_one_value_a_sample():
+    level = straight_flow(f64(-1.0, 0.5, 2.0))
+    wide = level.widen(4)
+    for name in ("logsnr", "alpha", "sigma"):
+        part = getattr(wide, name)
+        assert part.shape == (3, 1, 1, 1)
+        assert torch.equal(part.flatten(), getattr(level, name))
+    scalar = straight_flow(torch.tensor(1.0))
+    assert scalar.widen(4) is scalar
+
+
+def test_level_moves_to_the_precision_of_a_tensor():
+    level = straight_flow(f64(-1.0, 0.5)).to(torch.zeros(1))
+    assert {part.dtype for part in (level.logsnr, level.alpha, level.sigma)} == {torch.float32}
+    torch.testing.assert_close(level.alpha, torch.sigmoid(torch.tensor([-0.5, 0.25])))
+
+
+def test_warped_times_of_logsnr_beyond_the_knots_are_the_ends():
+    warped = Warped((7.0, 3.0, -1.0))
+    assert warped.time(f64(9.0, 7.0, -1.0, -4.0)).tolist() == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("schedule", "family"),
     [

@@ -66,6 +66,8 @@ def test_start_is_near_linear_and_needs_no_randomness():
     assert float(F.softplus(schedule.slope.detach())) == pytest.approx(1)
     assert float(F.softplus(schedule.steepness.detach())[0]) == pytest.approx(10)
     assert float(F.softplus(schedule.height.detach()).sum()) == pytest.approx(1, rel=1e-4)
+    assert Learned(hidden=4).middle.tolist() == [0.125, 0.375, 0.625, 0.875]
+    assert all(p.ndim == 1 for p in schedule.parameters())  # DeepSpeed takes no scalar
 
 
 def test_ends_learn_only_when_told():
