@@ -20,6 +20,8 @@ setup: .venv/.stamp  ## create .venv with the tested versions
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install -c constraints.txt torch==2.13.0
 	$(PIP) install -c constraints.txt -e ".[dev]"
+	# peers of the solvers' tests, whose other requirements are training libraries they do not need here
+	$(PIP) install -c constraints.txt --no-deps k-diffusion torchsde trampoline
 	touch $@
 
 demo: setup  ## train and sample both panels on small data, then write a report

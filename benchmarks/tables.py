@@ -40,15 +40,14 @@ class Table:
 
     def markdown(self) -> str:
         """The same as Markdown."""
+        return "\n".join([f"## {self.title}", "", self.note, "", self.grid(), ""])
+
+    def grid(self) -> str:
+        """Heading and rows alone, as Markdown."""
         lines = [
-            f"## {self.title}",
-            "",
-            self.note,
-            "",
             _line(column.heading for column in self.columns),
             _line("---" if i == 0 else "---:" for i in range(len(self.columns))),
             *(_line(column.text(row) for column in self.columns) for row in self.rows),
-            "",
         ]
         return "\n".join(lines)
 

@@ -23,10 +23,10 @@ from image.data import Facts, load_pictures, read_facts
 from image.grid import to_bytes, to_pil
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
-from shared.runs import load_learner, open_run
-from shared.sampling import draw
+from shared.runs import GRID, load_learner, open_run
+from shared.sampling import draw, fitted_grid
 from shared.scene import Scene, ids
-from shared.solver import SOLVERS, time_grid
+from shared.solver import SOLVERS
 
 Labels = str | int | Scene | Sequence[str | int | Scene] | None
 OUTPUTS = ("pil", "np", "latent")
@@ -61,6 +61,7 @@ class Pipeline:
                 "model = 'classifier': it draws nothing; use a run of model: diffusion"
             )
         self.learner, self.facts, self.config = learner.eval(), facts, config
+        self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
         learner.denoiser.autocast = None
 
     @classmethod
@@ -69,7 +70,9 @@ class Pipeline:
         found = open_run(Path(run))
         if not isinstance(found.config, ImageConfig):
             raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected image")
-        return cls(load_learner(Path(run), weights), read_facts(Path(run)), found.config)
+        pipeline = cls(load_learner(Path(run), weights), read_facts(Path(run)), found.config)
+        pipeline.grid_file = Path(run) / GRID
+        return pipeline
 
     def to(self, device: torch.device | str) -> "Pipeline":
         """Move the network; returns self."""
@@ -159,28 +162,23 @@ class Pipeline:
                 f"guidance = {guidance}: without a class there is nothing to guide towards; name "
                 "one, or leave guidance at 1"
             )
-        logsnrs = self.learner.schedule(time_grid(steps)).logsnr.tolist()
-        seen = 0
 
-        def callback(i: int, x_t: Tensor, x0_hat: Tensor) -> None:
-            nonlocal seen
-            if watch is not None and seen < steps:  # later chunks hold other pictures
-                state, estimate = to_bytes(
-                    self.decode(torch.cat([x_t[:1], x0_hat[:1]])), self.facts.levels
-                )
-                watch(Glimpse(i, logsnrs[i], state, estimate))
-            seen += 1
+        def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
+            assert watch is not None
+            both = self.decode(torch.cat([x_t[:1], x0_hat[:1]]))
+            watch(Glimpse(i, logsnr, *to_bytes(both, self.facts.levels)))
 
         return draw(
             self.learner,
             seeds,
             steps=steps,
             solver=solver,
+            grid=fitted_grid(self.learner, self.grid_file) if solver == "auto" else None,
             condition=condition,
             guidance=guidance,
             guidance_interval=guidance_interval,
             temperature=temperature,
-            callback=callback,
+            watch=None if watch is None else glimpse,
             progress=progress,
             label="pictures",
         )

@@ -15,10 +15,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from shared.config import one_of
 from shared.configs import load_config, packaged_configs
-from shared.errors import DiptychError
+from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
 from shared.runs import find_panel, open_run, panel_names
+from shared.schedule import SCHEDULES
 from shared.task import SampleRequest
 from shared.train import checkpoint
 from shared.train.progress import read_log
@@ -79,7 +81,7 @@ def sample(
         run: The folder that `diptych train` wrote.
         n: How many samples.
         seed: Sample i is drawn with seed + i, whatever n is.
-        solver: ancestral, ddim or dpmpp_2m.
+        solver: ancestral, ddim, dpmpp_2m, trig2, ...: a name of shared.solver.SOLVERS.
         steps: Solver steps, each one network evaluation (two when guided).
         guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
         guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
@@ -126,7 +128,7 @@ def evaluate(
         run: The folder that `diptych train` wrote.
         n: How many samples to draw and to compare.
         seed: Sample i is drawn with seed + i.
-        solver: ancestral, ddim or dpmpp_2m.
+        solver: ancestral, ddim, dpmpp_2m, trig2, ...: a name of shared.solver.SOLVERS.
         steps: Solver steps.
         guidance: Classifier-free guidance scale.
         guidance_interval: LOW HIGH in logsnr: guide there only.
@@ -179,6 +181,35 @@ def report(
     _tell(result, json, f"{out}: {len(runs)} run{'' if len(runs) == 1 else 's'}")
 
 
+def schedule(
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")
+    ] = (),
+    /,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Draw noise schedules over time: logsnr, alpha and sigma, on one figure.
+
+    Args:
+        names: Schedules as `diffusion.schedule` names them, such as cosine or edm, each with the
+            numbers of its paper (default: all there are).
+        out: The figure to write (default schedules.png; with --json none unless given).
+    """
+    from shared.schedule_plot import plot_schedules, schedule_table
+
+    try:
+        for name in names:
+            one_of("schedule", name, list(SCHEDULES))
+        table = schedule_table(names or list(SCHEDULES))
+        path = out or (None if json else Path("schedules.png"))
+        if path is not None:
+            plot_schedules(table, path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    _tell(table, json, f"{path}: {', '.join(table)}")
+
+
 def data(json: Json = False) -> None:
     """List the embedded data sets and the packaged configurations."""
     result: dict[str, dict[str, Any]] = {
@@ -201,6 +232,7 @@ VERBS = {
     "evaluate": evaluate,
     "report": report,
     "status": status,
+    "schedule": schedule,
     "data": data,
 }
 

@@ -19,11 +19,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from shared.errors import ConfigError
 from shared.files import write_text
-from shared.objective import WEIGHTINGS
+from shared.objective import TIMES, WEIGHTINGS, TimeSampler, named_times
 from shared.prediction import PREDICTIONS
-from shared.schedule import SCHEDULES
+from shared.schedule import SCHEDULES, Schedule, named_schedule, schedule_options
 
 T = TypeVar("T")
+
+ENDS = {"logsnr_min": -12.0, "logsnr_max": 12.0}  # of DiffusionConfig, when nothing is said
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -74,11 +76,23 @@ class DiffusionConfig:
     """Schedule, prediction and loss."""
 
     schedule: str = "cosine"
-    logsnr_min: float = -12.0  # of the cosine; linear ends where its betas do, at -10.05
-    logsnr_max: float = 12.0
+    logsnr_min: float = ENDS[
+        "logsnr_min"
+    ]  # of schedules that can be cut there; linear ends where its betas do
+    logsnr_max: float = ENDS["logsnr_max"]
+    # the other numbers of the schedule, by the names its class has: {rho: 7} for edm
+    schedule_options: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
+    shift: float = 0.0  # nats added to logsnr: 2 ln(64 / side) for pictures (Hoogeboom et al. 2023)
+    # of training times: uniform, log_normal (EDM) or logit_normal (Stable Diffusion 3)
+    times: str = "uniform"
+    times_options: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
+    # divide by the density of logsnr, so that the loss is an integral over it, whatever the times
+    integral: bool = False
     prediction: str = "v"
+    scale_input: bool = True  # to unit variance; without, as in the papers before EDM
     evidence: bool = False  # categorical: the network adds to the exact logits of independent data
     weighting: str = "sigmoid"
+    uncertainty: bool = False  # learn ln E[loss] by level, and divide by it (EDM2)
     self_condition: bool = True
     drop_condition: float = 0.1  # share of samples trained without their condition (Ho & Salimans)
     # fit the density of training times to the slope of the loss (Dieleman et al. 2022, sec. 3.3)
@@ -86,6 +100,7 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         one_of("diffusion.schedule", self.schedule, list(SCHEDULES))
+        one_of("diffusion.times", self.times, list(TIMES))
         one_of("diffusion.prediction", self.prediction, [*PREDICTIONS, "categorical"])
         one_of("diffusion.weighting", self.weighting, list(WEIGHTINGS))
         if not 0 <= self.drop_condition <= 1:
@@ -104,6 +119,47 @@ class DiffusionConfig:
                 )
         if not self.logsnr_min < self.logsnr_max:
             raise ValueError("diffusion.logsnr_min must be below diffusion.logsnr_max")
+        self._check_loss()
+        for part, check in (("schedule", self.base_schedule), ("times", self.sampler)):
+            try:
+                check()
+            except ValueError as error:
+                raise ValueError(f"diffusion.{part}_options: {error}") from None
+        if not math.isfinite(self.shift):
+            raise ValueError(f"diffusion.shift = {self.shift}: expected a finite number")
+
+    def base_schedule(self) -> Schedule:
+        """The schedule named here, with its numbers, before any shift. ValueError for numbers that
+        it has not, `logsnr_min` and `logsnr_max` included where they are not the default."""
+        known = schedule_options(self.schedule)
+        ends = {end: getattr(self, end) for end in ENDS}
+        given = {end: x for end, x in ends.items() if end in known or x != ENDS[end]}
+        for end in ENDS.keys() & self.schedule_options.keys():
+            raise ValueError(f"{end}: this number is diffusion.{end}")
+        return named_schedule(self.schedule, given | self.schedule_options)
+
+    def sampler(self) -> TimeSampler:
+        """The sampler of training times named here, on the schedule before any shift."""
+        return named_times(self.times, self.times_options, self.base_schedule())
+
+    def _check_loss(self) -> None:
+        learned = self.schedule == "learned"
+        if (learned or self.weighting == "elbo") and not self.integral:
+            raise ValueError(
+                "diffusion.integral = false: schedule = 'learned' and weighting = 'elbo' belong to "
+                "an integral over logsnr; set diffusion.integral = true"
+            )
+        if learned and (self.shift or self.uncertainty):
+            raise ValueError(
+                "diffusion.schedule = 'learned': its ends take the place of diffusion.shift, and "
+                "it needs the loss as it is, without diffusion.uncertainty"
+            )
+        plain = self.times == "uniform" and not (learned or self.integral or self.uncertainty)
+        if self.fit_density and not plain:
+            raise ValueError(
+                "diffusion.fit_density = true fits the times to the plain loss: set it to false, "
+                "or leave out schedule = 'learned', times, integral and uncertainty"
+            )
 
 
 @schema

@@ -1,7 +1,7 @@
 """A diffusion model as training sees it: data in, one loss per sample out.
 
-The trainable module of both panels. It holds the denoiser, the codec (which may learn too) and,
-when asked, the density of training times that is fitted to the loss.
+The trainable module of both panels. It holds the denoiser, the codec and the schedule (which may
+learn too) and, when asked, the density of training times that is fitted to the loss.
 """
 
 import torch
@@ -11,20 +11,19 @@ from shared.codec import Codec
 from shared.config import DiffusionConfig
 from shared.denoiser import Denoiser
 from shared.density import LossDensity
-from shared.objective import diffusion_loss, drop_condition
-from shared.schedule import Cosine, Linear, Schedule
+from shared.objective import Uncertainty, diffusion_loss, drop_condition, named_times
+from shared.schedule import Schedule, Shifted
 
 
 def build_schedule(config: DiffusionConfig) -> Schedule:
-    """The schedule that a configuration names, with its ends."""
-    if config.schedule == "cosine":
-        return Cosine(logsnr_min=config.logsnr_min, logsnr_max=config.logsnr_max)
-    return Linear(logsnr_max=config.logsnr_max)
+    """The schedule that a configuration names, with its numbers and its shift."""
+    base = config.base_schedule()
+    return Shifted(base, config.shift) if config.shift else base
 
 
 class DiffusionLearner(nn.Module):
     """forward(data (B, ...), condition (B, M) or None, keys (B,), t (B,)) -> losses (B,) and the
-    logsnr (B,) they were taken at."""
+    logsnr (B,) they were taken at. t is uniform in [0, 1]; the times are made of it here."""
 
     def __init__(
         self,
@@ -43,24 +42,44 @@ class DiffusionLearner(nn.Module):
             codec,
             autocast,
             evidence=config.evidence,
+            scale_input=config.scale_input,
         )
         self.codec = codec
         self.weighting, self.drop_rate = config.weighting, config.drop_condition
         self.base = build_schedule(config)
         self.density = LossDensity(self.base) if config.fit_density else None
-        self.schedule = self.base
+        self.fitted: Schedule | None = None
+        self.times = named_times(config.times, config.times_options, self.base)
+        self.integral = config.integral
+        self.uncertainty = Uncertainty() if config.uncertainty else None
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule as it now stands: the base, or the base re-timed by the fitted density."""
+        return self.base if self.fitted is None else self.fitted
 
     def retime(self) -> None:
         """Take the schedule from the fitted density as it now stands."""
         if self.density is not None:
-            self.schedule = self.density.schedule()
+            self.fitted = self.density.schedule()
 
     def forward(
         self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
         if condition is not None:
             condition = drop_condition(condition, keys, self.drop_rate)
+        t, density = self.times(t)
         losses, level = diffusion_loss(
-            self.denoiser, self.codec, data, condition, t, keys, self.schedule, self.weighting
+            self.denoiser,
+            self.codec,
+            data,
+            condition,
+            t,
+            keys,
+            self.schedule,
+            self.weighting,
+            density if self.integral else None,
         )
+        if self.uncertainty is not None:
+            losses = self.uncertainty(losses, level.logsnr)
         return losses, level.logsnr

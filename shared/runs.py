@@ -4,6 +4,7 @@ config.yaml      the complete configuration
 log.jsonl        one row per interval: step, loss, lr, speed
 checkpoints/     see shared/train/checkpoint.py
 samples/         what `diptych sample` wrote
+grid.json        the grid of `--solver auto`, see shared/solver/fitted.py
 evaluation.json  what `diptych evaluate` measured
 """
 
@@ -21,6 +22,7 @@ from shared.errors import CheckpointError, ConfigError
 from shared.task import Panel, RunConfig
 from shared.train import checkpoint
 
+GRID = "grid.json"
 # What may differ when a run goes on; everything else would make it another run.
 FREE = {
     "train.steps",

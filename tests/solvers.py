@@ -7,19 +7,23 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from shared.oracle import GaussianMixture
-from shared.schedule import Level, variance_preserving
+from shared.schedule import Family, Level, Schedule, variance_preserving
 from shared.solver.step import Point
 
 FAMILIES = ("vp", "ve", "sub_vp", "flow")
 
 
 @dataclass(frozen=True)
-class Straight:
+class Straight(Schedule):
     """logsnr linear in t, in any family: uniform time is uniform logsnr."""
 
-    family: str = "vp"
+    name: str = "vp"
     low: float = -6.0
     high: float = 6.0
+
+    @property
+    def family(self) -> Family:
+        return self.level
 
     def logsnr(self, t: Tensor) -> Tensor:
         return self.high + t * (self.low - self.high)
@@ -27,15 +31,14 @@ class Straight:
     def time(self, logsnr: Tensor) -> Tensor:
         return (logsnr - self.high) / (self.low - self.high)
 
-    def __call__(self, t: Tensor) -> Level:
-        logsnr = self.logsnr(t)
+    def level(self, logsnr: Tensor) -> Level:
         k = torch.exp(logsnr / 2)  # alpha / sigma
-        if self.family == "ve":
+        if self.name == "ve":
             return Level(logsnr, torch.ones_like(k), 1 / k)
-        if self.family == "sub_vp":  # sigma = 1 - alpha^2
+        if self.name == "sub_vp":  # sigma = 1 - alpha^2
             alpha = 2 * k / (1 + torch.sqrt(1 + 4 * k**2))
             return Level(logsnr, alpha, alpha / k)
-        if self.family == "flow":  # alpha + sigma = 1
+        if self.name == "flow":  # alpha + sigma = 1
             return Level(logsnr, k / (1 + k), 1 / (1 + k))
         return variance_preserving(logsnr)
 

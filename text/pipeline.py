@@ -20,9 +20,9 @@ from shared.denoiser import Denoise
 from shared.errors import CheckpointError, ConfigError
 from shared.guidance import infill
 from shared.learner import DiffusionLearner
-from shared.runs import load_learner, open_run
-from shared.sampling import Wrap, draw
-from shared.solver import SOLVERS, time_grid
+from shared.runs import GRID, load_learner, open_run
+from shared.sampling import Wrap, draw, fitted_grid
+from shared.solver import SOLVERS
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.baseline import CausalLM
 from text.config import TextConfig
@@ -51,6 +51,7 @@ class Pipeline:
 
     def __init__(self, learner: nn.Module, tokenizer: Tokenizer, config: TextConfig) -> None:
         self.learner, self.tokenizer, self.config = learner.eval(), tokenizer, config
+        self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
         if isinstance(learner, DiffusionLearner):
             learner.denoiser.autocast = None
         elif isinstance(learner, CausalLM):
@@ -63,7 +64,9 @@ class Pipeline:
         if not isinstance(found.config, TextConfig):
             raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected text")
         tokenizer = load_tokenizer(Path(run) / FILE)
-        return cls(load_learner(Path(run), weights), tokenizer, found.config)
+        pipeline = cls(load_learner(Path(run), weights), tokenizer, found.config)
+        pipeline.grid_file = Path(run) / GRID
+        return pipeline
 
     def to(self, device: torch.device | str) -> "Pipeline":
         """Move the network; returns self."""
@@ -122,24 +125,21 @@ class Pipeline:
         template = None
         if given is not None:
             template = parse_given(given, self.tokenizer, self.config.data.length)
-        logsnrs = learner.schedule(time_grid(steps)).logsnr.tolist()
-        seen = 0
 
-        def callback(i: int, x_t: Tensor, x0_hat: Tensor) -> None:
-            nonlocal seen
-            if watch is not None and seen < steps:  # later chunks hold other sentences
-                ids = self._nearest(x0_hat[:1], template)[0].tolist()
-                watch(Glimpse(i, logsnrs[i], self.tokenizer.decode(ids)))
-            seen += 1
+        def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
+            assert watch is not None
+            ids = self._nearest(x0_hat[:1], template)[0].tolist()
+            watch(Glimpse(i, logsnr, self.tokenizer.decode(ids)))
 
         x0 = draw(
             learner,
             seeds,
             steps=steps,
             solver=solver,
+            grid=fitted_grid(learner, self.grid_file) if solver == "auto" else None,
             temperature=temperature,
             wrap=None if template is None else _clamp(learner.codec, template),
-            callback=callback,
+            watch=None if watch is None else glimpse,
             progress=progress,
             label="sentences",
         )

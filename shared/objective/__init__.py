@@ -13,10 +13,12 @@ from shared.objective.streams import (
     stratified_times,
 )
 from shared.objective.times import (
+    TIMES,
     Importance,
     LogitNormal,
     LogNormal,
     TimeSampler,
+    named_times,
     uniform_times,
 )
 from shared.objective.uncertainty import Uncertainty
@@ -26,6 +28,7 @@ __all__ = [
     "DROP",
     "NOISE",
     "TIME",
+    "TIMES",
     "WEIGHTINGS",
     "Bound",
     "Importance",
@@ -43,6 +46,7 @@ __all__ = [
     "hybrid_loss",
     "min_snr",
     "moment",
+    "named_times",
     "p2",
     "sample_keys",
     "sigmoid",

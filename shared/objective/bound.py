@@ -144,7 +144,7 @@ def _ends(
     if not 0 <= cleanest < 1:
         raise ValueError(f"cleanest = {cleanest}: expected a time in [0, 1)")
     ends = schedule(torch.tensor([cleanest, 1.0], dtype=torch.float64, device=x0.device))
-    if not math.isfinite(float(ends.logsnr[0])):
+    if not math.isfinite(float(ends.logsnr[0].detach())):
         raise ValueError(
             f"cleanest = {cleanest}: no noise is left there, so the bound is infinite; give the "
             "time of the cleanest noisy level (1 / T of a chain of T steps)"

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from shared import noise
 from shared.schedule import Learned, Level, Schedule, slope
+from shared.schedule.calculus import derivative
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def moment(schedule: Schedule, t: Tensor) -> Moment:
     if not isinstance(schedule, Learned):
         logsnr, rate = slope(schedule, t)
         return Moment(schedule.family(logsnr), -rate)
-    share, speed, *_ = torch.func.jvp(schedule.share, (t,), (torch.ones_like(t),))
+    share, speed = derivative(schedule.share, t, keep_graph=torch.is_grad_enabled())
     logsnr = schedule.between(share)
     rate = schedule.between(torch.zeros_like(speed)) - schedule.between(speed)
     return Moment(schedule.family(logsnr), rate, (share, speed))

@@ -7,6 +7,7 @@ of its own, as EDM and Stable Diffusion 3 do. Arithmetic in float64.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shared.schedule import Schedule, slope
+from shared.schedule.checks import check_options
 
 
 class TimeSampler(Protocol):
@@ -83,6 +85,23 @@ class Importance:
             t = self.base.time(logsnr).clamp(0, 1)
             density = slope(self.base, t)[1] / proposed
         return t.to(uniform.dtype), density.to(uniform.dtype)
+
+
+# name -> the sampler on a schedule, with these of its numbers
+TIMES: dict[str, Callable[[Schedule, Mapping[str, float]], TimeSampler]] = {
+    "uniform": lambda schedule, options: uniform_times,
+    "log_normal": lambda schedule, options: LogNormal(schedule, **options),
+    "logit_normal": lambda schedule, options: LogitNormal(**options),
+}
+
+
+def named_times(name: str, options: Mapping[str, float], schedule: Schedule) -> TimeSampler:
+    """The sampler of this name in TIMES, over a schedule; the normals have `mean` and `std`.
+
+    ValueError for an option that it has not, and for a bad number.
+    """
+    check_options(name, options, () if name == "uniform" else ("mean", "std"))
+    return TIMES[name](schedule, options)
 
 
 def _check_normal(mean: float, std: float) -> None:

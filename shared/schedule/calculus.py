@@ -9,10 +9,21 @@ from shared.schedule.level import Schedule
 
 
 def slope(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-    """logsnr and d logsnr / dt (negative) at t, both of t's shape, in forward mode: exact to
-    rounding, without a graph, and itself differentiable in a schedule's parameters."""
-    value, rate, *_ = torch.func.jvp(schedule.logsnr, (t,), (torch.ones_like(t),))
-    return value, rate
+    """logsnr and d logsnr / dt (negative) at t, both of t's shape and without a graph."""
+    return derivative(schedule.logsnr, t)
+
+
+def derivative(
+    function: Callable[[Tensor], Tensor], t: Tensor, keep_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """An elementwise function and its derivative at t, exact to rounding, by autograd (forward mode
+    would import torch's decompositions, for seconds). With `keep_graph` both can be differentiated
+    again, in the function's parameters."""
+    with torch.enable_grad():
+        t = t.detach().requires_grad_()
+        value = function(t)
+        (rate,) = torch.autograd.grad(value.sum(), t, create_graph=keep_graph)
+    return value if keep_graph else value.detach(), rate
 
 
 @torch.no_grad()

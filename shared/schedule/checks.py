@@ -1,6 +1,8 @@
 """What every schedule asks of its numbers: errors that name the argument and the value."""
 
+import difflib
 import math
+from collections.abc import Iterable, Sequence
 
 
 def check_ends(low_name: str, low: float, high_name: str, high: float) -> None:
@@ -15,3 +17,13 @@ def check_positive(name: str, value: float) -> None:
     """ValueError unless value is finite and above 0."""
     if not 0 < value < math.inf:
         raise ValueError(f"schedule: {name} = {value}: expected a finite number above 0")
+
+
+def check_options(name: str, options: Iterable[str], known: Sequence[str]) -> None:
+    """ValueError, with the nearest known one, for an option that `name` has not."""
+    for key in options:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            expected = f"expected one of {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{name} has no option {key}: {expected}{hint}")

@@ -36,8 +36,9 @@ class Learned(nn.Module):
     ) -> None:
         super().__init__()
         check_ends("logsnr_min", logsnr_min, "logsnr_max", logsnr_max)
-        if hidden < 1:
-            raise ValueError(f"schedule: hidden = {hidden}: expected 1 or more")
+        if hidden < 1 or hidden != int(hidden):
+            raise ValueError(f"schedule: hidden = {hidden}: expected a whole number, 1 or more")
+        hidden = int(hidden)  # a configuration's numbers are floats
         self.family = family
         self.slope = nn.Parameter(torch.tensor(_raw(1.0)))
         self.steepness = nn.Parameter(torch.full((hidden,), _raw(10.0)))

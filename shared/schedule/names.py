@@ -1,10 +1,10 @@
 """Schedules by name, for configurations and the command."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from shared.schedule.checks import check_options
 from shared.schedule.closed import Cosine, Edm, Flow, Sigmoid, Sqrt, Ve
 from shared.schedule.decay import Linear, ScaledLinear, SubVp
 from shared.schedule.learned import Learned
@@ -34,22 +34,9 @@ def schedule_options(name: str) -> list[str]:
 
 
 def named_schedule(name: str, options: Mapping[str, Any]) -> Schedule:
-    """The schedule of this name; `options` are its constructor's numbers.
+    """The schedule of this name in SCHEDULES; `options` are its constructor's numbers.
 
-    ValueError for a name or an option that there is not, with the nearest, and for a bad number.
+    ValueError for an option that it has not, with the nearest, and for a bad number.
     """
-    if name not in SCHEDULES:
-        raise ValueError(f"schedule = {name!r}: expected one of {_listed(name, list(SCHEDULES))}")
-    known = schedule_options(name)
-    for key in options:
-        if key not in known:
-            raise ValueError(
-                f"schedule option {key}: {name} has none of that name; "
-                f"expected one of {_listed(key, known)}"
-            )
+    check_options(name, options, schedule_options(name))
     return SCHEDULES[name](**options)
-
-
-def _listed(given: str, choices: list[str]) -> str:
-    near = difflib.get_close_matches(given, choices, n=1)
-    return ", ".join(choices) + (f"; did you mean {near[0]}?" if near else "")

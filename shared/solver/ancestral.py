@@ -7,8 +7,8 @@ a variance-preserving chain). The learned one lies between their logarithms,
 
     log variance = fraction log(larger) + (1 - fraction) log(smaller)
 
-(Nichol & Dhariwal 2021, eq. 15), with the fraction from a `RangeDenoise`. At the clean end c = 1 and
-the draw is x0_hat itself.
+(Nichol & Dhariwal 2021, eq. 15), with the fraction from a `RangeDenoise`. At the clean end c = 1
+and the draw is x0_hat itself.
 """
 
 import math

@@ -10,13 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.solver.step import Mix, Move, Path, Steps, share, to_clean
+from shared.solver.step import Mix, Move, Path, Steps, share
 
 
 def ddim_step(move: Move, std: float = 0.0) -> Mix:
-    """x_s from x_t and x0_hat; the level `to` may be clean, `at` may have alpha = 0."""
-    if move.to.sigma == 0:
-        return to_clean(move)
+    """x_s from x_t and x0_hat; the level `to` may be clean (it gives x0_hat), `at` pure noise."""
     ratio = math.sqrt(move.to.sigma**2 - std**2) / move.at.sigma
     return Mix(move.at, move.to, x=ratio, x0=move.to.alpha - move.at.alpha * ratio, std=std)
 

@@ -9,7 +9,7 @@ from shared import noise as stateless
 from shared.denoiser import Denoise, RangeDenoise
 from shared.schedule import Level
 from shared.solver.plan import Plan
-from shared.solver.step import Point, Renoise
+from shared.solver.step import Point
 
 # Streams of noise under a seed: the start takes 0, the loop's own noise of move i takes i + 1, and
 # further draws of a step lie above 2^32, those of hooks above 2^48. Training takes negative ones.
@@ -43,7 +43,8 @@ class LoopDesk:
         self._normals: stateless.Normals | None = None
         self._noise: Tensor | None = None
         self._mean: Tensor | None = None
-        self._levels = _levels(plan, x)
+        self._levels = plan.levels(x)
+        self._flat = x.view(1, -1)
         self._shape = x.shape
 
     def level(self, point: Point) -> Level:
@@ -119,28 +120,16 @@ class LoopDesk:
         return self._mean.copy_(x)
 
     def mix(self, x: Tensor, a: float, y: Tensor, b: float) -> Tensor:
-        if a == 0 and b == 1:
-            return x.copy_(y)
         if a + b == 1:
             return x.lerp_(y, b)
         if not y.is_contiguous():
             return x.mul_(a).add_(y, alpha=b)
         # an outer product with (1,) is the one operation of torch that scales both in one pass
-        x.view(1, -1).addr_(self._one, y.view(-1), beta=a, alpha=b)
+        flat = self._flat if x is self._like else x.view(1, -1)
+        flat.addr_(self._one, y.view(-1), beta=a, alpha=b)
         return x
 
     def _given_seeds(self) -> Sequence[int]:
         if self.seeds is None:
             raise ValueError("a hook draws noise: give seeds, one integer per sample")
         return self.seeds
-
-
-def _levels(plan: Plan, x: Tensor) -> dict[Point, Level]:
-    """All levels that the plan asks at, made at once: one transfer to the device."""
-    points: dict[Point, None] = {}
-    for step in plan.steps:
-        if not isinstance(step, Renoise):
-            points.update(dict.fromkeys((step.at, *step.asks)))
-    rows = [(point.logsnr, point.alpha, point.sigma) for point in points]
-    table = torch.tensor(rows, dtype=torch.float64).to(x)
-    return {p: Level(*row.unbind()) for p, row in zip(points, table.unbind(), strict=True)}

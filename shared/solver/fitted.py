@@ -12,8 +12,9 @@ of steps. power = 0.85 and floor = 0.2 were chosen on the problems that `benchma
 on; any power from 0.7 to 1 does nearly as well.
 """
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -67,6 +68,20 @@ class Fitted:
         scaled = self.data_std * torch.tan(torch.cat([angles[:1], inner]))
         times = times_of(schedule, -2 * scaled.log(), start if begin.scaled == noisiest else None)
         return torch.cat([times, times.new_zeros(1)])
+
+    def to_json(self) -> str:
+        """All that the grid is made of."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Fitted":
+        """The grid that `to_json` wrote. ValueError for anything else."""
+        try:
+            values = json.loads(text)
+            parts = {key: tuple(values.pop(key)) for key in ("angles", "rates")}
+            return cls(**parts, **values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"grid: not a fitted grid ({error!r})") from None
 
     def _rate(self, angles: Tensor) -> Tensor:
         known = torch.tensor(self.angles, dtype=torch.float64)

@@ -177,12 +177,13 @@ def asymmetric(times: Tensor, td: float) -> list[tuple[float, float]]:
         )
     if td and bool((times.diff() >= 0).any()):
         raise ValueError(f"td = {td}: expected a grid that falls all the way")
+    given = times.tolist()
     moves: list[tuple[float, float]] = []
     for i in range(steps):
         place = min(i + 1 + td, float(steps))
         left = min(int(place), steps - 1)
-        to = torch.lerp(times[left], times[left + 1], place - left)
-        moves.append((float(times[i]), float(to)))
+        part = place - left
+        moves.append((given[i], given[left] * (1 - part) + given[left + 1] * part))
     return moves
 
 

@@ -68,7 +68,8 @@ def sample(
     to begin at). `seeds` (one integer per sample) key the noise of stochastic solvers, so sample i
     does not depend on its neighbours. `grid` is a name of GRIDS, a grid function, or times in [0,
     1]; where times rise, the move re-noises. With `end_clean` the last time stands for the clean
-    end itself. `td` in steps: see `grid.asymmetric`. `hooks` act on the state after each step.
+    end itself. `td` in steps: see `grid.asymmetric`. `hooks` act on the state after each
+    evaluated step. No gradients are kept: guidance that needs them enables them.
     nan: "end" looks at the result, "stop" at every estimate.
 
     Raises ValueError for an unknown solver, a bad grid, missing seeds, shapes that disagree;
@@ -166,18 +167,22 @@ def run(
         if memory and kept is not None:
             past = (kept, *past[: memory - 1])
         desk.step += 1
-    if nan == "end" and not bool(torch.isfinite(x).all()):
+    if nan == "end" and not _finite(x):
         raise FloatingPointError(
             "the sample is not finite; nan='stop' names the step and level where that began"
         )
     return Outcome(x, desk.nfe)
 
 
+def _finite(x: Tensor) -> bool:
+    """One reading of x; a second where the sum alone may have overflowed."""
+    return math.isfinite(float(x.sum())) or bool(torch.isfinite(x).all())
+
+
 def _check(plan: Plan, denoise: Denoise, x: Tensor, seeds: Sequence[int] | None, nan: str) -> None:
     if nan not in ("end", "stop"):
         raise ValueError(f"nan = {nan!r}: expected 'end' or 'stop'")
-    noisy = plan.solver.stochastic or any(isinstance(step, Renoise) for step in plan.steps)
-    if noisy and seeds is None:
+    if plan.draws_noise and seeds is None:
         raise ValueError(
             f"{plan.solver} on this grid draws noise: give seeds, one integer per sample"
         )

@@ -66,9 +66,10 @@ class Adaptive:
 
     def __call__(self, x_t: Tensor, x0_hat: Tensor, past: Past, desk: Desk) -> Moved:
         first = [x0_hat]  # the loop has asked at the start already
+        low, high = sorted((self.at.logsnr, self.to.logsnr))
 
         def slope(logsnr: Tensor, y: Tensor) -> Tensor:
-            point = self.path.point(float(logsnr))
+            point = self.path.point(min(max(float(logsnr), low), high))  # trial steps overshoot
             q = self._q(point)
             x = y * q
             estimate = first.pop() if first else desk.evaluate(x, point)
@@ -83,7 +84,7 @@ class Adaptive:
             rtol=self.how.rtol,
             atol=self.how.atol,
             method="dopri5",
-            options={"norm": _worst, "dtype": torch.float64},
+            options={"norm": _worst, "dtype": torch.float64, "step_t": span[1:]},
         )
         assert isinstance(y, Tensor)
         return torch.mul(y[-1], self._q(self.to), out=x_t), 0.0, None

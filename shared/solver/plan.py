@@ -4,12 +4,14 @@ A plan is computed once, in float64, and may be run again and again.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 
+import torch
 from torch import Tensor
 
-from shared.schedule import Schedule
+from shared.schedule import Level, Schedule
 from shared.solver.adams import Adams
 from shared.solver.ancestral import Ancestral, LearnedRange
 from shared.solver.corrected import Corrected
@@ -60,16 +62,37 @@ class Plan:
     solver: Solver
     start: Point
     steps: tuple[Step | Renoise, ...]
+    _levels: dict[tuple[torch.dtype, torch.device], dict[Point, Level]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
-    @property
+    @cached_property
     def evaluations(self) -> int:
         """How often the loop itself asks the network; `callback` is called as often."""
         return sum(not isinstance(step, Renoise) for step in self.steps)
 
-    @property
+    @cached_property
     def learns_range(self) -> bool:
         """Whether a step needs the variance of a `RangeDenoise`."""
         return any(isinstance(step, LearnedRange) for step in self.steps)
+
+    @cached_property
+    def draws_noise(self) -> bool:
+        """Whether seeds are needed."""
+        return self.solver.stochastic or any(isinstance(step, Renoise) for step in self.steps)
+
+    def levels(self, like: Tensor) -> dict[Point, Level]:
+        """All levels that the steps ask at, on the device and in the dtype of `like`: made at
+        once, with one transfer, and kept for the next run."""
+        key = (like.dtype, like.device)
+        if key not in self._levels:
+            steps = [step for step in self.steps if not isinstance(step, Renoise)]
+            points = list(dict.fromkeys(p for step in steps for p in (step.at, *step.asks)))
+            rows = [(point.logsnr, point.alpha, point.sigma) for point in points]
+            table = torch.tensor(rows, dtype=torch.float64).to(like)
+            levels = (Level(*row.unbind()) for row in table.unbind())
+            self._levels[key] = dict(zip(points, levels, strict=True))
+        return self._levels[key]
 
 
 def solver_of(solver: str | Solver) -> Solver:
@@ -79,6 +102,14 @@ def solver_of(solver: str | Solver) -> Solver:
     if solver not in SOLVERS:
         raise ValueError(f"solver = {solver!r}: expected one of {', '.join(SOLVERS)}")
     return SOLVERS[solver]
+
+
+def for_data(solver: str, data_std: float) -> Solver:
+    """A solver by name, told the standard deviation of the data if it asks for one."""
+    chosen = solver_of(solver)
+    if isinstance(chosen, Corrected) or (isinstance(chosen, Adams) and chosen.data_std < math.inf):
+        return replace(chosen, data_std=data_std)
+    return chosen
 
 
 def prepare(
@@ -94,7 +125,8 @@ def prepare(
     chosen = solver_of(solver)
     times = grid_times(schedule, steps, grid, end_clean, start)
     pairs = asymmetric(times, td)
-    ats, tos = (points_of(schedule, ends) for ends in zip(*pairs, strict=True))
+    points = points_of(schedule, [time for pair in pairs for time in pair])
+    ats, tos = points[::2], points[1::2]
     if end_clean:
         tos[-1] = CLEAN
     moves = [Move(at, to) for at, to in zip(ats, tos, strict=True)]

@@ -1,5 +1,7 @@
 """`image.Pipeline`: pictures are functions of their seed and class; wrong requests are refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -143,7 +145,7 @@ def test_scenes_are_described_in_words_or_given():
         ({"seeds": []}, "0 seeds"),
         ({"seeds": [1], "generator": torch.Generator()}, "not both"),
         ({"num_inference_steps": 0}, "num_inference_steps = 0"),
-        ({"solver": "euler"}, "expected one of"),
+        ({"solver": "newton"}, "expected one of"),
         ({"output_type": "pt"}, "expected one of pil, np, latent"),
         ({"guidance_scale": 2.0}, "nothing to guide towards"),
         ({"temperature": 0.5}, "it divides logits"),
@@ -174,3 +176,22 @@ def test_pipeline_loads_a_run_and_refuses_what_is_none(make_run, tmp_path):
 
 def test_pipeline_computes_in_float32_whatever_it_was_trained_in():
     assert build(diffusion=DiffusionConfig()).learner.denoiser.autocast is None
+
+
+def test_grid_of_auto_is_kept_with_the_run_and_made_anew_for_other_weights(make_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(make_run(), run)
+    pipeline = image.Pipeline.from_pretrained(run)
+    seen: list[Glimpse] = []
+    first = pipeline(
+        num_images=2, seeds=[3, 4], solver="auto", num_inference_steps=5, watch=seen.append
+    )
+    levels = [glimpse.logsnr for glimpse in seen]
+    assert len(levels) == 5
+    assert levels == sorted(levels)
+    kept = (run / "grid.json").read_text()
+    again = image.Pipeline.from_pretrained(run)(seeds=[4], solver="auto", num_inference_steps=5)
+    assert again.images[0].tobytes() == first.images[1].tobytes()
+    assert (run / "grid.json").read_text() == kept
+    image.Pipeline.from_pretrained(run, "model")(seeds=[4], solver="auto", num_inference_steps=5)
+    assert (run / "grid.json").read_text() != kept

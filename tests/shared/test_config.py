@@ -9,6 +9,21 @@ from hypothesis import strategies as st
 
 from shared.config import TrainConfig, override, read_yaml, validate, write_yaml
 from shared.errors import ConfigError
+from shared.learner import build_schedule
+from shared.schedule import (
+    Cosine,
+    Edm,
+    Flow,
+    Learned,
+    Linear,
+    ScaledLinear,
+    Schedule,
+    Shifted,
+    Sigmoid,
+    Sqrt,
+    SubVp,
+    Ve,
+)
 from tests.toy import ToyConfig, toy_config
 
 
@@ -41,7 +56,10 @@ from tests.toy import ToyConfig, toy_config
         ("diffusion.logsnr_max=.inf", "diffusion.logsnr_max = inf: expected a finite number"),
         ("diffusion.logsnr_min=-.inf", "diffusion.logsnr_min = -inf: expected a finite number"),
         ("diffusion.prediction=velocty", "did you mean velocity?"),
-        ("diffusion.weighting=xyz", "expected one of x0, eps, v, min_snr, sigmoid$"),
+        (
+            "diffusion.weighting=xyz",
+            "expected one of x0, eps, v, velocity, edm, min_snr, p2, sigmoid, elbo$",
+        ),
         ("train=fast", "train"),
     ],
 )
@@ -198,3 +216,70 @@ def test_any_assignments_are_a_mapping_or_a_clear_error(assignments: list[str]):
         validate(ToyConfig, override({"panel": "toy"}, assignments), "fuzz")
     except ConfigError:
         return
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["schedule_options.rho=7"], "cosine has no option rho: expected one of logsnr_min"),
+        (["schedule=edm", "schedule_options.roh=7"], r"no option roh: .*did you mean rho\?"),
+        (["schedule=edm", "schedule_options.rho=-1"], r"schedule: rho = -1.0"),
+        (["schedule=edm", "schedule_options.rho=fast"], "diffusion.schedule_options.rho"),
+        (["schedule=edm", "logsnr_max=9"], "edm has no option logsnr_max"),
+        (["schedule=linear", "logsnr_min=-9"], "linear has no option logsnr_min"),
+        (["schedule_options.logsnr_max=9"], r"logsnr_max: this number is diffusion\.logsnr_max"),
+        (["schedule=sigmoid", "schedule_options.start=4"], "start = 4.0 must be below end"),
+        (["schedule=learned", "integral=true", "schedule_options.learn_ends=1"], "no option learn"),
+        (["schedule=learned"], "diffusion.integral = false"),
+        (["weighting=elbo"], "diffusion.integral = false"),
+        (["schedule=learned", "integral=true", "shift=1"], "take the place of diffusion.shift"),
+        (["schedule=learned", "integral=true", "uncertainty=true"], "without diffusion.uncert"),
+        (["shift=.inf"], "diffusion.shift = inf"),
+        (["times=lognormal"], r"diffusion.times = .*did you mean log_normal\?"),
+        (["times_options.std=2"], "uniform has no option std: it has none"),
+        (["times=log_normal", "times_options.sd=2"], r"no option sd: .*did you mean std\?"),
+        (["times=log_normal", "times_options.std=0"], "std = 0.0 of training times"),
+        (["fit_density=true", "integral=true"], "fits the times to the plain loss"),
+        (["fit_density=true", "times=log_normal"], "fits the times to the plain loss"),
+        (["fit_density=true", "uncertainty=true"], "fits the times to the plain loss"),
+        (["fit_density=true", "schedule=learned", "integral=true"], "fits the times"),
+    ],
+)
+def test_numbers_that_a_schedule_or_a_loss_cannot_have_are_refused(
+    assignments: list[str], message: str
+):
+    with pytest.raises(ConfigError, match=message):
+        toy_config("diffusion.fit_density=false", *(f"diffusion.{a}" for a in assignments))
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        ([], Cosine(-12.0, 12.0)),
+        (["logsnr_min=-7", "schedule_options.s=0.008"], Cosine(-7.0, 12.0, s=0.008)),
+        (["schedule=linear"], Linear(logsnr_max=12.0)),
+        (["schedule=linear", "schedule_options.beta_max=12"], Linear(0.1, 12.0, 12.0)),
+        (["schedule=scaled_linear"], ScaledLinear(logsnr_max=12.0)),
+        (["schedule=sqrt"], Sqrt(-12.0, 12.0)),
+        (["schedule=sigmoid", "schedule_options.tau=0.9"], Sigmoid(-12.0, 12.0, tau=0.9)),
+        (["schedule=ve", "schedule_options.sigma_max=90"], Ve(0.01, 90.0)),
+        (["schedule=sub_vp"], SubVp(logsnr_max=12.0)),
+        (["schedule=edm"], Edm()),
+        (["schedule=flow", "shift=-2.2"], Shifted(Flow(-12.0, 12.0), -2.2)),
+    ],
+)
+def test_a_configuration_names_any_schedule_with_its_numbers(
+    assignments: list[str], expected: Schedule
+):
+    assert (
+        build_schedule(toy_config(*(f"diffusion.{a}" for a in assignments)).diffusion) == expected
+    )
+
+
+def test_a_configuration_names_a_learned_schedule():
+    words = ("schedule=learned", "integral=true", "fit_density=false", "schedule_options.hidden=5")
+    schedule = build_schedule(toy_config(*(f"diffusion.{word}" for word in words)).diffusion)
+    assert isinstance(schedule, Learned)
+    assert schedule.ends.tolist() == [12, -12]
+    assert not schedule.ends.requires_grad
+    assert len(schedule.height) == 5

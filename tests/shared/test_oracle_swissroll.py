@@ -67,6 +67,10 @@ def test_the_density_holds_for_every_noise_also_off_the_curve(std: float):
     torch.testing.assert_close(oracle.log_prob(x, level), expected, rtol=1e-10, atol=1e-9)
 
 
+def test_the_number_of_nodes_is_what_the_noise_asks_for():
+    assert [len(swiss_roll(std).points) for std in (1.0, 0.05, 0.005)] == [272, 1504, 13_280]
+
+
 def test_samples_lie_about_the_curve_and_uniformly_along_it():
     """2,000 draws. None 6.5 std off the curve: a false alarm below 2e-6. The radius, uniform but
     for the noise: Kolmogorov-Smirnov at 3 / sqrt(n), false alarms below 1e-7."""

@@ -1,11 +1,16 @@
-"""Solvers against a Gaussian mixture whose denoiser is exact: orders, moments, seeds, ends."""
+"""The sampling loop and its contract: seeds, ends, history, memory, hooks; orders and peers have
+files of their own."""
 
+import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from shared import noise
 from shared.codec import Bits
@@ -13,55 +18,55 @@ from shared.denoiser import Denoise, Denoiser
 from shared.nets.transformer import Transformer
 from shared.oracle import GaussianMixture
 from shared.prediction import PREDICTIONS, from_x0
-from shared.schedule import Cosine, Level, Linear
-from shared.solver import SOLVERS, sample, time_grid
+from shared.schedule import Cosine, Level, Linear, Schedule
+from shared.solver import (
+    CLEAN,
+    SOLVERS,
+    Taken,
+    Trajectory,
+    encode,
+    prepare,
+    run,
+    sample,
+    time_grid,
+    time_travel,
+)
+from shared.solver.adams import Adams
+from shared.solver.ancestral import Ancestral
+from shared.solver.corrector import Langevin, PredictorCorrector, SnrLangevin
+from shared.solver.ddim import Ddim
+from shared.solver.dpmpp import Dpmpp2m, Dpmpp3m, DpmppSde2m
+from shared.solver.edm import Churn
+from shared.solver.ode import Ode
+from shared.solver.sde import ReverseDiffusion
+from shared.solver.step import Mix
+from shared.solver.unipc import UniPC
+from tests.solvers import FAMILIES, Straight, exact_flow, noisy, smooth_mixture
 
 SCHEDULE = Cosine(-8, 8)
+PLAIN = sorted(set(SOLVERS) - {"ancestral_learned"})  # whose network is any Denoise
+EXTRAPOLATED = {name for name in SOLVERS if name.startswith(("lms", "trig"))}
 
 
-def smooth_mixture(dtype: torch.dtype = torch.float64) -> GaussianMixture:
-    """Two broad, correlated components in the plane."""
-    weights = torch.tensor([0.3, 0.7], dtype=dtype)
-    means = torch.tensor([[-0.8, 0.3], [0.6, -0.2]], dtype=dtype)
-    covariances = torch.tensor([[[0.4, 0.1], [0.1, 0.3]], [[0.3, -0.1], [-0.1, 0.5]]], dtype=dtype)
-    return GaussianMixture(weights, means, covariances)
+class Counted:
+    """A Denoise of 0.3 x_t + 1 that keeps what it was given and gave."""
 
+    def __init__(self) -> None:
+        self.levels: list[Level] = []
+        self.previous: list[Tensor | None] = []
+        self.estimates: list[Tensor] = []
 
-def exact_flow(oracle: GaussianMixture, x: Tensor, start: float, end: float) -> Tensor:
-    """The probability-flow ODE in t, d x / d t = a' x / a + (s' - a' s / a) eps_hat, by scipy's
-    DOP853 at 1e-12, with a and s differentiated by autograd."""
-
-    def slope(t: float, flat: object) -> object:
-        time = torch.tensor(t, dtype=torch.float64, requires_grad=True)
-        level = SCHEDULE(time)
-        (d_alpha,) = torch.autograd.grad(level.alpha, time, retain_graph=True)
-        (d_sigma,) = torch.autograd.grad(level.sigma, time)
-        fixed = Level(*(part.detach() for part in (level.logsnr, level.alpha, level.sigma)))
-        x_t = torch.as_tensor(flat, dtype=torch.float64).reshape(x.shape)
-        x0_hat = oracle.denoise(x_t, fixed)
-        eps_hat = (x_t - fixed.alpha * x0_hat) / fixed.sigma
-        return (d_alpha * x0_hat + d_sigma * eps_hat).flatten().numpy()
-
-    solved = solve_ivp(
-        slope, (start, end), x.flatten().numpy(), method="DOP853", rtol=1e-12, atol=1e-12
-    )
-    return torch.as_tensor(solved.y[:, -1]).reshape(x.shape)
-
-
-@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
-def test_solver_converges_at_its_stated_order_between_finite_levels(solver: str, order: int):
-    oracle, start, end = smooth_mixture(), 0.85, 0.15
-    level = SCHEDULE(torch.tensor(start, dtype=torch.float64))
-    generator = torch.Generator().manual_seed(0)
-    x = level.alpha * oracle.sample(7, generator)
-    x = x + level.sigma * torch.randn(7, 2, generator=generator, dtype=torch.float64)
-    exact = exact_flow(oracle, x, start, end)
-    errors = []
-    for steps in (64, 128):
-        grid = time_grid(steps, start, end)
-        out = sample(oracle.denoise, x, SCHEDULE, solver=solver, grid=grid, end_clean=False)
-        errors.append(float((out - exact).abs().mean()))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15), errors
+    def __call__(
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Tensor | None = None,
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        self.levels.append(level)
+        self.previous.append(previous)
+        self.estimates.append(x_t * 0.3 + 1)
+        return self.estimates[-1]
 
 
 def test_dpmpp_2m_is_its_papers_formula_on_unequal_steps():
@@ -87,26 +92,28 @@ def test_dpmpp_2m_is_its_papers_formula_on_unequal_steps():
     torch.testing.assert_close(got, sigma[2] / sigma[1] * x_1 - alpha[2] * torch.expm1(-h[1]) * d)
 
 
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
-def test_all_predictions_give_one_sample(solver: str):
+@pytest.mark.parametrize("family", [*FAMILIES, "cosine", "linear"])
+@pytest.mark.parametrize("solver", PLAIN)
+def test_all_predictions_give_the_oracles_sample(solver: str, family: str):
     oracle = smooth_mixture()
-    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    expected = sample(oracle.denoise, x, SCHEDULE, solver, steps=9, seeds=range(5))
+    named: dict[str, Schedule] = {"cosine": SCHEDULE, "linear": Linear(logsnr_max=8.0)}
+    schedule = named.get(family, Straight(family))
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    plan = prepare(schedule, solver, 4)
+    expected = run(plan, oracle.denoise, x, seeds=range(3)).x
     for prediction in PREDICTIONS:
-        got = sample(as_network(oracle, prediction), x, SCHEDULE, solver, 9, seeds=range(5))
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+        got = run(plan, as_network(oracle, prediction, schedule), x, seeds=range(3)).x
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
-def as_network(oracle: GaussianMixture, prediction: str) -> Denoise:
+def as_network(oracle: GaussianMixture, prediction: str, schedule: Schedule) -> Denoise:
     """The oracle behind a network that outputs `prediction` and sees scaled inputs."""
 
     class Net(torch.nn.Module):
         def forward(self, x: Tensor, logsnr: Tensor, condition: None, previous: None) -> Tensor:
-            sigma = torch.sigmoid(-logsnr).sqrt().reshape(-1, 1)
-            alpha = torch.sigmoid(logsnr).sqrt().reshape(-1, 1)
-            x_t = x * (sigma**2 + (alpha * data_std) ** 2).sqrt()
-            level = Level(logsnr.reshape(-1, 1), alpha, sigma)
-            flat = Level(logsnr, alpha[:, 0], sigma[:, 0])
+            flat = schedule(schedule.time(logsnr))
+            level = flat.widen(2)
+            x_t = x * (level.sigma**2 + (level.alpha * data_std) ** 2).sqrt()
             return from_x0(prediction, oracle.denoise(x_t, flat), x_t, level, data_std)
 
     data_std = 0.7
@@ -173,7 +180,7 @@ def test_step_i_draws_noise_i_plus_1_which_is_not_the_start():
     torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
+@pytest.mark.parametrize("solver", [name for name in PLAIN if name != "ode"])  # the batch's steps
 def test_sample_alone_is_the_sample_in_a_batch_of_64(solver: str):
     oracle, seeds = smooth_mixture(torch.float32), list(range(100, 164))
     x = noise.normal(seeds, 0, (2,))
@@ -183,26 +190,39 @@ def test_sample_alone_is_the_sample_in_a_batch_of_64(solver: str):
         torch.testing.assert_close(alone[0], batch[i], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
-def test_last_step_returns_the_estimate_and_history_goes_in_as_previous(solver: str):
-    seen: list[Tensor | None] = []
-    estimates: list[Tensor] = []
-
-    def denoise(
-        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
-    ) -> Tensor:
-        seen.append(previous)
-        estimates.append(x_t * 0.3 + 1)
-        return estimates[-1]
-
-    x = torch.ones(3, 2)
+@pytest.mark.parametrize("solver", PLAIN)
+def test_history_goes_in_as_previous_and_runs_repeat(solver: str):
+    denoise, x = Counted(), torch.ones(3, 2)
     first = sample(denoise, x, SCHEDULE, solver, steps=4, seeds=[1, 2, 3])
-    torch.testing.assert_close(first, estimates[-1])
-    assert seen[0] is None
-    for previous, estimate in zip(seen[1:], estimates, strict=False):
+    assert denoise.previous[0] is None
+    for previous, estimate in zip(denoise.previous[1:], denoise.estimates, strict=False):
         assert previous is estimate
+    if solver not in EXTRAPOLATED:
+        torch.testing.assert_close(first, denoise.estimates[-1])
     torch.testing.assert_close(sample(denoise, x, SCHEDULE, solver, 4, seeds=[1, 2, 3]), first)
     torch.testing.assert_close(x, torch.ones(3, 2))  # the caller's noise is left alone
+
+
+@pytest.mark.parametrize("solver", [name for name in PLAIN if name != "ode"])
+def test_evaluations_are_those_stated(solver: str):
+    """nfe a step, and one at the clean end unless correctors come first; counted by the loop."""
+    denoise, plan = Counted(), prepare(Straight("ve"), solver, 5)
+    outcome = run(plan, denoise, torch.ones(3, 2), seeds=[1, 2, 3])
+    nfe = SOLVERS[solver].nfe
+    assert nfe is not None
+    corrected = isinstance(SOLVERS[solver], PredictorCorrector)
+    assert outcome.nfe == len(denoise.estimates) == 5 * nfe - (nfe - 1) * (not corrected)
+    assert plan.evaluations == 5
+
+
+@pytest.mark.parametrize("solver", PLAIN)
+def test_every_evaluation_is_at_a_level_of_the_schedule(solver: str):
+    schedule, denoise = Straight("sub_vp"), Counted()
+    sample(denoise, torch.ones(3, 2), schedule, solver, 5, seeds=[1, 2, 3])
+    for level in denoise.levels:
+        exact = schedule(schedule.time(level.logsnr.double()))
+        torch.testing.assert_close(level.alpha.double(), exact.alpha, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(level.sigma.double(), exact.sigma, atol=1e-6, rtol=1e-5)
 
 
 def test_callback_sees_each_state_and_its_estimate():
@@ -222,7 +242,7 @@ def test_callback_sees_each_state_and_its_estimate():
         torch.testing.assert_close(x0_hat, oracle.denoise(x_t, level))
 
 
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
+@pytest.mark.parametrize("solver", PLAIN)
 def test_estimate_that_is_the_state_itself_is_not_overwritten(solver: str):
     """A denoiser may hand its input back; the loop goes on in that memory."""
 
@@ -242,7 +262,7 @@ def test_estimate_that_is_the_state_itself_is_not_overwritten(solver: str):
 
 
 @pytest.mark.parametrize("prediction", ["v", "categorical"])
-@pytest.mark.parametrize("solver", sorted(SOLVERS))
+@pytest.mark.parametrize("solver", ["ancestral", "dpmpp_2m", "trig2"])
 def test_network_gives_a_sample_alone_and_in_a_batch_of_64(solver: str, prediction: str):
     """Matrix products choose other kernels for other sizes, and each step of self-conditioning
     carries their differences on: 1e-5 after 20 steps."""
@@ -277,31 +297,426 @@ def test_network_gives_a_sample_alone_and_in_a_batch_of_64(solver: str, predicti
             torch.testing.assert_close(alone[0], batch[i], atol=1e-5, rtol=0)
 
 
-def test_estimate_that_is_not_finite_is_named_by_its_step():
+def network(make: Callable[[Tensor], Tensor]) -> Denoise:
+    """A Denoise that looks at x_t alone."""
+
     def denoise(
         x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
     ) -> Tensor:
-        return x_t / (level.logsnr < 0).to(x_t)
+        return make(x_t)
 
-    with pytest.raises(FloatingPointError, match="step 2"):
-        sample(denoise, torch.ones(2, 3), SCHEDULE, "ddim", steps=4)
+    return denoise
+
+
+def broken(
+    x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+) -> Tensor:
+    return x_t / (level.logsnr < 0).to(x_t)
+
+
+def test_estimate_that_is_not_finite_is_named_by_its_step():
+    with pytest.raises(FloatingPointError, match=r"step 2, logsnr 0\.000"):
+        sample(broken, torch.ones(2, 3), SCHEDULE, "ddim", steps=4, nan="stop")
+    with pytest.raises(FloatingPointError, match="nan='stop'"):
+        sample(broken, torch.ones(2, 3), SCHEDULE, "ddim", steps=4)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"solver": "euler"}, "expected one of"),
+        ({"solver": "newton"}, "expected one of"),
         ({"solver": "ancestral"}, "give seeds"),
         ({"seeds": [1]}, "1 seeds for 2 samples"),
         ({"steps": 0}, "one step or more"),
-        ({"grid": torch.tensor([0.2, 0.8])}, "strictly falling"),
-        ({"grid": torch.tensor([1.0])}, "strictly falling"),
+        ({"grid": torch.tensor([0.2, 0.8])}, "must be the lowest"),
+        ({"grid": torch.tensor([0.2, 0.8]), "end_clean": False}, "give seeds"),
+        ({"grid": torch.tensor([1.0])}, "two or more times"),
+        ({"grid": torch.tensor([1.0, 0.5, 0.5, 0.0])}, "twice in a row"),
         ({"grid": torch.tensor([1.2, 0.5])}, r"in \[0, 1\]"),
         ({"grid": torch.tensor([0.5, -0.1])}, r"in \[0, 1\]"),
-        ({"grid": torch.tensor([1.0, math.nan, 0.0])}, "strictly falling"),
+        ({"grid": torch.tensor([1.0, math.nan, 0.0])}, r"in \[0, 1\]"),
+        ({"grid": torch.tensor([1.0, 0.0]), "start": 0.5}, "a start of its own"),
+        ({"grid": "even"}, "expected one of time"),
+        ({"start": 0.0}, r"a time in \(0, 1\]"),
+        ({"td": 0.5, "steps": 1}, "td = 0.5 with one step"),
+        ({"td": -1.0}, "td = -1.0"),
+        ({"nan": "ask"}, "'end' or 'stop'"),
+        ({"x0": torch.ones(2, 3)}, "shape of noise"),
+        ({"solver": "ancestral_learned", "seeds": [1, 2]}, "learned its variance"),
     ],
 )
-def test_bad_arguments_are_refused(arguments: dict[str, object], message: str):
+def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str):
     oracle = smooth_mixture(torch.float32)
     with pytest.raises(ValueError, match=message):
-        sample(oracle.denoise, torch.ones(2, 2), SCHEDULE, **arguments)  # type: ignore[arg-type]
+        sample(oracle.denoise, torch.ones(2, 2), SCHEDULE, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Ddim(eta=1.5), "eta = 1.5"),
+        (lambda: Ddim(eta=-0.1), "eta = -0.1"),
+        (lambda: Ancestral("medium"), "expected one of small, large, learned"),
+        (lambda: Adams(5), "from 1 to 4"),
+        (lambda: Adams(2, 0.0), "data_std = 0.0"),
+        (lambda: Adams(2, 1.0, "cold"), "'euler' or 'kutta'"),
+        (lambda: Dpmpp3m("cold"), "'first' or 'single'"),
+        (lambda: DpmppSde2m(0.0), "eta = 0.0"),
+        (lambda: UniPC(1), "expected 2 or 3"),
+        (lambda: Churn(amount=0.0), "amount = 0.0"),
+        (lambda: Churn(low=2.0, high=2.0), "low < high"),
+        (lambda: Churn(low=-1.0), "low = -1.0"),
+        (lambda: Ode(rtol=0.0), "rtol = 0.0"),
+        (lambda: Ode(atol=0.0), "atol = 0.0"),
+        (lambda: Ode(data_std=math.inf), "data_std = inf"),
+    ],
+)
+def test_bad_settings_of_solvers_are_refused(make: Callable[[], object], message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_default_settings_are_those_of_the_papers():
+    """EDM's table 5 (ImageNet-64), Score SDE's 0.16 and 1e-5; the mild Langevin step is ours."""
+    assert Churn() == Churn(amount=40.0, low=0.05, high=50.0, excess=1.003)
+    assert SnrLangevin() == SnrLangevin(snr=0.16)
+    assert Langevin() == Langevin(eps=0.1)
+    assert Ode() == Ode(rtol=1e-5, atol=1e-5, data_std=1.0)
+    assert PredictorCorrector() == PredictorCorrector(ReverseDiffusion(), SnrLangevin(), count=1)
+
+
+def test_estimate_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"\(2, 1\) for x_t \(2, 3\)"):
+        sample(network(lambda x_t: x_t[:, :1].clone()), torch.ones(2, 3), SCHEDULE)
+
+
+def test_schedule_that_rises_somewhere_is_refused():
+    class Bent(Straight):
+        def logsnr(self, t: Tensor) -> Tensor:
+            return torch.cos(7 * t)
+
+    with pytest.raises(ValueError, match="expected it to fall strictly"):
+        sample(smooth_mixture().denoise, torch.ones(2, 2), Bent(), steps=9)
+
+
+# -- noise -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", PLAIN)
+def test_streams_of_a_run_are_used_once_and_only_where_noise_is(
+    solver: str, monkeypatch: pytest.MonkeyPatch
+):
+    used: list[int] = []
+    monkeypatch.setattr(
+        noise.Normals, "draw", lambda source, step: used.append(step) or torch.ones(source.shape)
+    )
+    monkeypatch.setattr(
+        noise,
+        "normal",
+        lambda seeds, step, shape, device: used.append(step) or torch.ones(1, *shape),
+    )
+
+    def hook(x_s: Tensor, taken: Taken) -> Tensor:
+        return x_s + 0 * taken.draw(0) + 0 * taken.draw(1)
+
+    grid = time_travel(time_grid(6), 3, 2)
+    sample(Counted(), torch.ones(1, 2), SCHEDULE, solver, seeds=[1], grid=grid, hooks=[hook])
+    assert len(set(used)) == len(used)
+    assert min(used) > 0  # 0 is the start's, negative ones are training's
+    evaluated = prepare(SCHEDULE, solver, grid=grid).evaluations
+    assert len(used) - 2 * evaluated >= 2  # the two moves that rise
+    if not SOLVERS[solver].stochastic:
+        assert len(used) - 2 * evaluated == 2
+
+
+def test_state_at_the_first_level_has_the_variance_of_unit_data():
+    """VE: sqrt(1 + sigma^2) times the noise; a datum instead of the noise alone is SDEdit's."""
+    schedule, x = Straight("ve"), torch.randn(3, 2, dtype=torch.float64)
+    seen = Trajectory()
+    sample(Counted(), x, schedule, "ddim", 3, callback=seen)
+    torch.testing.assert_close(seen.states[0], x * math.sqrt(1 + math.exp(6.0)))
+    x0, seen = torch.randn(3, 2, dtype=torch.float64), Trajectory()
+    sample(Counted(), x, schedule, "ddim", 3, callback=seen, start=0.4, x0=x0)
+    torch.testing.assert_close(seen.states[0], x0 + math.exp(-1.2 / 2) * x)
+    assert len(seen.estimates) == 3
+
+
+# -- hooks -----------------------------------------------------------------------------------
+
+
+def test_hook_sees_mean_and_std_of_the_step_and_its_state_goes_on():
+    seeds, x = [7, 8, 9], torch.randn(3, 2, dtype=torch.float64)
+    plan, seen, denoise = prepare(SCHEDULE, "ancestral", 3), list[Taken](), Counted()
+    condition = torch.tensor([[1], [2], [3]])
+
+    def hook(x_s: Tensor, taken: Taken) -> Tensor:
+        step = plan.steps[taken.index]
+        assert isinstance(step, Mix)
+        assert (taken.at, taken.to, taken.std) == (step.at, step.to, step.std)
+        assert taken.condition is condition
+        assert taken.x0_hat is denoise.estimates[-1]
+        draw = noise.normal(seeds, taken.index + 1, (2,)).double()
+        torch.testing.assert_close(x_s, taken.mean + taken.std * draw)
+        seen.append(taken)
+        return torch.full_like(x_s, 0.25)
+
+    out = run(plan, denoise, x, condition, seeds, hooks=[hook, lambda x_s, taken: x_s + 1])
+    assert [taken.index for taken in seen] == [0, 1, 2]
+    assert seen[-1].to == CLEAN
+    for estimate in denoise.estimates[1:]:
+        torch.testing.assert_close(estimate, torch.full_like(estimate, 1.25 * 0.3 + 1))
+    torch.testing.assert_close(out.x, torch.full_like(x, 1.25))
+
+
+def test_hooks_of_a_deterministic_step_see_the_state_as_mean():
+    def hook(x_s: Tensor, taken: Taken) -> Tensor:
+        assert taken.std == 0
+        assert torch.equal(taken.mean, x_s)
+        return x_s
+
+    run(prepare(SCHEDULE, "heun", 3), Counted(), torch.ones(3, 2), hooks=[hook])
+    with pytest.raises(ValueError, match="give seeds"):
+        run(
+            prepare(SCHEDULE, "ddim", 3),
+            Counted(),
+            torch.ones(3, 2),
+            hooks=[lambda x_s, taken: taken.draw(0)],
+        )
+
+
+# -- learned variance ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fraction", "twin"), [(0.0, "ancestral"), (1.0, "ancestral_large")])
+def test_learned_variance_runs_between_the_two_fixed_ones(fraction: float, twin: str):
+    class Ranged(Counted):
+        def with_range(
+            self,
+            x_t: Tensor,
+            level: Level,
+            condition: Tensor | None = None,
+            previous: Tensor | None = None,
+        ) -> tuple[Tensor, Tensor]:
+            return self(x_t, level, condition, previous), torch.full_like(x_t, fraction)
+
+    x, seeds = torch.randn(3, 2, dtype=torch.float64), [1, 2, 3]
+    learned = sample(Ranged(), x, SCHEDULE, "ancestral_learned", 4, seeds=seeds)
+    torch.testing.assert_close(learned, sample(Counted(), x, SCHEDULE, twin, 4, seeds=seeds))
+
+
+def test_learned_variance_is_geometric_in_the_fraction():
+    """sigma_t^2 c and sigma_s^2 c, c = 1 - e^(logsnr_t - logsnr_s), one number of x at a time."""
+
+    class Ranged(Counted):
+        def with_range(self, x_t: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+            return torch.zeros_like(x_t), torch.tensor([[0.25, 0.75]]).to(x_t)
+
+    times = torch.tensor([0.8, 0.3], dtype=torch.float64)
+    plan = prepare(SCHEDULE, "ancestral_learned", grid=times, end_clean=False)
+    t, s = plan.steps[0].at, plan.steps[0].to
+    got = run(plan, Ranged(), torch.zeros(1, 2, dtype=torch.float64), seeds=[5]).x
+    c = 1 - math.exp(t.logsnr - s.logsnr)
+    std = [(t.sigma**2 * c) ** (f / 2) * (s.sigma**2 * c) ** ((1 - f) / 2) for f in (0.25, 0.75)]
+    expected = torch.tensor([std], dtype=torch.float64) * noise.normal([5], 1, (2,))
+    torch.testing.assert_close(got, expected)
+
+
+# -- grids that rise, asymmetric intervals, encoding -------------------------------------------
+
+
+def test_a_rising_move_renoises_and_costs_nothing():
+    """x_s = alpha_s / alpha_t x_t + sqrt(sigma_s^2 - (alpha_s sigma_t / alpha_t)^2) noise; move
+    number i draws stream i + 1."""
+    times = torch.tensor([0.9, 0.4, 0.7, 0.2], dtype=torch.float64)
+    denoise, x = Counted(), torch.randn(3, 2, dtype=torch.float64)
+    out = sample(denoise, x, SCHEDULE, "dpmpp_2m", grid=times, end_clean=False, seeds=[1, 2, 3])
+    assert len(denoise.estimates) == 2
+    first, third = (
+        prepare(SCHEDULE, "ddim", grid=times[i : i + 2], end_clean=False) for i in (0, 2)
+    )
+    down = run(first, Counted(), x).x
+    (t, s) = first.steps[0].to, third.start
+    std = math.sqrt(s.sigma**2 - (s.alpha * t.sigma / t.alpha) ** 2)
+    up = s.alpha / t.alpha * down + std * noise.normal([1, 2, 3], 2, (2,)).double()
+    torch.testing.assert_close(out, run(third, Counted(), up).x)  # the history began again
+
+
+def test_asymmetric_intervals_go_further_than_the_network_is_told():
+    """Analog Bits' td, DDIM by hand on four uniform steps: max(1 - (i + 1 + td) / 4, 0)."""
+    x, td = torch.randn(3, 2, dtype=torch.float64), 0.6
+    denoise = Counted()
+    got = sample(denoise, x, SCHEDULE, "ddim", 4, td=td)
+    expected = x
+    for i in range(4):
+        t, s = (
+            SCHEDULE(torch.tensor(time, dtype=torch.float64))
+            for time in (1 - i / 4, max(1 - (i + 1 + td) / 4, 0))
+        )
+        assert float(denoise.levels[i].logsnr) == pytest.approx(float(t.logsnr))
+        x0_hat = expected * 0.3 + 1
+        eps_hat = (expected - t.alpha * x0_hat) / t.sigma
+        expected = s.alpha * x0_hat + s.sigma * eps_hat if i < 3 else x0_hat
+    torch.testing.assert_close(got, expected)
+    same = sample(Counted(), x, SCHEDULE, "dpmpp_2m", 4, td=0.0)
+    torch.testing.assert_close(same, sample(Counted(), x, SCHEDULE, "dpmpp_2m", 4))
+
+
+@pytest.mark.parametrize("solver", PLAIN)
+def test_asymmetric_intervals_work_with_every_solver(solver: str):
+    out = sample(Counted(), torch.ones(3, 2), SCHEDULE, solver, 6, seeds=[1, 2, 3], td=1.5)
+    assert bool(torch.isfinite(out).all())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("solver", [name for name in SOLVERS if not SOLVERS[name].stochastic])
+def test_encoding_is_the_flow_run_backwards(solver: str, family: str):
+    oracle, schedule = smooth_mixture(), Straight(family)
+    plan = prepare(schedule, solver, 60, end_clean=False)
+    clean, dirty = plan.steps[-1].to, plan.start
+    x0 = noisy(oracle, clean, 4) / clean.alpha
+    exact = exact_flow(oracle, clean.alpha * x0, clean, dirty) / math.hypot(
+        dirty.alpha, dirty.sigma
+    )
+    code = encode(oracle.denoise, x0, schedule, solver, 60)
+    bound = 0.1 if SOLVERS[solver].order == 1 else 0.01
+    assert float((code - exact).abs().max()) < bound
+    back = sample(oracle.denoise, code, schedule, solver, 60, end_clean=False) / clean.alpha
+    assert float((back - x0).abs().max()) < bound
+
+
+def test_a_code_has_the_scale_of_unit_noise():
+    """With an estimate of 0 the flow is x_s = sigma_s / sigma_t x_t."""
+    schedule, x0 = Straight("ve"), torch.randn(3, 2, dtype=torch.float64)
+    code = encode(network(torch.zeros_like), x0, schedule, "ddim", 3)
+    high, low = math.exp(3.0), math.exp(-3.0)
+    torch.testing.assert_close(code, high / low * x0 / math.hypot(1, high))
+
+
+def test_encoding_refuses_noise():
+    with pytest.raises(ValueError, match="draws noise"):
+        encode(Counted(), torch.ones(2, 2), SCHEDULE, "ancestral")
+    with pytest.raises(ValueError, match="runs backwards"):
+        encode(Counted(), torch.ones(2, 2), SCHEDULE, grid=torch.tensor([0.2, 0.8, 0.1]))
+
+
+# -- plans and memory ------------------------------------------------------------------------
+
+
+def test_a_plan_is_floats_and_serves_every_dtype():
+    plan = prepare(SCHEDULE, Dpmpp2m(), 3)
+    for step in plan.steps:
+        assert isinstance(step, Mix)
+        numbers = (step.x, step.x0, step.std, step.keep, *step.past, *vars(step.at).values())
+        assert all(type(number) is float for number in numbers)
+    x = torch.randn(3, 2, dtype=torch.float64)
+    wide = run(plan, Counted(), x).x
+    narrow = run(plan, Counted(), x.float()).x
+    assert narrow.dtype == torch.float32
+    torch.testing.assert_close(narrow.double(), wide, atol=1e-5, rtol=1e-5)
+
+
+def test_an_estimate_of_another_dtype_or_layout_is_taken():
+    """A network may answer in bfloat16, or with strides of its own."""
+    x = torch.randn(2, 3, 4, 5)
+
+    denoise = network(lambda x_t: (x_t * 0.5).to(memory_format=torch.channels_last))
+    plain = sample(network(lambda x_t: x_t * 0.5), x, SCHEDULE, "dpmpp_2m", 5)
+    torch.testing.assert_close(sample(denoise, x, SCHEDULE, "dpmpp_2m", 5), plain)
+    rough = sample(network(lambda x_t: (x_t * 0.5).bfloat16()), x, SCHEDULE, "trig2", 5)
+    assert rough.dtype == torch.float32
+
+
+class Allocations(TorchDispatchMode):
+    """Counts results of x's size or more that do not lie in the memory of an argument."""
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__()
+        self.nbytes, self.count = nbytes, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def tensors(tree: Any) -> list[Tensor]:
+            return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+        given = {t.untyped_storage().data_ptr() for t in tensors((args, kwargs or {}))}
+        result = func(*args, **(kwargs or {}))
+        for out in tensors(result):
+            storage = out.untyped_storage()
+            self.count += storage.nbytes() >= self.nbytes and storage.data_ptr() not in given
+        return result
+
+
+@pytest.mark.parametrize("solver", [name for name in PLAIN if name != "ode"])
+def test_nothing_of_the_states_size_is_allocated_after_two_steps(solver: str):
+    """Except for history buffers, which fill as the history does: after `memory` + 1 steps."""
+    x, x0_hat = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
+    counts: list[int] = []
+
+    def free(
+        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        counts.append(watch.count)
+        return x0_hat
+
+    with Allocations(x.nbytes) as watch:
+        sample(free, x, SCHEDULE, solver, 12, seeds=range(4))
+    at = [i for i in range(len(counts)) if i >= 2 * (SOLVERS[solver].nfe or 1) + 2]
+    settled = counts[at[0] :]
+    assert len(settled) >= 4
+    assert settled[0] == settled[-1], counts
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("solver", [name for name in PLAIN if name != "ode"])
+def test_the_loop_never_waits_for_the_device(solver: str):
+    x, x0_hat = torch.randn(4, 3, 8, 8).cuda(), torch.randn(4, 3, 8, 8).cuda()
+    plan, calls = prepare(SCHEDULE, solver, 8), itertools.count()
+
+    def free(
+        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        i = next(calls)
+        if i == 2:
+            torch.cuda.set_sync_debug_mode("error")
+        if i == 7:
+            torch.cuda.set_sync_debug_mode("default")
+        return x0_hat
+
+    try:
+        run(plan, free, x, seeds=range(4))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+class PureNoise(Straight):
+    """Rectified flow from its very end: alpha = 1 - t, sigma = t, logsnr -inf at t = 1."""
+
+    def logsnr(self, t: Tensor) -> Tensor:
+        return 2 * torch.log((1 - t) / t.clamp(min=0.02))
+
+    def time(self, logsnr: Tensor) -> Tensor:
+        return torch.sigmoid(-logsnr / 2)
+
+    def __call__(self, t: Tensor) -> Level:
+        sigma = t.clamp(min=0.02)
+        return Level(2 * torch.log((1 - sigma) / sigma), 1 - sigma, sigma)
+
+
+@pytest.mark.parametrize("solver", PLAIN)
+def test_pure_noise_is_a_beginning_or_a_clear_error(solver: str):
+    """Where alpha is 0 at first, the estimate there is the mean of the data whatever x is."""
+    oracle, x = smooth_mixture(), torch.randn(3, 2, dtype=torch.float64)
+    arguments: Any = {"steps": 12, "seeds": [1, 2, 3]}
+    if solver == "ode" or solver.startswith(("lms", "euler_maruyama")):
+        with pytest.raises(ValueError, match="finite"):
+            sample(oracle.denoise, x, PureNoise(), solver, **arguments)
+        return
+    out = sample(oracle.denoise, x, PureNoise(), solver, **arguments)
+    assert bool(out.abs().lt(6).all())
+    if not SOLVERS[solver].stochastic and solver != "heun":  # its mean of slopes explodes there
+        near = sample(oracle.denoise, x, PureNoise(), solver, start=1 - 1e-9, **arguments)
+        torch.testing.assert_close(out, near, atol=1e-2, rtol=0)
+    grid = time_travel(time_grid(4), 2, 2)  # and a level to go back to
+    assert bool(
+        sample(oracle.denoise, x, PureNoise(), solver, grid=grid, seeds=[1, 2, 3]).isfinite().all()
+    )

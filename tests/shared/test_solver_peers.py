@@ -4,11 +4,9 @@ Their tables are float32; each test puts the exact levels in their place. What t
 must be ours to 1e-6, or the test says why it is not.
 """
 
-import importlib.util
 import itertools
 import math
-import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +19,7 @@ from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
+from benchmarks.k_diffusion import k_sampling
 from shared.schedule import Level
 from shared.solver import CLEAN, Point, dpmpp, prepare, run
 from shared.solver.ancestral import Ancestral
@@ -78,7 +77,7 @@ def noises(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_ddim_is_diffusers(eta: float, monkeypatch: pytest.MonkeyPatch):
     plan, x = ours(Ddim(eta), clean=True)
     drawn = noises(monkeypatch)
-    scheduler = DDIMScheduler(
+    scheduler: Any = DDIMScheduler(
         num_train_timesteps=STEPS, prediction_type="sample", clip_sample=False
     )
     scheduler.alphas_cumprod = chain(plan)
@@ -91,16 +90,16 @@ def test_ddim_is_diffusers(eta: float, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
-def test_ddpm_is_diffusers(variance: str, monkeypatch: pytest.MonkeyPatch):
+def test_ddpm_is_diffusers(variance: Any, monkeypatch: pytest.MonkeyPatch):
     plan, x = ours(Ancestral(variance), clean=True)
     drawn = noises(monkeypatch)
     left = iter(drawn)
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *a, **k: next(left))
-    scheduler = DDPMScheduler(
+    scheduler: Any = DDPMScheduler(
         num_train_timesteps=STEPS,
         prediction_type="sample",
         clip_sample=False,
-        variance_type=f"fixed_{variance}",
+        variance_type="fixed_small" if variance == "small" else "fixed_large",
     )
     scheduler.alphas_cumprod = chain(plan)
     scheduler.set_timesteps(STEPS)
@@ -207,7 +206,7 @@ def test_heun_is_diffusers():
     """Their state is x / alpha, and a step is two calls."""
     plan, x = ours(Heun(), clean=True)
     points = levels(plan)
-    scheduler = HeunDiscreteScheduler(prediction_type="epsilon")
+    scheduler: Any = HeunDiscreteScheduler(prediction_type="epsilon")
     scheduler.set_timesteps(STEPS)
     sigmas = torch.tensor([p.scaled for p in points], dtype=torch.float64)
     scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]])
@@ -223,30 +222,12 @@ def test_heun_is_diffusers():
 # -- k-diffusion -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def k_sampling() -> ModuleType:
-    """k_diffusion.sampling alone: its package imports training libraries that we do not have."""
-    spec = importlib.util.find_spec("k_diffusion")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("k-diffusion is not installed")
-    if importlib.util.find_spec("torchsde") is None:
-        pytest.skip("torchsde is not installed")
-    folder = spec.submodule_search_locations[0]
-    package: Any = ModuleType("k_diffusion_alone")
-    package.__path__ = [folder]
-    package.utils = SimpleNamespace(
-        append_dims=lambda x, ndim: x.reshape(x.shape + (1,) * (ndim - x.ndim))
-    )
-    sys.modules["k_diffusion_alone"] = package
-    sys.modules["k_diffusion_alone.utils"] = package.utils
-    found = importlib.util.spec_from_file_location(
-        "k_diffusion_alone.sampling", f"{folder}/sampling.py"
-    )
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module", name="k_sampling")
+def k_diffusion() -> ModuleType:
+    found = k_sampling()
+    if found is None:
+        pytest.skip("k-diffusion is not installed (see benchmarks/k_diffusion.py)")
+    return found
 
 
 def k_model(x: Tensor, sigma: Tensor) -> Tensor:
@@ -317,9 +298,9 @@ def test_stochastic_solvers_are_k_diffusions_with_the_same_noise(
 
 
 def test_dpmpp_sde_has_the_statistics_of_k_diffusions(k_sampling: ModuleType):
-    """sample_dpmpp_sde asks twice a step, on one Brownian path: the same process, another method. 20,000
-    samples each, 40 steps: means within 5 standard errors of a difference and 0.01 of
-    discretisation, variances within 4 %; false alarms below 1e-5."""
+    """sample_dpmpp_sde asks twice a step, on one Brownian path: the same process, another method.
+    20,000 samples each, 40 steps: means within 5 standard errors of a difference and 0.01 of
+    discretisation, variances within 8 %, again 5 standard errors; false alarms below 1e-5."""
     n, steps = 20_000, 40
     plan = prepare(Straight("ve"), "dpmpp_sde_2m", steps, grid="logsnr")
     x = noisy(ORACLE, plan.start, n)
@@ -329,7 +310,7 @@ def test_dpmpp_sde_has_the_statistics_of_k_diffusions(k_sampling: ModuleType):
     theirs = k_sampling.sample_dpmpp_sde(k_model, x, sigmas, disable=True, noise_sampler=tree)
     bound = 5 * theirs.std(0) * math.sqrt(2 / n) + 0.01
     assert bool(((mine.mean(0) - theirs.mean(0)).abs() < bound).all())
-    assert bool(((mine.var(0) / theirs.var(0) - 1).abs() < 0.04).all()), (
+    assert bool(((mine.var(0) / theirs.var(0) - 1).abs() < 0.08).all()), (
         mine.var(0),
         theirs.var(0),
     )

@@ -85,7 +85,7 @@ def test_seeds_come_from_a_generator_or_are_new(pipe) -> None:
     [
         ({"given": "a purplish [MASK]"}, "does not know 'purplish'"),
         ({"num_inference_steps": 0}, "num_inference_steps = 0"),
-        ({"solver": "euler"}, "solver = 'euler'"),
+        ({"solver": "newton"}, "solver = 'newton'"),
         ({"n": 0}, "n = 0"),
         ({"temperature": 0.0}, "temperature = 0.0"),
     ],
