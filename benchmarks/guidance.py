@@ -133,8 +133,8 @@ def guided(n: int, solver_steps: Sequence[tuple[str, int]]) -> Table:
     return Table(
         "Guidance towards a class of a mixture, exact estimates and classifier",
         f"{n} samples. Distances: Wasserstein-2 between Gaussians of the samples' mean and "
-        "covariance and those of p(x | y), and of p(x) p(y | x)^scale by quadrature; exact samples "
-        f"have {distance(exact, *tilted(1.0)):.3f}. Agreement: mean p(y | x), for exact "
+        "covariance and those of the class, p(x | y), and of the tilted p(x) p(y | x)^scale by "
+        f"quadrature; exact samples have {distance(exact, *tilted(1.0)):.3f}. Agreement: mean p(y | x), for exact "
         f"samples {agreement(oracle, exact):.3f}. NFE and gradients of the classifier per sample.",
         (
             Column("method", "method"),
@@ -143,8 +143,8 @@ def guided(n: int, solver_steps: Sequence[tuple[str, int]]) -> Table:
             Column("scale", "scale", ".0f"),
             Column("nfe", "NFE", ".0f"),
             Column("gradients", "gradients", ".0f"),
-            Column("to_class", "to p(x|y)", ".3f"),
-            Column("to_tilted", "to p(x) p(y|x)^s", ".3f"),
+            Column("to_class", "to the class", ".3f"),
+            Column("to_tilted", "to the tilted", ".3f"),
             Column("agreement", "agreement", ".3f"),
         ),
         rows,

@@ -78,7 +78,7 @@ class Quadratic:
             raise ValueError(f"std = {self.std.tolist()}: expected positive numbers")
 
     def __call__(self, z: Tensor, level: Level) -> Tensor:
-        return (((z.flatten(1) @ self.a.T - self.y) / self.std) ** 2).sum(-1) / 2
+        return (((z.flatten(1) @ self.a.T - self.y) / self.std) ** 2).sum(1) / 2
 
     def noised(self, z: Tensor, level: Level) -> Tensor:
         """-log E[exp(-E(z0)) | z_t = z] for z0 ~ N(0, I), nats, (B,): itself an Energy.

@@ -95,9 +95,7 @@ def repaint_measured(
             return torch.autograd.grad(seen, x, u, retain_graph=True)[0]
 
         with torch.no_grad():
-            wanted = taken.to.alpha * measured
-            if taken.to.sigma > 0:
-                wanted = wanted + taken.to.sigma * operator(taken.draw(draw))
+            wanted = taken.to.alpha * measured + taken.to.sigma * operator(taken.draw(draw))
             u = _solve(lambda u: operator(adjoint(u)), wanted - seen, iterations)
             return x_s + adjoint(u)
 

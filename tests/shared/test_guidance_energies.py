@@ -148,6 +148,8 @@ def test_separately_noised_energies_of_orthogonal_directions_are_exact():
     x = normals(4, 3)
     apart = energy(prior, [q.noised for q in axes], [1.0, 1.0])(x, LEVELS)
     torch.testing.assert_close(apart, energy(prior, [joint.noised], [1.0])(x, LEVELS))
+    values = sum(q.noised(x, LEVELS) for q in axes)  # constants included: quadrature knows one
+    torch.testing.assert_close(joint.noised(x, LEVELS), values)
 
 
 def test_energies_that_do_not_fit_are_refused():
