@@ -285,7 +285,9 @@ def test_the_condition_goes_with_its_datum():
 
 def test_times_of_a_datum_are_evenly_spaced_from_a_start_of_its_own():
     draws = 5
-    u = _times(3, torch.arange(2000 * draws), draws).reshape(-1, draws).sort(1).values
+    u = _times(3, torch.arange(2000 * draws), draws).reshape(-1, draws)
+    torch.testing.assert_close((u[:, 2] - u[:, 0]) % 1, torch.full((2000,), 2 / draws).double())
+    u = u.sort(1).values
     torch.testing.assert_close(u.diff(dim=1), torch.full((2000, draws - 1), 1 / draws).double())
     first = u[:, 0] * draws  # uniform in (0, 1): five standard errors of mean and mean square
     assert float(first.mean()) == pytest.approx(1 / 2, abs=5 * (1 / 12 / 2000) ** 0.5)
