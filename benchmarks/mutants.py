@@ -37,7 +37,7 @@ MIRRORS = {
 }
 MODULES = (
     *("prediction", "denoiser", "objective", "density", "noise", "codec"),
-    *("oracle", "schedule", "solver", "guidance"),
+    *("oracle", "schedule", "solver", "guidance", "likelihood"),
 )
 COPIED = ("shared", "image", "text", "tests", "pyproject.toml", "diptych.py")
 GOAL = 0.97

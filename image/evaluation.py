@@ -3,7 +3,8 @@ whether pictures show what was asked for.
 
 Every distance has its floor beside it: what the held-out split scores against the training split,
 with as many pictures (a distance between samples shrinks as they grow). FID proper needs the
-Inception network of its paper; a distance in other features carries their name.
+Inception network of its paper; a distance in other features carries their name. On request, the
+likelihood of held-out pictures: an upper bound on -log p given their conditions.
 """
 
 from typing import Any
@@ -23,6 +24,7 @@ from shared.errors import ConfigError, DataError
 from shared.provenance import provenance
 from shared.runs import Run, load_learner
 from shared.scene import ATTRIBUTES, from_ids
+from shared.scoring import BOUND, TRIED, UNDEFINED, Split, measured, score, told
 from shared.task import Panel, SampleRequest
 
 K = 3  # nearest neighbours of precision and recall, as in the paper
@@ -43,6 +45,8 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
         assert isinstance(model, Classifier)
         model.autocast = None
         judge = Judge(model, run.folder.name, {})
+        if request.likelihood:
+            raise ConfigError("likelihood: a classifier has none of pictures; leave it out")
         return _accuracy(judge, held_out) | {"provenance": provenance()}
     if request.n <= K:
         raise ConfigError(f"n = {request.n}: expected more than {K} pictures to measure")
@@ -59,6 +63,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
         "samples": request.n,
         **_distances(judge, images, training, held_out, request.seed),
         **_agreement(config, judge, images, condition),
+        **(_likelihood(pipeline, training, held_out, request) if request.likelihood else {}),
         "judge": judge.facts | _accuracy(judge, held_out),
         "settings": {
             "solver": request.solver,
@@ -162,6 +167,26 @@ def _agreement(
     exact = sum(a == b for a, b in zip(asked, readings, strict=True)) / len(asked)
     readable = sum(things is not None for things in readings) / len(readings)
     return {"readable": readable, "scene_agreement": exact, **shares}
+
+
+def _likelihood(
+    pipeline: Pipeline, training: Pictures, held_out: Pictures, request: SampleRequest
+) -> dict[str, dict[str, Any]]:
+    """The bound on request.n held-out pictures, or all there are, given their conditions."""
+    measure, choose = (
+        Split(*some.take(_some_rows(len(some), min(n, len(some)), request.seed)))
+        for some, n in ((held_out, request.n), (training, TRIED))
+    )
+    scored = score(pipeline.learner, measure, choose, request.draws, request.seed)
+    if scored is None:
+        return {"likelihood": {"what": UNDEFINED}}
+    found = scored.likelihood
+    facts = told(found, BOUND, "picture") | measured("bits_per_dim", found.bits_per_dim)
+    facts |= {"dims": found.dims, "split": pipeline.config.data.held_out}
+    facts["cleanest_logsnr"] = scored.cleanest_logsnr
+    if pipeline.config.data.name == "scene":  # a picture is a function of its scene
+        facts["nats_per_picture_floor"] = 0.0
+    return {"likelihood": facts}
 
 
 def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:

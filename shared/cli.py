@@ -120,6 +120,8 @@ def evaluate(
     guidance_interval: tuple[float, float] | None = None,
     temperature: float = 1.0,
     weights: str = "ema",
+    likelihood: bool = False,
+    draws: int = 8,
     json: Json = False,
 ) -> None:
     """Measure RUN and write RUN/evaluation.json.
@@ -134,11 +136,22 @@ def evaluate(
         guidance_interval: LOW HIGH in logsnr: guide there only.
         temperature: Divides the logits of models of words or bits.
         weights: ema or model.
+        likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
+        draws: Draws of noise a datum for that bound.
     """
     import json as formats
 
     request = SampleRequest(
-        n, seed, solver, steps, guidance, guidance_interval, temperature, weights=weights
+        n,
+        seed,
+        solver,
+        steps,
+        guidance,
+        guidance_interval,
+        temperature,
+        weights=weights,
+        likelihood=likelihood,
+        draws=draws,
     )
     found = open_run(run)
     result = found.panel.evaluate(run, request)

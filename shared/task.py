@@ -38,7 +38,8 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """`diptych sample`: what every panel understands. Sample i has the seed `seed + i`."""
+    """`diptych sample` and `evaluate`: what every panel understands. Sample i has the seed
+    `seed + i`. With `likelihood`, evaluation takes `draws` draws of noise a datum for the bound."""
 
     n: int
     seed: int = 0
@@ -51,9 +52,11 @@ class SampleRequest:
     given: str | None = None
     trajectory: bool = False
     weights: str = "ema"
+    likelihood: bool = False
+    draws: int = 8
 
     def __post_init__(self) -> None:
-        for name, value in (("n", self.n), ("steps", self.steps)):
+        for name, value in (("n", self.n), ("steps", self.steps), ("draws", self.draws)):
             if value < 1:
                 raise ConfigError(f"{name} = {value}: expected 1 or more")
         interval = self.guidance_interval

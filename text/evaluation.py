@@ -1,7 +1,9 @@
 """`diptych evaluate` for sentences: perplexity under a judge, never without the entropy beside it.
 
 Every number has the data's own beside it: the held-out sentences' perplexity under the same judge
-and the entropy of as many of them (a finite sample's entropy grows with its size).
+and the entropy of as many of them (a finite sample's entropy grows with its size). On request, the
+likelihood of held-out sentences under the model itself, their end included: exact for the causal
+reference, an upper bound on -log p for diffusion, which also has to say that nothing follows.
 """
 
 import math
@@ -9,10 +11,14 @@ from typing import Any
 
 import torch
 
+from shared.learner import DiffusionLearner
+from shared.likelihood import Likelihood
 from shared.provenance import provenance
 from shared.runs import Run
+from shared.scoring import BOUND, EXACT, TRIED, UNDEFINED, Split, measured, score, told
 from shared.task import Panel, SampleRequest
 from shared.tokenizer import FILE, PAD, load_tokenizer
+from text.baseline import CausalLM
 from text.config import TextConfig
 from text.data import Rows, read_sentences, to_rows
 from text.judge import find_judge
@@ -54,6 +60,8 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
     }
     if config.data.name == "scene":
         result |= _against_the_grammar(texts, held_out, config.data.narrowed())
+    if request.likelihood:
+        result["likelihood"] = _likelihood(pipeline, rows, held_out, request)
     return result | {
         "held_out": {"sentences": len(references), "dropped": held_out.dropped},
         "judge": judge.facts,
@@ -85,8 +93,46 @@ def _against_the_grammar(
     }
 
 
+@torch.no_grad()
+def _likelihood(
+    pipeline: Pipeline, training: Rows, held_out: Rows, request: SampleRequest
+) -> dict[str, Any]:
+    """-log p of request.n held-out sentences, or all there are, or a bound on it."""
+    ids, learner = held_out.ids[_order(len(held_out))[: request.n]], pipeline.learner
+    tokens = (ids != PAD).sum(1)
+    if isinstance(learner, CausalLM):
+        device = next(learner.parameters()).device
+        nats = torch.cat([learner.nll(some.to(device)).double().sum(1) for some in ids.split(64)])
+        found = Likelihood({"exact": nats.cpu()}, ids.shape[1], draws=1, nfe=1)
+        facts, perplexity = told(found, EXACT, "sentence"), "perplexity"
+    else:
+        assert isinstance(learner, DiffusionLearner)
+        choose = Split(training.ids[_order(len(training))[:TRIED]])
+        scored = score(learner, Split(ids), choose, request.draws, request.seed)
+        if scored is None:
+            return {"what": UNDEFINED}
+        found = scored.likelihood
+        facts, perplexity = told(found, BOUND, "sentence"), "perplexity_bound"
+        facts["cleanest_logsnr"] = scored.cleanest_logsnr
+    facts |= measured("nats_per_token", found.nats_per_token(tokens))
+    facts |= measured(perplexity, found.perplexity(tokens))
+    facts |= {"tokens": int(tokens.sum()), "split": pipeline.config.data.held_out}
+    if pipeline.config.data.name == "scene":
+        from text.teller import entropy
+
+        floor = entropy(only=pipeline.config.data.narrowed())
+        facts |= {
+            "nats_per_sentence_floor": floor,
+            "nats_per_token_floor": floor / float(tokens.double().mean()),
+        }
+    return facts
+
+
 def _some(sentences: list[str], n: int) -> list[str]:
-    """n of the sentences, always the same ones: files are often sorted, so not the first n."""
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(sentences), generator=generator).tolist()
-    return [sentences[i] for i in order[:n]]
+    """n of the sentences, always the same ones."""
+    return [sentences[i] for i in _order(len(sentences))[:n].tolist()]
+
+
+def _order(count: int) -> torch.Tensor:
+    """All numbers below `count` in one fixed order: files are often sorted, so not in theirs."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))

@@ -85,7 +85,10 @@ class Likelihood:
     def perplexity(self, tokens: Tensor) -> Estimate:
         """exp(nats per token), at the level of the corpus; its error to first order."""
         nats, error = self.nats_per_token(tokens)
-        return Estimate(math.exp(nats), math.exp(nats) * error)
+        value = float(
+            torch.tensor(nats, dtype=torch.float64).exp()
+        )  # infinite beyond 709 nats, where math.exp raises
+        return Estimate(value, value * error)
 
 
 def _mean(values: Tensor) -> Estimate:

@@ -66,10 +66,11 @@ def ode(
 ) -> Likelihood:
     """The bound of the flow on -log p(data | condition): terms flow, noise and reconstruction.
 
-    data (B, *data_shape); `noise` is log q(z_0 | data), minus an entropy, and negative where the
-    cleanest level is clean. On continuous data (`Identity`) noise and reconstruction cancel but for
-    log alpha, and the bound is the density, seen through the noise of the cleanest level. The other
-    arguments are those of `elbo` and `log_density`; so are the errors.
+    data (B, *data_shape); `noise` is log q(z_0 | data), minus an entropy: large where the cleanest
+    level is clean, as the flow's density is there. On continuous data (`Identity`) noise and
+    reconstruction cancel but for log alpha, and the bound is the density, seen through the noise of
+    the cleanest level. The other arguments are those of `elbo` and `log_density`; so are the
+    errors.
     """
     check(data, condition, draws, batch)
     parts: list[Tensor] = []
@@ -114,8 +115,9 @@ def log_density(
     it; steps are the batch's. `passes` = 2 for a self-conditioned denoiser: the field is then what
     it says at x_t when shown its own first estimate there, *as a function of x_t*: holding the
     first estimate fixed, as the bound may, would give the trace of another field, and no density.
-    `data_std` chooses y and the width of the noisiest level, no more. `callback` hears the share of
-    the path that is done, in (0, 1]. NFE = passes an evaluation of the field, each with its trace.
+    `data_std` chooses y and the width of the noisiest level, no more. `callback` hears, at every
+    evaluation of the field, the share of the path that is done, in [0, 1]. NFE = passes an
+    evaluation of the field, each with its trace.
 
     Raises ValueError for ends without noise or without signal, bad tolerances, an estimate without
     gradient; FloatingPointError naming the logsnr where the field is not finite.
@@ -129,11 +131,11 @@ def log_density(
     begin, end = _ends(schedule, cleanest)
     field = _Field(denoise, schedule, condition, passes, data_std, trace, _probe(keys, z_0))
 
-    def slope(noise: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def slope(gone: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if callback is not None:
-            callback(float(noise) / (begin - end))
-        slope, divergence = field(begin - noise, state[0])
-        return -slope, -divergence
+            callback(float(gone) / (begin - end))
+        rising, divergence = field(begin - gone, state[0])
+        return -rising, -divergence
 
     span = torch.tensor([0.0, begin - end], dtype=torch.float64, device=z_0.device)
     q_0 = field.width(schedule.family(torch.tensor(begin, dtype=torch.float64)))

@@ -12,6 +12,7 @@ A chain of steps adds the gap between a Riemann sum of mmse and its integral.
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -105,9 +106,9 @@ def test_continuous_bound_is_the_entropy_but_for_its_ends(quadrature, family, wi
     oracle, data, variances = gaussian(width)
     draws = 256 * quadrature(width)
 
-    def times(u: Tensor) -> tuple[Tensor, Tensor]:
-        angle = 2 * math.pi * u
-        return u - angle.sin() / (2 * math.pi), 1 / (1 - angle.cos())
+    def times(uniform: Tensor) -> tuple[Tensor, Tensor]:
+        angle = 2 * math.pi * uniform
+        return uniform - angle.sin() / (2 * math.pi), 1 / (1 - angle.cos())
 
     schedule = between(HIGH, LOW, family)
     found = elbo(
@@ -178,12 +179,16 @@ def test_on_discrete_data_the_bound_reaches_the_exact_entropy(family):
     assert found.term("reconstruction").value < 1e-6
 
 
+def idle(x_t, level, condition=None, previous=None):
+    return x_t
+
+
 def test_reconstruction_of_bits_is_its_closed_form():
     """Bits of a power of two are independent, with logit b (2 r + 2 sqrt(r) eps), r = scale^2 snr:
     softplus by quadrature over eps; 4 standard errors: false alarm 6e-5."""
     codec, high = Bits(8, (3,), scale=0.7), 1.2
     data = torch.arange(24_000).reshape(-1, 3) % 8
-    found = elbo(lambda x_t, *_: x_t, codec, data, between(high, -3.0), draws=1, batch=8000)
+    found = elbo(idle, codec, data, between(high, -3.0), draws=1, batch=8000)
     eps = torch.linspace(-9, 9, 4001, dtype=torch.float64)
     r = 0.49 * math.exp(high)
     density = torch.exp(-(eps**2) / 2) / math.sqrt(2 * math.pi)
@@ -221,14 +226,13 @@ def test_two_passes_show_a_self_conditioned_denoiser_its_estimate():
     def halves(x_t, level, condition=None, previous=None):
         return 0.5 * oracle.denoise(x_t, level) + (0 if previous is None else previous)
 
-    for estimate, settings in ((elbo, {}), (chain_elbo, {"steps": 5})):
-        asked = {"draws": 3, **settings}
-        whole = estimate(oracle.denoise, Plain(2), x, schedule, **asked)
-        two = estimate(halves, Plain(2), x, schedule, passes=2, **asked)
-        one = estimate(halves, Plain(2), x, schedule, **asked)
+    for estimate, steps in ((elbo, 1), (partial(chain_elbo, steps=5), 5)):
+        whole = estimate(oracle.denoise, Plain(2), x, schedule, draws=3)
+        two = estimate(halves, Plain(2), x, schedule, draws=3, passes=2)
+        one = estimate(halves, Plain(2), x, schedule, draws=3)
         torch.testing.assert_close(two.nats, whole.nats)
         assert bool((one.nats > whole.nats + 0.01).any())
-        assert two.nfe == 2 * whole.nfe == 2 * asked.get("steps", 1)
+        assert two.nfe == 2 * whole.nfe == 2 * steps
 
 
 def test_fraction_and_keys_reach_the_chain():
@@ -274,14 +278,16 @@ def test_the_condition_goes_with_its_datum():
         rows = (labels == label).flatten()
         torch.testing.assert_close(told.nats[rows], alone.nats[rows])
         assert not torch.allclose(told.nats[~rows], alone.nats[~rows])
-    chained = chain_elbo(oracle.denoise, Plain(2), x, schedule, 3, labels)
+    chained = chain_elbo(oracle.denoise, Plain(2), x, schedule, 3, condition=labels)
     free = chain_elbo(oracle.denoise, Plain(2), x, schedule, 3)
     assert not torch.allclose(chained.nats, free.nats)
 
 
 def test_times_of_a_datum_are_evenly_spaced_from_a_start_of_its_own():
     draws = 5
-    u = _times(3, torch.arange(2000 * draws), draws).reshape(-1, draws).sort(1).values
+    u = _times(3, torch.arange(2000 * draws), draws).reshape(-1, draws)
+    torch.testing.assert_close((u[:, 2] - u[:, 0]) % 1, torch.full((2000,), 2 / draws).double())
+    u = u.sort(1).values
     torch.testing.assert_close(u.diff(dim=1), torch.full((2000, draws - 1), 1 / draws).double())
     first = u[:, 0] * draws  # uniform in (0, 1): five standard errors of mean and mean square
     assert float(first.mean()) == pytest.approx(1 / 2, abs=5 * (1 / 12 / 2000) ** 0.5)

@@ -53,6 +53,11 @@ def test_one_datum_has_no_standard_error():
     assert math.isnan(found.nats_per_datum.error)
 
 
+def test_a_hopeless_model_has_an_infinite_perplexity():
+    found = Likelihood({"a": f64([1e4, 1e4])}, 1, 1, 1)
+    assert found.perplexity(torch.tensor([3, 3])).value == math.inf
+
+
 def covered(estimates: list[Estimate], truth: float) -> float:
     return sum(abs(e.value - truth) < T_40 * e.error for e in estimates) / len(estimates)
 

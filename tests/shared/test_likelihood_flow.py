@@ -11,7 +11,7 @@ from shared.codec import Bits, Identity
 from shared.guidance import count_evaluations
 from shared.likelihood import elbo, exact, hutchinson, log_density, ode
 from shared.likelihood.bound import evaluation_keys
-from shared.likelihood.flow import _probe
+from shared.likelihood.flow import PROBE, _probe, _worst
 from shared.objective.streams import CLEANEST
 from shared.oracle import LowRankGaussian, PointMixture
 from shared.schedule import Cosine, FromBetas, Level, Schedule
@@ -144,6 +144,14 @@ def test_probes_are_signs_keyed_by_sample():
     assert abs(float(probe.mean())) < 5 / 40_000**0.5
     assert abs(float((probe[:, :, 1:] * probe[:, :, :-1]).mean())) < 5 / 32_000**0.5
     assert torch.equal(_probe(torch.tensor([7, 3]), like[:2]), probe[[7, 3]])
+    drawn = noise.uniform(torch.arange(4000), PROBE, (2, 5))
+    assert torch.equal(probe, (drawn - 0.5).sign())
+
+
+def test_the_error_is_that_of_the_worst_sample():
+    y = f64([[1.0, 1.0], [3.0, 4.0], [0.0, 2.0]])
+    assert float(_worst((y, f64([1.0, -2.0, 0.5])))) == pytest.approx(12.5**0.5)
+    assert float(_worst((y, f64([1.0, -9.0, 0.5])))) == 9.0
 
 
 def test_hutchinsons_density_is_unbiased_and_keyed():

@@ -1,0 +1,129 @@
+"""From a trained model and held-out data to its bound on -log p: what both evaluations call.
+
+The bound is the model's own: of the data's conditions, without guidance, at temperature 1; solvers
+have no part in it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from shared.learner import DiffusionLearner
+from shared.likelihood import Estimate, Likelihood, elbo
+from shared.schedule import Schedule
+
+LEVELS = (9.0, 7.5, 6.0, 4.5, 3.0)  # logsnr of cleanest levels to choose from
+TRIED, TRIED_DRAWS = 64, 4  # training data that choose it, and draws of each
+BOUND = "upper bound on -log p(data | condition), in continuous time"
+EXACT = "-log p(data), exact"
+UNDEFINED = (
+    "undefined: the codec has no log_prob, the probability of data given their latents; one that "
+    "is trained for looks (adversarial or perceptual losses) has none to compare"
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Data (n, *data_shape) and their condition ids (n, M), or None."""
+
+    data: Tensor
+    condition: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A bound, and the logsnr of the cleanest level, from which on the codec takes over."""
+
+    likelihood: Likelihood
+    cleanest_logsnr: float
+
+
+def score(
+    learner: DiffusionLearner,
+    held_out: Split,
+    training: Split,
+    draws: int,
+    seed: int = 0,
+    progress: bool = True,
+) -> Score | None:
+    """The bound on held-out data; None when the codec has no log_prob.
+
+    It holds wherever the reverse process stops and the codec rounds, and where the network was
+    hardly trained, rounding is the better of the two: the cleanest level is the one of LEVELS, or
+    the schedule's own, at which the bound on some *training* data is least. Two passes, and twice
+    the NFE, when self-conditioned.
+    """
+    if getattr(learner.codec, "log_prob", None) is None:
+        return None
+    few = Split(
+        training.data[:TRIED],
+        None if training.condition is None else training.condition[:TRIED],
+    )
+    with Progress(console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task("likelihood", total=1.0)
+        tried = {t: _bound(learner, few, TRIED_DRAWS, seed, t) for t in _stops(learner.schedule)}
+        cleanest = min(tried, key=lambda t: tried[t].nats_per_datum.value)
+        found = _bound(
+            learner,
+            held_out,
+            draws,
+            seed,
+            cleanest,
+            lambda share: bar.update(task, completed=share),
+        )
+    at = torch.tensor(cleanest, dtype=torch.float64)
+    return Score(found, float(learner.schedule.logsnr(at)))
+
+
+def _stops(schedule: Schedule) -> list[float]:
+    """Times at which the reverse process may stop: its own end, and LEVELS that are noisier."""
+    ends = schedule.logsnr(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
+    inside = [level for level in LEVELS if ends[1] < level < ends[0]]
+    return [0.0, *schedule.time(torch.tensor(inside, dtype=torch.float64)).tolist()]
+
+
+def _bound(
+    learner: DiffusionLearner,
+    split: Split,
+    draws: int,
+    seed: int,
+    cleanest: float,
+    callback: Callable[[float], None] | None = None,
+) -> Likelihood:
+    device = next(learner.parameters()).device
+    return elbo(
+        learner.denoiser,
+        learner.codec,
+        split.data.to(device),
+        learner.schedule,
+        None if split.condition is None else split.condition.to(device),
+        draws=draws,
+        seed=seed,
+        cleanest=cleanest,
+        passes=2 if learner.denoiser.self_condition else 1,
+        callback=callback,
+    )
+
+
+def told(found: Likelihood, what: str, unit: str) -> dict[str, Any]:
+    """A likelihood as numbers for evaluation.json: nats per `unit`, in all and term by term."""
+    numbers: dict[str, Any] = {"what": what, f"{unit}s": len(found.nats), "draws": found.draws}
+    numbers["network_evaluations_per_draw"] = found.nfe
+    numbers |= measured(f"nats_per_{unit}", found.nats_per_datum)
+    if len(found.terms) > 1:
+        for name in found.terms:
+            numbers |= measured(f"{name}_nats_per_{unit}", found.term(name))
+    return numbers
+
+
+def measured(name: str, estimate: Estimate) -> dict[str, float | None]:
+    """A number and its standard error, by name; None where there is none (the error of one datum,
+    a perplexity beyond the largest float), which JSON has no number for."""
+    pairs = ((name, estimate.value), (f"{name}_standard_error", estimate.error))
+    return {key: value if math.isfinite(value) else None for key, value in pairs}
