@@ -44,8 +44,9 @@ class Gaussian:
         _check_shapes(mean, covariance, "covariance")
         if not bool(mean.isfinite().all() and covariance.isfinite().all()):
             raise ValueError("gaussian: mean or covariance has a value that is not finite")
-        scale = covariance.detach().diagonal(dim1=-2, dim2=-1).abs().sqrt()
-        apart = (covariance - covariance.mT).detach().abs()
+        fixed = covariance.detach()
+        scale = fixed.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+        apart = (fixed - fixed.mT).abs()
         # half of the digits: sums in two orders differ by less, a wrong entry by more
         allowed = math.sqrt(torch.finfo(mean.dtype).eps) * scale[..., None] * scale[..., None, :]
         if bool((apart > allowed).any()):
@@ -280,7 +281,7 @@ def _join(a: Tensor, b: Tensor, dim: int, core: int = 2) -> Tensor:
 def _triangular(factor: Tensor) -> Tensor:
     """factor (..., D, K), K >= D -> the Cholesky factor (..., D, D) of factor factor^T."""
     upper = torch.linalg.qr(factor.mT)[1]
-    sign = torch.where(upper.detach().diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(factor.dtype)
+    sign = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(factor.dtype)
     return upper.mT * sign[..., None, :]
 
 

@@ -54,10 +54,10 @@ class GaussianMixture:
         level = level.widen(3)
         # products and sums, not einsum: a row's result must not depend on the size of its batch
         centred = x[:, None, :] - level.alpha * self.means
-        residual = (centred[..., :, None] * self.axes).sum(-2)
+        residual = (centred[..., :, None] * self.axes).sum(2)
         variances = level.alpha**2 * self.variances + level.sigma**2
         terms = -0.5 * (residual**2 / variances + variances.log() + math.log(2 * math.pi))
-        log_p = terms.sum(-1)
+        log_p = terms.sum(2)
         joint = log_p + self.log_weights
         if condition is not None:
             chosen = self._checked(condition, len(x))[:, None]
@@ -79,11 +79,11 @@ class GaussianMixture:
 
     def log_prob(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
         """x (B, D) at a level -> log p_t(x), or log p_t(x | component), nats, (B,)."""
-        return self._whitened(x, level, condition)[2].logsumexp(-1)
+        return self._whitened(x, level, condition)[2].logsumexp(1)
 
     def log_posterior(self, x_t: Tensor, level: Level) -> Tensor:
         """log p_t(component | x_t), nats, (B, K): the exact noisy classifier."""
-        return self._whitened(x_t, level)[2].log_softmax(-1)
+        return self._whitened(x_t, level)[2].log_softmax(1)
 
     def denoise(
         self,
@@ -96,14 +96,14 @@ class GaussianMixture:
         residual, variances, joint = self._whitened(x_t, level, condition)
         gain = level.widen(3).alpha * self.variances / variances
         shift = (self.axes * (gain * residual)[..., None, :]).sum(-1)
-        return (joint.softmax(-1)[..., None] * (self.means + shift)).sum(1)
+        return (joint.softmax(1)[..., None] * (self.means + shift)).sum(1)
 
     def score(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
         """grad log p_t(x) (B, D), summed over the components: Tweedie's formula,
         (alpha E[x0 | x] - x) / sigma^2, would cancel all digits at high logsnr."""
         residual, variances, joint = self._whitened(x, level, condition)
         pull = -(self.axes * (residual / variances)[..., None, :]).sum(-1)
-        return (joint.softmax(-1)[..., None] * pull).sum(1)
+        return (joint.softmax(1)[..., None] * pull).sum(1)
 
     def flow(self, x_t: Tensor, at: Level, to: Level) -> Tensor:
         """x_s (B, D) at `to` on the path of the probability-flow ODE through x_t at `at`.
@@ -120,7 +120,7 @@ class GaussianMixture:
         to = to.widen(3)
         ratio = ((to.alpha**2 * self.variances + to.sigma**2) / variances).sqrt()
         moved = (self.axes * (ratio * residual)[..., None, :]).sum(-1)
-        return (to.alpha * self.means + moved)[:, 0]
+        return (to.alpha * self.means + moved).squeeze(1)
 
     def sample(self, n: int, generator: torch.Generator, condition: Tensor | None = None) -> Tensor:
         """n draws (n, D) of x0, or of x0 given each draw's component."""

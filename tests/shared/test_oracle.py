@@ -183,6 +183,16 @@ def test_the_flow_of_one_component_solves_the_ode_and_leads_back(family: str):
     torch.testing.assert_close(oracle.flow(got, to, at), x)
 
 
+def test_the_flow_takes_each_sample_between_its_own_levels():
+    oracle, x = component(1), points(2)
+    at, to = level_at("ve", -3.0, 0.5), level_at("sub_vp", 1.0, -2.0)
+    got = oracle.flow(x, at, to)
+    assert got.shape == (2, 3)
+    for i, (a, b) in enumerate([(-3.0, 1.0), (0.5, -2.0)]):
+        alone = oracle.flow(x[i : i + 1], level_at("ve", a), level_at("sub_vp", b))
+        torch.testing.assert_close(got[i : i + 1], alone)
+
+
 def test_the_flow_of_several_components_is_refused():
     with pytest.raises(ValueError, match="the flow of 2 components has no closed form"):
         mixture().flow(points(3), level_at("vp", 0.0), level_at("vp", 1.0))

@@ -44,6 +44,7 @@ def test_the_curve_is_an_archimedean_spiral_from_inside_out():
     c = curve(PHI)
     raw = (c - c[0]) * 6 * math.pi / (c[-1] - c[0]).norm() + c.new_tensor([0, -1.5 * math.pi])
     torch.testing.assert_close(raw, torch.stack([PHI * PHI.cos(), PHI * PHI.sin()], -1))
+    assert torch.equal(curve(PHI[:6].reshape(3, 2)), c[:6].reshape(3, 2, 2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
