@@ -38,6 +38,15 @@ def test_range_is_the_second_half_of_the_channels():
     assert x0_hat.shape == fraction.shape == x_t.shape
 
 
+def test_range_is_in_the_last_axis():
+    x_t, level = torch.randn(2, 3, 5), variance_preserving(torch.tensor([-3.0, 2.0]))
+    denoiser = Denoiser(Scale(ranged=True), "v", learned_range=True)
+    x0_hat, fraction = denoiser.with_range(x_t, level)
+    torch.testing.assert_close(x0_hat, Denoiser(Scale(), "v")(x_t, level))
+    torch.testing.assert_close(denoiser(x_t, level), x0_hat)
+    torch.testing.assert_close(fraction, torch.sigmoid(0.6 + x_t))
+
+
 def test_range_is_refused_where_there_is_none():
     level = variance_preserving(torch.tensor([0.0]))
     with pytest.raises(ValueError, match="no learned range"):

@@ -6,14 +6,18 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
+from shared import noise
 from shared.density import LossDensity
 from shared.objective import (
+    TIME,
     TIMES,
     Importance,
     LogitNormal,
     LogNormal,
     TimeSampler,
     named_times,
+    sample_keys,
+    stratified_times,
     uniform_times,
 )
 from shared.schedule import Cosine, Edm, Flow, Linear, Ve, Warped, slope
@@ -32,6 +36,16 @@ EACH = pytest.mark.parametrize("name", SAMPLERS)
 
 def uniforms(n: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.rand(n, generator=torch.Generator().manual_seed(5), dtype=dtype)
+
+
+def test_keys_and_stratified_times_are_what_checkpoints_rely_on():
+    """A run goes on with the same noise only if its keys and times keep their formula."""
+    assert sample_keys(3, torch.tensor([5, 2**40 + 7])).tolist() == [5 + 3 * 2**32, 7 + 3 * 2**32]
+    t = stratified_times(2, 9, torch.arange(4)).double()
+    steps = torch.tensor([0.6180339887] * 3, dtype=torch.float64)
+    torch.testing.assert_close(t.diff() % 1, steps, atol=1e-6, rtol=0)
+    offset = noise.uniform(sample_keys(2, torch.tensor([9])), TIME)
+    torch.testing.assert_close(t[:1], offset.double(), atol=1e-6, rtol=0)
 
 
 @EACH

@@ -145,6 +145,8 @@ def test_level_moves_to_the_precision_of_a_tensor():
     level = straight_flow(f64(-1.0, 0.5)).to(torch.zeros(1))
     assert {part.dtype for part in (level.logsnr, level.alpha, level.sigma)} == {torch.float32}
     torch.testing.assert_close(level.alpha, torch.sigmoid(torch.tensor([-0.5, 0.25])))
+    torch.testing.assert_close(level.sigma, torch.sigmoid(torch.tensor([0.5, -0.25])))
+    assert level.logsnr.tolist() == [-1, 0.5]
 
 
 def test_warped_times_of_logsnr_beyond_the_knots_are_the_ends():

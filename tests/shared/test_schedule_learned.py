@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from shared.schedule import Learned
-from shared.schedule.calculus import rising_root
+from shared.schedule.calculus import derivative, rising_root
 
 
 def wild(seed: int, hidden: int = 13, learn_ends: bool = False) -> Learned:
@@ -104,3 +104,13 @@ def test_bisection_finds_the_root_to_the_last_bits():
     root = rising_root(lambda x: x**3, value)
     torch.testing.assert_close(root, value ** (1 / 3), atol=1e-15, rtol=0)
     assert rising_root(lambda x: x**3, value.float()).dtype == torch.float32
+
+
+def test_derivative_keeps_its_graph_when_told():
+    schedule, t = wild(1), torch.tensor([0.2, 0.7], dtype=torch.float64)
+    for keep in (False, True):
+        share, speed = derivative(schedule.share, t, keep_graph=keep)
+        assert share.requires_grad == speed.requires_grad == keep
+        assert torch.equal(share.detach(), schedule.share(t).detach())
+    (gradient,) = torch.autograd.grad(speed.sum(), schedule.middle)
+    assert bool(gradient.abs().sum() > 0)
