@@ -134,8 +134,9 @@ def guided(n: int, solver_steps: Sequence[tuple[str, int]]) -> Table:
         "Guidance towards a class of a mixture, exact estimates and classifier",
         f"{n} samples. Distances: Wasserstein-2 between Gaussians of the samples' mean and "
         "covariance and those of the class, p(x | y), and of the tilted p(x) p(y | x)^scale by "
-        f"quadrature; exact samples have {distance(exact, *tilted(1.0)):.3f}. Agreement: mean p(y | x), for exact "
-        f"samples {agreement(oracle, exact):.3f}. NFE and gradients of the classifier per sample.",
+        f"quadrature; exact samples have {distance(exact, *tilted(1.0)):.3f}. Agreement: "
+        f"mean p(y | x), for exact samples {agreement(oracle, exact):.3f}. NFE and "
+        "gradients of the classifier per sample.",
         (
             Column("method", "method"),
             Column("solver", "solver"),
