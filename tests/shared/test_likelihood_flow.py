@@ -127,6 +127,10 @@ def test_hutchinsons_trace_is_unbiased():
     error = rows.std(1) / 20_000**0.5
     assert bool(((rows.mean(1) - trace(points)).abs() < 4 * error).all())
     assert bool((rows.std(1) > 0.5).all())
+    torch.testing.assert_close(
+        hutchinson(function, x[:4], torch.full_like(x[:4], 2.0))[1],
+        4 * hutchinson(function, x[:4], torch.ones_like(x[:4]))[1],
+    )
 
 
 def test_hutchinsons_trace_is_exact_on_a_diagonal():
