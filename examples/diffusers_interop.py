@@ -4,6 +4,7 @@ python -m examples.diffusers_interop PIPELINE_FOLDER
 """
 
 import sys
+from typing import Any
 
 import torch
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
@@ -15,7 +16,7 @@ from shared.solver import sample
 def both_ways(folder: str, steps: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
     """Two pictures of an unconditional pipeline (DDPMPipeline, saved), made in both ways:
     (2, C, H, W) within [0, 1] each."""
-    pipeline = DDPMPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline: Any = DDPMPipeline.from_pretrained(folder, local_files_only=True)
 
     # ours inside theirs: keep what the network was trained with, change solver and grid
     mine = DiptychScheduler.from_config(pipeline.scheduler.config, solver="auto", grid="trig")

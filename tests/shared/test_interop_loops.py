@@ -129,7 +129,7 @@ def ours_at(steps: int, solver: str) -> Tensor:
 
 def test_flow_match_euler_is_our_euler_on_its_levels(monkeypatch: pytest.MonkeyPatch):
     in_float64(monkeypatch, scheduling_flow_match_euler_discrete)
-    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
     got = sample_with(theirs, ORACLE, NOISE, STEPS)
     theirs.set_timesteps(STEPS)
     scheduler = DiptychScheduler(
@@ -143,7 +143,7 @@ def test_flow_match_euler_is_our_euler_on_its_levels(monkeypatch: pytest.MonkeyP
 
 def test_options_and_condition_reach_their_step_and_our_denoiser(monkeypatch: pytest.MonkeyPatch):
     in_float64(monkeypatch, scheduling_ddim)
-    scheduler = DDIMScheduler(clip_sample=False, **BETAS)
+    scheduler: Any = DDIMScheduler(clip_sample=False, **BETAS)
     component = torch.tensor([0, 1, 2, 1, 0])
     got = sample_with(scheduler, ORACLE, NOISE, STEPS, component, generator(), options={"eta": 1.0})
     net = DiptychModel(ORACLE, scheduler, (C, H, W))
