@@ -94,11 +94,12 @@ class Convention:
         return Known(Shifted(self.whole, self.shift) if self.shift else self.whole, self.steps)
 
     def timestep(self, logsnr: Tensor) -> Tensor:
-        """logsnr, any shape -> what the network is told, float64: an integer at its own steps, a
-        fraction between, and beyond them the nearest."""
-        exact = self.whole.time(logsnr.double()) * self.steps - self.lag
-        nearest = exact.round()
-        timestep = torch.where((exact - nearest).abs() < _ROUNDING, nearest, exact)
+        """logsnr, any shape -> what the network is told, float64: at a chain's own steps an
+        integer, between them a fraction, and beyond its first and last these."""
+        timestep = self.whole.time(logsnr.double()) * self.steps - self.lag
+        if self.lag:
+            nearest = timestep.round()
+            timestep = torch.where((timestep - nearest).abs() < _ROUNDING, nearest, timestep)
         return timestep.clamp(1 - self.lag, self.steps - self.lag)
 
     def level(self, timestep: Tensor) -> Level:
@@ -119,7 +120,7 @@ def convention_of(scheduler: SchedulerMixin | Mapping[str, Any]) -> Convention:
     says nothing of the network and is left aside. Keys that are missing have the defaults of the
     class `_class_name`, if that is one of diffusers'. ValueError for what cannot be understood.
     """
-    settings = _settings(scheduler)
+    settings = settings_of(scheduler)
     for key, reason in REFUSED_SETTINGS.items():
         if settings.get(key):
             raise ValueError(f"scheduler: {key} = {settings[key]!r} is refused: {reason}")
@@ -137,8 +138,8 @@ def convention_of(scheduler: SchedulerMixin | Mapping[str, Any]) -> Convention:
     return Convention(whole, steps, lag, _prediction(prediction), nats, clip)
 
 
-def _settings(scheduler: SchedulerMixin | Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration, completed by the defaults of its class."""
+def settings_of(scheduler: SchedulerMixin | Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration, completed by the defaults of its class. ValueError as `convention_of`."""
     if isinstance(scheduler, Mapping):
         given, name = dict(scheduler), scheduler.get("_class_name", "")
     else:

@@ -64,7 +64,7 @@ def sample_with(
     convention = convention_of(theirs)
     flow = convention.lag == 0
     levels = _levels(theirs, flow)
-    x, x0_hat = noise * theirs.init_noise_sigma, None
+    x, x0_hat = noise if flow else noise * theirs.init_noise_sigma, None
     for i, t in enumerate(theirs.timesteps):
         level = Level(levels.logsnr[i], levels.alpha[i], levels.sigma[i]).to(noise)
         seen = x if flow else theirs.scale_model_input(x, t)

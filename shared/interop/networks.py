@@ -154,7 +154,7 @@ class DiptychModel(nn.Module):
     ) -> UNet2DOutput | tuple[Tensor]:
         told = torch.as_tensor(timestep, dtype=torch.float64, device=sample.device)
         level = self.convention.level(told)
-        # what they hand over is VP or flow already; only the level of a VE schedule is brought there
+        # the sample they hand over is VP or flow already; the level of a VE schedule is not
         seen = self.convention.seen(sample, level.widen(sample.ndim))[1].to(sample)
         flat = Level(*(part.reshape(told.shape) for part in (seen.logsnr, seen.alpha, seen.sigma)))
         condition = class_labels if encoder_hidden_states is None else encoder_hidden_states

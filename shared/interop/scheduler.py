@@ -18,7 +18,7 @@ from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from shared.interop.convention import convention_of
+from shared.interop.convention import convention_of, settings_of
 from shared.interop.course import Course
 from shared.interop.networks import clipped, halves
 from shared.interop.settings import check_keys, spaced, with_options
@@ -105,7 +105,9 @@ class DiptychScheduler(SchedulerMixin, ConfigMixin):
         stand for them. ValueError for keys that neither we nor they know, and for settings that
         we would have to ignore.
         """
-        given = dict(config or {})
+        given = settings_of(config or {})
+        # theirs forgets, on the way to another class, what was its own class's default
+        given.pop("_use_default_values", None)
         check_keys(cls, {**given, **kwargs})
         return super().from_config(given, return_unused_kwargs, **kwargs)
 
@@ -156,10 +158,12 @@ class DiptychScheduler(SchedulerMixin, ConfigMixin):
         told = torch.as_tensor(timesteps, dtype=torch.float64)
         times = self._schedule.time(self._convention.level(told).logsnr)
         near = 1e-6
-        if told.ndim != 1 or not bool(((times >= -near) & (times <= 1 + near)).all()):
+        known = (times >= -near) & (times <= 1 + near)
+        if told.ndim != 1 or not bool(known.all()) or bool((told.diff() >= 0).any()):
             lag, steps = self._convention.lag, self._convention.steps
             raise ValueError(
-                f"timesteps = {list(timesteps)}: expected numbers from {1 - lag} to {steps - lag}"
+                f"timesteps = {list(timesteps)}: expected falling numbers from {steps - lag} to "
+                f"{1 - lag}"
             )
         times = torch.cat([times, times.new_zeros(1)]).clamp(0, 1)
         return grid_times(self._schedule, len(told), times)

@@ -74,7 +74,7 @@ def spaced(spacing: str, count: int, steps: int, offset: int) -> Tensor:
     elif spacing == "trailing":
         chosen = (steps - place * (steps / count)).round() - 1
     else:
-        chosen = torch.linspace(steps - 1, 0, count, dtype=torch.float64).round()
+        chosen = torch.linspace(steps - 1, 0, count, dtype=torch.float64).round()  # 1: from noise
     if chosen[0] > steps - 1:
         raise ValueError(
             f"steps_offset = {offset}: step {int(chosen[0])} is beyond the last, {steps - 1}"

@@ -89,7 +89,7 @@ def test_beyond_its_steps_a_network_is_told_the_nearest():
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_flow_levels_and_timesteps_are_flow_matchs(shift: float):
-    theirs = FlowMatchEulerDiscreteScheduler(shift=shift, num_train_timesteps=40)
+    theirs: Any = FlowMatchEulerDiscreteScheduler(shift=shift, num_train_timesteps=40)
     convention = convention_of(theirs)
     times = torch.linspace(1, 0, 40, dtype=torch.float64)
     level = convention.schedule(times)

@@ -1,6 +1,7 @@
 """k-diffusion's model(x, sigma), both ways, under its samplers and ours."""
 
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,8 @@ def test_their_sampler_on_our_denoiser_is_our_solver(
     name: str, family: str, k_sampling: ModuleType
 ):
     """Their state is x_t / alpha, at the same sigma / alpha."""
-    plan = prepare(Straight(family), name, 9, grid="karras")
+    schedule: Any = Straight(family)
+    plan = prepare(schedule, name, 9, grid="karras")
     x = normals(5, 1, 2, 3, seed=4)
     sigmas = [step.at.scaled for step in plan.steps] + [0.0]
     model = to_k_diffusion(ORACLE, FAMILIES[family])

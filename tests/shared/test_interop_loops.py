@@ -3,6 +3,7 @@
 Their modules name float32 for tables and states; `in_float64` has them compute in float64.
 """
 
+import itertools
 from typing import Any
 
 import pytest
@@ -32,9 +33,12 @@ from shared.interop import DiptychModel, DiptychScheduler, sample_with
 from shared.schedule import Level
 from tests.borders import B, C, H, W, drive, in_float64, normals, of_pictures, picture_mixture
 
+# their numpy calls on tensors
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+
 ORACLE = of_pictures(picture_mixture())
 NOISE = normals(B, C, H, W, seed=5)
-STEPS = 9
+STEPS = 10  # divides 1000: DDIM steps by 1000 // steps whatever its own timesteps are
 BETAS: dict[str, Any] = {"beta_start": 2e-4, "beta_end": 0.025, "timestep_spacing": "trailing"}
 
 
@@ -44,7 +48,8 @@ def generator() -> torch.Generator:
 
 def ours(solver: str, **settings: Any) -> Tensor:
     """Our scheduler on the same oracle and grid, as a pipeline runs it."""
-    scheduler = DiptychScheduler(solver=solver, prediction_type="sample", **BETAS, **settings)
+    settings = {**BETAS, **settings}
+    scheduler = DiptychScheduler(solver=solver, prediction_type="sample", **settings)
     scheduler.set_timesteps(STEPS)
     model = DiptychModel(ORACLE, scheduler, (C, H, W))
     return drive(scheduler, model, NOISE, generator=generator())
@@ -56,7 +61,8 @@ SAME: list[tuple[Any, str, dict[str, Any], str]] = [
     (
         scheduling_ddpm,
         "DDPMScheduler",
-        {"clip_sample": False, "variance_type": "fixed_large"},
+        # its large variance is added at the end as well, unless that is timestep 0
+        {"clip_sample": False, "variance_type": "fixed_large", "timestep_spacing": "leading"},
         "ancestral_large",
     ),
     (scheduling_ddim, "DDIMScheduler", {"clip_sample": False}, "ddim"),
@@ -88,7 +94,7 @@ def test_their_loop_around_our_denoiser_is_our_solver(
     """To 1e-6 where they state their noise in x_t; those whose state is x_t / alpha begin at
     sigma_max times unit noise, not sqrt(1 + sigma_max^2) times: 1e-5 of it (sigma_max = 340)."""
     in_float64(monkeypatch, module)
-    theirs = getattr(module, name)(prediction_type=prediction_type, **BETAS, **settings)
+    theirs = getattr(module, name)(prediction_type=prediction_type, **{**BETAS, **settings})
     noise = NOISE
     if float(theirs.init_noise_sigma) != 1:
         theirs.set_timesteps(STEPS)
@@ -96,7 +102,8 @@ def test_their_loop_around_our_denoiser_is_our_solver(
         assert float(theirs.init_noise_sigma) == sigma
         noise = noise * (1 + sigma**2) ** 0.5 / sigma
     got = sample_with(theirs, ORACLE, noise, STEPS, generator=generator())
-    torch.testing.assert_close(got, ours(solver), atol=1e-6, rtol=0)
+    spacing = settings.get("timestep_spacing", "trailing")
+    torch.testing.assert_close(got, ours(solver, timestep_spacing=spacing), atol=1e-6, rtol=0)
 
 
 def test_dpm_solver_of_order_3_is_ours_to_its_own_error_only():
@@ -122,7 +129,7 @@ def ours_at(steps: int, solver: str) -> Tensor:
 
 def test_flow_match_euler_is_our_euler_on_its_levels(monkeypatch: pytest.MonkeyPatch):
     in_float64(monkeypatch, scheduling_flow_match_euler_discrete)
-    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
     got = sample_with(theirs, ORACLE, NOISE, STEPS)
     theirs.set_timesteps(STEPS)
     scheduler = DiptychScheduler(
@@ -136,7 +143,7 @@ def test_flow_match_euler_is_our_euler_on_its_levels(monkeypatch: pytest.MonkeyP
 
 def test_options_and_condition_reach_their_step_and_our_denoiser(monkeypatch: pytest.MonkeyPatch):
     in_float64(monkeypatch, scheduling_ddim)
-    scheduler = DDIMScheduler(clip_sample=False, **BETAS)
+    scheduler: Any = DDIMScheduler(clip_sample=False, **BETAS)
     component = torch.tensor([0, 1, 2, 1, 0])
     got = sample_with(scheduler, ORACLE, NOISE, STEPS, component, generator(), options={"eta": 1.0})
     net = DiptychModel(ORACLE, scheduler, (C, H, W))
@@ -168,7 +175,7 @@ def test_denoiser_hears_its_last_estimate_and_a_state_of_unit_variance():
     seen: list[tuple[Level, Tensor | None, Tensor]] = []
     sample_with(EulerDiscreteScheduler(), watching(ORACLE, seen), NOISE, 4)
     assert seen[0][1] is None
-    for (_, _, before), (level, previous, _) in zip(seen, seen[1:], strict=False):
+    for (_, _, before), (level, previous, _) in itertools.pairwise(seen):
         assert previous is before
         assert float(level.alpha**2 + level.sigma**2) == pytest.approx(1)
 

@@ -46,7 +46,7 @@ CHAIN: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("prediction_type", list(CHAIN))
-def test_estimate_of_a_unet_is_its_predictions_formula_at_its_own_step(prediction_type: str):
+def test_estimate_of_a_unet_is_its_predictions_formula_at_its_own_step(prediction_type: Any):
     scheduler = DDPMScheduler(prediction_type=prediction_type, clip_sample=False)
     unet = tiny_unet(torch.float64)
     denoiser = DiffusersDenoiser(unet, scheduler)
@@ -187,12 +187,12 @@ def test_a_network_without_learned_variance_says_so():
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
-def test_our_denoiser_in_a_ddpm_pipeline_is_their_loop_around_it(prediction_type: str):
+def test_our_denoiser_in_a_ddpm_pipeline_is_their_loop_around_it(prediction_type: Any):
     """float32, as their pipeline's tables are; the estimate is the mixture's exact one."""
     oracle = of_pictures(picture_mixture())
     scheduler = DDIMScheduler(prediction_type=prediction_type, clip_sample=False)
     net = DiptychModel(oracle, scheduler, (C, H, W), torch.float64)
-    pipeline = DDPMPipeline(net, scheduler)  # type: ignore[arg-type]
+    pipeline: Any = DDPMPipeline(net, scheduler)  # type: ignore[arg-type]
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(
         B, torch.Generator().manual_seed(3), num_inference_steps=8, output_type="pt"

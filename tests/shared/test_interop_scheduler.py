@@ -32,7 +32,7 @@ STOCHASTIC = {name for name, solver in SOLVERS.items() if solver.stochastic}
 
 def pictures(scheduler: Any, unet: Any, steps: int, seed: int = 4, batch: int = 2) -> Tensor:
     """x0 of a DDPMPipeline, which shows (x0 / 2 + 1 / 2) within [0, 1]."""
-    pipeline = DDPMPipeline(unet, scheduler)
+    pipeline: Any = DDPMPipeline(unet, scheduler)
     pipeline.set_progress_bar_config(disable=True)
     made = pipeline(
         batch, torch.Generator().manual_seed(seed), num_inference_steps=steps, output_type="pt"
@@ -53,7 +53,7 @@ def test_ddpm_pipeline_on_our_scheduler_gives_the_pictures_of_our_loop(
     solver: str, dtype: torch.dtype
 ):
     unet = tiny_unet(dtype)
-    scheduler = DiptychScheduler(solver=solver, prediction_type="v_prediction", grid="trig")
+    scheduler: Any = DiptychScheduler(solver=solver, prediction_type="v_prediction", grid="trig")
     denoiser = DiffusersDenoiser(unet, scheduler)
     noise = normals(2, 3, 8, 8, seed=4, dtype=dtype)
     with torch.no_grad():
@@ -67,9 +67,10 @@ def test_ddpm_pipeline_on_our_scheduler_gives_the_pictures_of_our_loop(
 @pytest.mark.parametrize(
     ("variance", "solver"), [("fixed_small", "ancestral"), ("fixed_large", "ancestral_large")]
 )
-def test_ancestral_pictures_are_those_of_ddpm_from_the_same_generator(variance: str, solver: str):
-    """To their float32 tables: 1 - alpha^2 of their first steps is good to 1e-3."""
-    theirs = DDPMScheduler(variance_type=variance, timestep_spacing="trailing")
+def test_ancestral_pictures_are_those_of_ddpm_from_the_same_generator(variance: Any, solver: str):
+    """To their float32 tables. Both end at timestep 0: where the last is another, theirs adds the
+    larger variance's noise to the result, and ours does not."""
+    theirs = DDPMScheduler(variance_type=variance, timestep_spacing="leading")
     mine: Any = DiptychScheduler.from_config(theirs.config, solver=solver)
     unet = tiny_unet(torch.float64)
     got, expected = (pictures(scheduler, unet, 10) for scheduler in (mine, theirs))
@@ -79,7 +80,7 @@ def test_ancestral_pictures_are_those_of_ddpm_from_the_same_generator(variance: 
 
 def test_learned_variance_is_ddpms_learned_range():
     unet = tiny_unet(torch.float64, out_channels=6)
-    theirs = DDPMScheduler(variance_type="learned_range", timestep_spacing="trailing")
+    theirs = DDPMScheduler(variance_type="learned_range", timestep_spacing="leading")
     mine: Any = DiptychScheduler.from_config(theirs.config, solver="ancestral_learned")
     got, expected = (pictures(scheduler, unet, 10) for scheduler in (mine, theirs))
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=0)
@@ -88,7 +89,7 @@ def test_learned_variance_is_ddpms_learned_range():
 
 
 def test_learned_variance_wants_twice_the_channels():
-    scheduler = DiptychScheduler(solver="ancestral_learned")
+    scheduler: Any = DiptychScheduler(solver="ancestral_learned")
     scheduler.set_timesteps(3)
     x = normals(2, 3, 4, 4)
     with pytest.raises(ValueError, match="twice the channels"):
@@ -112,7 +113,7 @@ def test_eta_is_a_solver_option():
 
 def test_noise_has_the_std_of_the_step():
     """The first ancestral step against the loop's numbers, with the generator's noise."""
-    scheduler = DiptychScheduler(solver="ancestral", prediction_type="sample")
+    scheduler: Any = DiptychScheduler(solver="ancestral", prediction_type="sample")
     scheduler.set_timesteps(5)
     x, x0_hat, t = normals(B, C, H, W), normals(B, C, H, W, seed=1), scheduler.timesteps[0]
     got = scheduler.step(x0_hat, t, x, generator=torch.Generator().manual_seed(8))
@@ -131,7 +132,7 @@ def test_noise_has_the_std_of_the_step():
 
 @pytest.mark.parametrize("schedule", ["ve", "edm"])
 def test_a_ve_schedule_scales_its_states_for_the_network(schedule: str):
-    scheduler = DiptychScheduler(
+    scheduler: Any = DiptychScheduler(
         schedule=schedule, solver="heun", grid="karras", prediction_type="epsilon"
     )
     scheduler.set_timesteps(7)
@@ -139,7 +140,7 @@ def test_a_ve_schedule_scales_its_states_for_the_network(schedule: str):
     got = drive(scheduler, net, normals(B, C, H, W))
     known = scheduler._convention.schedule
     expected = sample(ORACLE, normals(B, C, H, W), known, "heun", 7, grid="karras")
-    torch.testing.assert_close(got, expected, atol=1e-8, rtol=0)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)  # timesteps are float32
     sigma = float(SCHEDULES[schedule]()(torch.tensor(1.0).double()).sigma)
     assert scheduler.init_noise_sigma == pytest.approx((1 + sigma**2) ** 0.5)
     scheduler.set_timesteps(7)
@@ -148,7 +149,7 @@ def test_a_ve_schedule_scales_its_states_for_the_network(schedule: str):
 
 
 def test_flow_schedule_is_shifted_and_told_1000_sigma():
-    scheduler = DiptychScheduler(
+    scheduler: Any = DiptychScheduler(
         schedule="flow", prediction_type="flow_prediction", shift=3.0, solver="dpmpp_2m"
     )
     scheduler.set_timesteps(4)
@@ -162,7 +163,7 @@ def test_flow_schedule_is_shifted_and_told_1000_sigma():
 def test_any_vp_schedule_goes_in_as_its_betas():
     schedule = Cosine(-8, 9)
     betas = to_betas(schedule, 100)
-    scheduler = DiptychScheduler(
+    scheduler: Any = DiptychScheduler(
         100, trained_betas=betas.tolist(), prediction_type="sample", solver="ddim"
     )
     scheduler.set_timesteps(10)
@@ -174,12 +175,16 @@ def test_any_vp_schedule_goes_in_as_its_betas():
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("count", [1, 3, 7, 10, 50])
-def test_integer_spacings_are_ddpms(spacing: str, count: int):
+def test_integer_spacings_are_ddpms(spacing: Any, count: int):
     theirs = DDPMScheduler(50, timestep_spacing=spacing)
     mine = DiptychScheduler(50, timestep_spacing=spacing)
     theirs.set_timesteps(count)
     mine.set_timesteps(count)
-    assert mine.timesteps.tolist() == theirs.timesteps.tolist()
+    if (spacing, count) == ("linspace", 1):
+        assert theirs.timesteps.tolist() == [0]  # nothing is left to do there
+        assert mine.timesteps.tolist() == [49]
+    else:
+        assert mine.timesteps.tolist() == theirs.timesteps.tolist()
 
 
 def test_steps_offset_is_ddims():
@@ -193,7 +198,7 @@ def test_steps_offset_is_ddims():
 
 
 def test_a_grid_by_name_is_over_the_levels_the_network_knows():
-    scheduler = DiptychScheduler(50, grid="karras")
+    scheduler: Any = DiptychScheduler(50, grid="karras")
     scheduler.set_timesteps(6)
     assert scheduler.timesteps[0] == 49
     assert scheduler.timesteps[-1] == 0
@@ -203,18 +208,19 @@ def test_a_grid_by_name_is_over_the_levels_the_network_knows():
 
 
 def test_given_timesteps_may_be_fractions():
-    scheduler = DiptychScheduler(50, solver="ddim", prediction_type="sample")
+    scheduler: Any = DiptychScheduler(50, solver="ddim", prediction_type="sample")
     scheduler.set_timesteps(timesteps=[49, 20.5, 3])
     assert scheduler.timesteps.tolist() == [49, 20.5, 3]
     assert scheduler.num_inference_steps == 3
     for bad in ([50, 3], [20, -1], [3, 20], [20, 20]):
-        with pytest.raises(ValueError, match=r"expected|none of them twice"):
+        with pytest.raises(ValueError, match="expected falling numbers from 49 to 0"):
             scheduler.set_timesteps(timesteps=bad)
 
 
 def test_add_noise_is_ddpms():
     """To their float32 tables."""
-    theirs, mine = DDPMScheduler(), DiptychScheduler()
+    theirs: Any = DDPMScheduler()
+    mine = DiptychScheduler()
     x0, noise = normals(3, 1, 2, 4), normals(3, 1, 2, 4, seed=1)
     timesteps = torch.tensor([0, 300, 999])
     got = mine.add_noise(x0, noise, timesteps)
@@ -224,7 +230,7 @@ def test_add_noise_is_ddpms():
 
 
 def test_add_noise_is_flow_matchs():
-    theirs = FlowMatchEulerDiscreteScheduler()
+    theirs: Any = FlowMatchEulerDiscreteScheduler()
     mine = DiptychScheduler(schedule="flow", prediction_type="flow_prediction")
     x0, noise = normals(3, 1, 2, 4), normals(3, 1, 2, 4, seed=1)
     timesteps = torch.tensor([1.0, 300.0, 1000.0])
@@ -236,7 +242,7 @@ def test_add_noise_is_flow_matchs():
 
 
 def test_two_stage_steps_take_two_timesteps_as_heuns_do():
-    scheduler = DiptychScheduler(solver="heun")
+    scheduler: Any = DiptychScheduler(solver="heun")
     scheduler.set_timesteps(4)
     assert scheduler.order == 2
     assert scheduler.timesteps.tolist() == [999, 749, 749, 499, 499, 249, 249]
@@ -248,14 +254,14 @@ def test_two_stage_steps_take_two_timesteps_as_heuns_do():
 
 @pytest.mark.parametrize("solver", ["dpmpp_2m", "heun", "unipc3"])
 def test_a_run_begun_in_the_middle_is_a_run_of_the_rest_with_an_empty_history(solver: str):
-    scheduler = DiptychScheduler(solver=solver, prediction_type="sample")
+    scheduler: Any = DiptychScheduler(solver=solver, prediction_type="sample")
     net = DiptychModel(ORACLE, scheduler, (C, H, W))
     scheduler.set_timesteps(8)
     x0, noise = normals(B, C, H, W, seed=3), normals(B, C, H, W)
     begin = 3 * scheduler.order
     left = scheduler.timesteps[begin:]
     start = scheduler.add_noise(x0, noise, left[:1].expand(B))
-    rest = DiptychScheduler(solver=solver, prediction_type="sample")
+    rest: Any = DiptychScheduler(solver=solver, prediction_type="sample")
     rest.set_timesteps(timesteps=[624, 499, 374, 249, 124])
     assert rest.timesteps.tolist() == left.tolist()
     out = []
@@ -277,7 +283,7 @@ def test_a_run_begun_in_the_middle_is_a_run_of_the_rest_with_an_empty_history(so
 
 
 def test_history_is_forgotten_by_set_timesteps():
-    scheduler = DiptychScheduler(solver="auto", prediction_type="sample")
+    scheduler: Any = DiptychScheduler(solver="auto", prediction_type="sample")
     net = DiptychModel(ORACLE, scheduler, (C, H, W))
     out = []
     for _ in range(2):
@@ -318,7 +324,7 @@ def test_steps_and_timesteps_exclude_each_other(given: dict[str, Any]):
 
 
 def test_the_pipelines_tensors_are_left_as_they_were():
-    scheduler = DiptychScheduler(solver="heun", prediction_type="sample")
+    scheduler: Any = DiptychScheduler(solver="heun", prediction_type="sample")
     scheduler.set_timesteps(3)
     x, output = normals(2, 1, 2, 3), normals(2, 1, 2, 3, seed=1)
     before = x.clone(), output.clone()
@@ -328,7 +334,7 @@ def test_the_pipelines_tensors_are_left_as_they_were():
 
 
 def test_half_precision_is_stepped_in_float32():
-    scheduler = DiptychScheduler(solver="dpmpp_2m", prediction_type="sample")
+    scheduler: Any = DiptychScheduler(solver="dpmpp_2m", prediction_type="sample")
     scheduler.set_timesteps(3)
     x, output = (normals(2, 1, 2, 3, seed=s).to(torch.bfloat16) for s in (0, 1))
     got = scheduler.step(output, scheduler.timesteps[0], x)
@@ -340,7 +346,9 @@ def test_half_precision_is_stepped_in_float32():
 
 
 def test_estimate_is_clipped_as_the_configuration_says():
-    scheduler = DiptychScheduler(clip_sample=True, clip_sample_range=0.2, prediction_type="sample")
+    scheduler: Any = DiptychScheduler(
+        clip_sample=True, clip_sample_range=0.2, prediction_type="sample"
+    )
     scheduler.set_timesteps(1)
     x = normals(2, 1, 2, 3)
     got = scheduler.step(x, scheduler.timesteps[0], x).prev_sample
@@ -361,7 +369,7 @@ def test_configuration_survives_a_folder(tmp_path: Path):
         "prediction_type": "v_prediction",
         "clip_sample": True,
     }
-    scheduler = DiptychScheduler(**settings)
+    scheduler: Any = DiptychScheduler(**settings)
     scheduler.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "scheduler_config.json").read_text())
     assert {key: written[key] for key in settings} == settings
@@ -376,14 +384,15 @@ def test_configuration_survives_a_folder(tmp_path: Path):
 
 def test_betas_of_an_array_survive_a_folder(tmp_path: Path):
     betas = to_betas(Cosine(-8, 9), 30)
-    DiptychScheduler(30, trained_betas=betas.numpy()).save_pretrained(tmp_path)
+    array: Any = betas.numpy()
+    DiptychScheduler(30, trained_betas=array).save_pretrained(tmp_path)
     again: Any = DiptychScheduler.from_pretrained(tmp_path)
     assert again.config.trained_betas == betas.tolist()
 
 
 def test_a_pipeline_is_saved_and_loaded_with_our_scheduler(tmp_path: Path):
     unet = tiny_unet()
-    scheduler = DiptychScheduler(solver="unipc2", prediction_type="sample")
+    scheduler: Any = DiptychScheduler(solver="unipc2", prediction_type="sample")
     DDPMPipeline(unet, scheduler).save_pretrained(tmp_path)  # type: ignore[arg-type]
     loaded = DDPMPipeline.from_pretrained(tmp_path, local_files_only=True)
     assert type(loaded.scheduler) is DiptychScheduler
