@@ -30,6 +30,7 @@ from shared.schedule import (
     Level,
     Shifted,
     Ve,
+    Warped,
     from_betas,
     linear_betas,
 )
@@ -348,3 +349,19 @@ def test_log_normal_times_make_edms_loss():
         1, abs=4 * float(losses.std().detach()) / n**0.5
     )
     assert float(level.sigma.log().mean()) == pytest.approx(-1.2, abs=1e-3)
+
+
+def test_bound_with_a_learned_range_shows_the_estimate_of_the_same_level():
+    """The first pass sees the level of the second: logsnr 5 at t = 0 is never evaluated."""
+    seen: list[tuple[float, bool]] = []
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor, logsnr: Tensor, condition: Any, previous: Tensor) -> Tensor:
+            seen.append((float(logsnr[0]), bool(previous.any())))
+            return torch.cat([x / 2 + previous, x], -1)
+
+    data, _, keys = batch()
+    denoiser = Denoiser(Net(), "x0", self_condition=True, learned_range=True)
+    schedule = Warped((5.0, -4.0))
+    discrete_bound(denoiser, Identity((3,)), data, schedule, keys, steps=2, fraction=None, passes=2)
+    assert seen == [(-4, False), (-4, True), (0.5, False), (0.5, True)]
