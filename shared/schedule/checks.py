@@ -19,11 +19,22 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"schedule: {name} = {value}: expected a finite number above 0")
 
 
+def check_name(name: str, known: Sequence[str]) -> None:
+    """ValueError, with the nearest known one, for a schedule that is none."""
+    if name not in known:
+        raise ValueError(
+            f"schedule = {name!r}: expected one of {', '.join(known)}{_hint(name, known)}"
+        )
+
+
 def check_options(name: str, options: Iterable[str], known: Sequence[str]) -> None:
     """ValueError, with the nearest known one, for an option that `name` has not."""
     for key in options:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
             expected = f"expected one of {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"{name} has no option {key}: {expected}{hint}")
+            raise ValueError(f"{name} has no option {key}: {expected}{_hint(key, known)}")
+
+
+def _hint(given: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

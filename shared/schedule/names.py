@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from shared.schedule.checks import check_options
+from shared.schedule.checks import check_name, check_options
 from shared.schedule.closed import Cosine, Edm, Flow, Sigmoid, Sqrt, Ve
 from shared.schedule.decay import Linear, ScaledLinear, SubVp
 from shared.schedule.learned import Learned
@@ -36,7 +36,8 @@ def schedule_options(name: str) -> list[str]:
 def named_schedule(name: str, options: Mapping[str, Any]) -> Schedule:
     """The schedule of this name in SCHEDULES; `options` are its constructor's numbers.
 
-    ValueError for an option that it has not, with the nearest, and for a bad number.
+    ValueError for a name or an option that is not known, with the nearest, and for a bad number.
     """
+    check_name(name, list(SCHEDULES))
     check_options(name, options, schedule_options(name))
     return SCHEDULES[name](**options)

@@ -2,7 +2,6 @@
 consequence, in closed form."""
 
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,25 +10,11 @@ from torch import Tensor
 from shared import noise
 from shared.gaussian import Gaussian
 from shared.oracle import GaussianMixture
-from shared.schedule import Cosine, Level, Linear, Schedule
-from shared.solver import sample
+from shared.schedule import Cosine, Flow, Level, Linear, Schedule
+from shared.solver import prepare, run
 
 EYE = torch.eye(3, dtype=torch.float64)
 ZERO = torch.zeros(3, dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Straight:
-    """alpha = 1 - t, sigma = t: a family whose variance is not preserved."""
-
-    def logsnr(self, t: Tensor) -> Tensor:
-        return 2 * torch.log((1 - t) / t)
-
-    def time(self, logsnr: Tensor) -> Tensor:
-        return torch.sigmoid(-logsnr / 2)
-
-    def __call__(self, t: Tensor) -> Level:
-        return Level(self.logsnr(t), 1 - t, t)
 
 
 def forward_posterior(x_t: Tensor, x0: Tensor, t: Level, s: Level) -> Gaussian:
@@ -39,23 +24,21 @@ def forward_posterior(x_t: Tensor, x0: Tensor, t: Level, s: Level) -> Gaussian:
     return Gaussian.isotropic(s.alpha * x0, s.sigma).posterior(ratio * EYE, fresh, x_t)
 
 
-@pytest.mark.parametrize("schedule", [Cosine(-8, 8), Linear(), Straight()])
+@pytest.mark.parametrize("schedule", [Cosine(-8, 8), Linear(), Flow()])
 @pytest.mark.parametrize(("t", "s"), [(0.9, 0.2), (0.7, 0.65), (0.3, 0.01)])
 def test_ancestral_step_draws_from_the_forward_posterior(schedule: Schedule, t: float, s: float):
     """One seed, so one noise: with x_t = x0 = 0 the step returns its std times that noise, and
     what any other (x_t, x0) adds to it is the mean."""
     grid = torch.tensor([t, s], dtype=torch.float64)
+    plan = prepare(schedule, "ancestral", grid=grid, end_clean=False)
 
     def step(x_t: Tensor, x0: Tensor) -> Tensor:
-        return sample(
-            lambda x_t, level, condition=None, previous=None: x0.clone(),
-            x_t,
-            schedule,
-            "ancestral",
-            grid=grid,
-            seeds=[5],
-            end_clean=False,
-        )
+        def denoise(
+            x_t: Tensor, level: Level, condition: object = None, previous: object = None
+        ) -> Tensor:
+            return x0.clone()
+
+        return run(plan, denoise, x_t, seeds=[5]).x
 
     x_t = torch.tensor([[0.8, -1.3, 0.1]], dtype=torch.float64)
     x0 = torch.tensor([[-0.4, 0.9, 2.0]], dtype=torch.float64)
@@ -68,7 +51,7 @@ def test_ancestral_step_draws_from_the_forward_posterior(schedule: Schedule, t: 
 
 def test_levels_of_a_chain_of_steps_are_those_of_one_step():
     """From s to r to t by fresh noise twice is from s to t once, for any three levels."""
-    r, s, t = (Straight()(torch.tensor(v, dtype=torch.float64)) for v in (0.2, 0.5, 0.8))
+    r, s, t = (Flow()(torch.tensor(v, dtype=torch.float64)) for v in (0.2, 0.5, 0.8))
 
     def fresh(a: Level, b: Level) -> tuple[Tensor, Gaussian]:
         ratio = b.alpha / a.alpha

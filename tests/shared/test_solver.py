@@ -45,7 +45,7 @@ from tests.solvers import FAMILIES, Straight, exact_flow, noisy, smooth_mixture
 
 SCHEDULE = Cosine(-8, 8)
 PLAIN = sorted(set(SOLVERS) - {"ancestral_learned"})  # whose network is any Denoise
-EXTRAPOLATED = {name for name in SOLVERS if name.startswith(("lms", "trig"))}
+EXTRAPOLATED = {name for name in SOLVERS if name.startswith(("lms", "trig", "auto"))}
 
 
 class Counted:

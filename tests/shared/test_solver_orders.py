@@ -32,7 +32,15 @@ DETERMINISTIC: dict[str, Solver] = {
     "dpmpp_3m": Dpmpp3m("single"),
 }
 ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "lms2": 2, "lms3": 3, "lms4": 4, "trig2": 2, "trig3": 3}
-ORDERS |= {"trig4": 4, "dpmpp_2m": 2, "dpmpp_3m": 3, "dpmpp_2s": 2, "unipc2": 2, "unipc3": 3}
+ORDERS |= {
+    "auto": 2,
+    "trig4": 4,
+    "dpmpp_2m": 2,
+    "dpmpp_3m": 3,
+    "dpmpp_2s": 2,
+    "unipc2": 2,
+    "unipc3": 3,
+}
 
 
 WEAK: dict[str, tuple[Solver, int]] = {
