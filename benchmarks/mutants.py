@@ -29,15 +29,16 @@ from benchmarks.mutation import Mutant, mutants, mutated
 from shared.files import write_text
 from shared.provenance import ROOT, provenance
 
-# The tests of a module, where they are not tests/shared/test_MODULE*.py or test_PACKAGE*.py.
+# Further tests of a module or package NAME than tests/shared/test_NAME*.py.
 MIRRORS = {
-    "shared/prediction.py": ("test_denoiser.py", "test_solver*.py"),
-    "shared/objective.py": ("test_denoiser.py",),
-    "shared/density.py": ("test_density.py", "test_denoiser.py"),
+    "prediction": ("test_denoiser.py", "test_solver.py"),
+    "objective": ("test_denoiser.py",),
+    "density": ("test_denoiser.py",),
+    "solver": ("test_corrector.py", "test_grid.py", "test_gaussian_diffusion.py"),
 }
 MODULES = (
-    *("prediction", "denoiser", "objective", "density", "noise", "codec"),
-    *("oracle", "schedule", "solver", "guidance", "likelihood"),
+    *("gaussian", "prediction", "denoiser", "objective", "density", "noise", "codec"),
+    *("oracle", "schedule", "solver", "guidance", "likelihood", "interop"),
 )
 COPIED = ("shared", "image", "text", "tests", "pyproject.toml", "diptych.py")
 GOAL = 0.97
@@ -91,7 +92,7 @@ def tests_of(module: Path) -> list[str]:
     """The test files that mirror a module, relative to the repository."""
     name = module.relative_to(ROOT).as_posix()
     stem = name.split("/")[1].removesuffix(".py")
-    patterns = (f"test_{stem}.py", f"test_{stem}_*.py", *MIRRORS.get(name, ()))
+    patterns = (f"test_{stem}.py", f"test_{stem}_*.py", *MIRRORS.get(stem, ()))
     found = {file for pattern in patterns for file in (ROOT / "tests/shared").glob(pattern)}
     if not found:
         raise ValueError(f"{name}: no tests/shared/test_{stem}*.py; add it, or name it in MIRRORS")

@@ -78,7 +78,7 @@ def score(
             lambda share: bar.update(task, completed=share),
         )
     at = torch.tensor(cleanest, dtype=torch.float64)
-    return Score(found, float(learner.schedule.logsnr(at)))
+    return Score(found, float(learner.schedule.logsnr(at).detach()))
 
 
 def _stops(schedule: Schedule) -> list[float]:
