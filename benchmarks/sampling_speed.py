@@ -13,7 +13,7 @@ from benchmarks.recipe import Recipe
 from benchmarks.tables import Column, Table
 from shared import noise
 from shared.learner import DiffusionLearner
-from shared.sampling import draw
+from shared.sampling import Sampling, draw
 from shared.schedule import Cosine, Level
 from shared.solver import sample
 
@@ -80,7 +80,7 @@ def _sampling_tasks(learner: DiffusionLearner, condition: Tensor | None) -> dict
             learner.denoiser(x, level, condition, previous)
 
     return {
-        "loop": lambda: draw(learner, seeds, STEPS, "dpmpp_2m", condition, progress=False),
+        "loop": lambda: draw(learner, seeds, Sampling(steps=STEPS), condition, progress=False),
         "network": network,
         "denoiser": denoiser,
     }

@@ -26,7 +26,7 @@ from shared.learner import DiffusionLearner
 from shared.provenance import provenance
 from shared.report import Check, summary, write_report
 from shared.runs import load_learner
-from shared.sampling import draw
+from shared.sampling import Sampling, draw
 
 GIVEN = "there is a small red [MASK] on the [MASK] side ."
 
@@ -269,9 +269,9 @@ def batch_difference(learner: object, solver: str, steps: int) -> float:
     """The largest difference of a latent drawn alone from the same drawn among 64, in float32."""
     assert isinstance(learner, DiffusionLearner)
     learner.denoiser.autocast = None  # products in bfloat16 depend on the shape of a batch
-    seeds = range(64)
-    together = draw(learner, seeds, steps, solver, progress=False)
-    alone = [draw(learner, [seed], steps, solver, progress=False)[0] for seed in (0, 37)]
+    seeds, how = range(64), Sampling(solver=solver, steps=steps)
+    together = draw(learner, seeds, how, progress=False)
+    alone = [draw(learner, [seed], how, progress=False)[0] for seed in (0, 37)]
     return max(float((together[i] - x).abs().max()) for i, x in zip((0, 37), alone, strict=True))
 
 

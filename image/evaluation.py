@@ -25,13 +25,13 @@ from shared.provenance import provenance
 from shared.runs import Run, load_learner
 from shared.scene import ATTRIBUTES, from_ids
 from shared.scoring import BOUND, TRIED, UNDEFINED, Split, measured, score, told
-from shared.task import Panel, SampleRequest
+from shared.task import EvaluateRequest, Panel
 
 K = 3  # nearest neighbours of precision and recall, as in the paper
 ROWS = 1  # stream of `noise` that picks conditions and references
 
 
-def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
+def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
     """Measure request.n pictures drawn from a run, or the accuracy of a classifier."""
     config: ImageConfig = run.config
     training = load_pictures(config.data)
@@ -66,11 +66,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
         **(_likelihood(pipeline, training, held_out, request) if request.likelihood else {}),
         "judge": judge.facts | _accuracy(judge, held_out),
         "settings": {
-            "solver": request.solver,
-            "steps": request.steps,
-            "guidance": request.guidance,
-            "guidance_interval": request.guidance_interval,
-            "temperature": request.temperature,
+            **request.settings(),
             "seed": request.seed,
             "weights": request.weights,
             "precision": "fp32",
@@ -80,7 +76,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
 
 
 def _conditions(
-    config: ImageConfig, training: Pictures, held_out: Pictures, request: SampleRequest
+    config: ImageConfig, training: Pictures, held_out: Pictures, request: EvaluateRequest
 ) -> Tensor:
     """Condition ids (n, M): classes as often as in the training split; scenes never trained on."""
     source = held_out if config.data.name == "scene" else training
@@ -94,21 +90,10 @@ def _some_rows(size: int, n: int, seed: int) -> Tensor:
     return torch.cat(parts)[:n]
 
 
-def _draw(pipeline: Pipeline, request: SampleRequest, condition: Tensor) -> Tensor:
+def _draw(pipeline: Pipeline, request: EvaluateRequest, condition: Tensor) -> Tensor:
     """Levels (n, C, H, W)."""
-    seeds = range(request.seed, request.seed + request.n)
-    return pipeline.decode(
-        pipeline.latents(
-            seeds,
-            condition,
-            steps=request.steps,
-            guidance=request.guidance,
-            guidance_interval=request.guidance_interval,
-            temperature=request.temperature,
-            solver=request.solver,
-            progress=True,
-        )
-    )
+    latents = pipeline.latents(request.seeds, condition, request, progress=True)
+    return pipeline.decode(latents)
 
 
 def _distances(
@@ -170,7 +155,7 @@ def _agreement(
 
 
 def _likelihood(
-    pipeline: Pipeline, training: Pictures, held_out: Pictures, request: SampleRequest
+    pipeline: Pipeline, training: Pictures, held_out: Pictures, request: EvaluateRequest
 ) -> dict[str, dict[str, Any]]:
     """The bound on request.n held-out pictures, or all there are, given their conditions."""
     measure, choose = (

@@ -20,7 +20,7 @@ from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import SampleRequest
+from shared.task import EvaluateRequest, SampleRequest
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
@@ -85,34 +85,17 @@ class ImagePanel:
         if request.given is not None:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
         pipeline = Pipeline.from_pretrained(run, request.weights)
-        seeds = list(range(request.seed, request.seed + request.n))
+        seeds = list(request.seeds)
         condition = pipeline.condition(request.condition, request.n)
         glimpses: list[Glimpse] = []
-        x0 = pipeline.latents(
-            seeds,
-            condition,
-            steps=request.steps,
-            guidance=request.guidance,
-            guidance_interval=request.guidance_interval,
-            temperature=request.temperature,
-            solver=request.solver,
-            watch=glimpses.append if request.trajectory else None,
-            progress=True,
-        )
+        watch = glimpses.append if request.trajectory else None
+        x0 = pipeline.latents(seeds, condition, request, watch, progress=True)
         facts = pipeline.facts
         images = to_bytes(pipeline.decode(x0), facts.levels)
         columns = len(facts.classes) if request.condition == "all" and facts.classes else None
         save_png(tile(images, columns), out / "grid.png")
         _save_arrays(out / "samples.npz", images, seeds, condition)
-        settings = {
-            "class": request.condition,
-            "guidance": request.guidance,
-            "guidance_interval": request.guidance_interval,
-            "temperature": request.temperature,
-            "solver": request.solver,
-            "steps": request.steps,
-            "weights": request.weights,
-        }
+        settings = {"class": request.condition, **request.settings(), "weights": request.weights}
         written = {
             "settings": settings,
             "seeds": seeds,
@@ -126,7 +109,7 @@ class ImagePanel:
             result["trajectory"] = str(out / "trajectory.png")
         return result
 
-    def evaluate(self, run: Path, request: SampleRequest) -> dict[str, Any]:
+    def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Frechet distance, precision, recall, agreement with the condition; see
         `image.evaluation`."""
         return evaluate(open_run(run), request, self)

@@ -24,9 +24,8 @@ from image.grid import to_bytes, to_pil
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
 from shared.runs import GRID, load_learner, open_run
-from shared.sampling import draw, fitted_grid
+from shared.sampling import Sampling, draw
 from shared.scene import Scene, ids
-from shared.solver import SOLVERS
 
 Labels = str | int | Scene | Sequence[str | int | Scene] | None
 OUTPUTS = ("pil", "np", "latent")
@@ -88,6 +87,7 @@ class Pipeline:
         guidance_interval: tuple[float, float] | None = None,
         temperature: float = 1.0,
         solver: str = "dpmpp_2m",
+        grid: str | None = None,
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
@@ -100,8 +100,9 @@ class Pipeline:
         in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
         scenes; None, unconditional. num_images: by default as many as there are seeds, or labels in
         the list, or one. `guidance_interval`: (low, high) in logsnr, where to guide; everywhere
-        when None. `temperature` divides the logits of a model of bits. `watch` sees the
-        first picture at every step. ConfigError for what the model cannot do.
+        when None. `temperature` divides the logits of a model of bits. `grid`: as in
+        `shared.sampling.Sampling`, which `latents` takes whole. `watch` sees the first picture at
+        every step. ConfigError for what the model cannot do.
         """
         if output_type not in OUTPUTS:
             raise ConfigError(
@@ -109,17 +110,15 @@ class Pipeline:
             )
         chosen = _seeds(_count(class_labels, num_images, seeds), seeds, generator)
         condition = self.condition(class_labels, len(chosen))
-        x0 = self.latents(
-            chosen,
-            condition,
+        how = Sampling(
+            solver=solver,
             steps=num_inference_steps,
+            grid=grid,
             guidance=guidance_scale,
             guidance_interval=guidance_interval,
             temperature=temperature,
-            solver=solver,
-            watch=watch,
-            progress=progress,
         )
+        x0 = self.latents(chosen, condition, how, watch, progress)
         if output_type == "latent":
             return Output(x0, chosen)
         images = self.decode(x0)
@@ -144,23 +143,15 @@ class Pipeline:
         self,
         seeds: Sequence[int],
         condition: Tensor | None,
-        steps: int = 20,
-        guidance: float = 1.0,
-        guidance_interval: tuple[float, float] | None = None,
-        temperature: float = 1.0,
-        solver: str = "dpmpp_2m",
+        how: Sampling,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
     ) -> Tensor:
         """Clean latents (n, *latent_shape) for condition ids (n, M) as the data has them."""
-        if steps < 1:
-            raise ConfigError(f"num_inference_steps = {steps}: expected 1 or more")
-        if solver not in SOLVERS:
-            raise ConfigError(f"solver = {solver!r}: expected one of {', '.join(SOLVERS)}")
-        if condition is None and guidance not in (0, 1):
+        if condition is None and how.guidance not in (0, 1):
             raise ConfigError(
-                f"guidance = {guidance}: without a class there is nothing to guide towards; name "
-                "one, or leave guidance at 1"
+                f"guidance = {how.guidance}: without a class there is nothing to guide towards; "
+                "name one, or leave guidance at 1"
             )
 
         def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
@@ -171,14 +162,10 @@ class Pipeline:
         return draw(
             self.learner,
             seeds,
-            steps=steps,
-            solver=solver,
-            grid=fitted_grid(self.learner, self.grid_file) if solver == "auto" else None,
-            condition=condition,
-            guidance=guidance,
-            guidance_interval=guidance_interval,
-            temperature=temperature,
+            how,
+            condition,
             watch=None if watch is None else glimpse,
+            grid_file=self.grid_file,
             progress=progress,
             label="pictures",
         )

@@ -21,7 +21,7 @@ from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
 from shared.runs import find_panel, open_run, panel_names
 from shared.schedule import SCHEDULES
-from shared.task import SampleRequest
+from shared.task import EvaluateRequest, SampleRequest
 from shared.train import checkpoint
 from shared.train.progress import read_log
 
@@ -34,10 +34,6 @@ RunFolders = Annotated[
     tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
 ]
 Json = Annotated[bool, tyro.conf.arg(help="Print the result as one JSON object on stdout.")]
-Condition = Annotated[
-    str | None,
-    tyro.conf.arg(name="class", help="What to sample: a class by name or number; `all` in turn."),
-]
 
 
 def train(
@@ -61,17 +57,7 @@ def train(
 def sample(
     run: RunFolder,
     /,
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16,
-    seed: int = 0,
-    solver: str = "dpmpp_2m",
-    steps: int = 20,
-    guidance: float = 1.0,
-    guidance_interval: tuple[float, float] | None = None,
-    temperature: float = 1.0,
-    condition: Condition = None,
-    given: str | None = None,
-    trajectory: bool = False,
-    weights: str = "ema",
+    request: tyro.conf.OmitArgPrefixes[SampleRequest],
     out: Path | None = None,
     json: Json = False,
 ) -> None:
@@ -79,31 +65,8 @@ def sample(
 
     Args:
         run: The folder that `diptych train` wrote.
-        n: How many samples.
-        seed: Sample i is drawn with seed + i, whatever n is.
-        solver: ancestral, ddim, dpmpp_2m, trig2, ...: a name of shared.solver.SOLVERS.
-        steps: Solver steps, each one network evaluation (two when guided).
-        guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
-        guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
-        temperature: Divides the logits of models of words or bits: below 1, surer and less varied.
-        given: What must stay, with [MASK] for what is free (panels that can infill).
-        trajectory: Also write the denoising of the first sample.
-        weights: ema (the moving average) or model (the raw weights).
         out: Where to write instead.
     """
-    request = SampleRequest(
-        n,
-        seed,
-        solver,
-        steps,
-        guidance,
-        guidance_interval,
-        temperature,
-        condition,
-        given,
-        trajectory,
-        weights,
-    )
     found = open_run(run)
     result = found.panel.sample(run, request, out or run / "samples")
     _tell(result, json)
@@ -112,47 +75,16 @@ def sample(
 def evaluate(
     run: RunFolder,
     /,
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256,
-    seed: int = 0,
-    solver: str = "dpmpp_2m",
-    steps: int = 20,
-    guidance: float = 1.0,
-    guidance_interval: tuple[float, float] | None = None,
-    temperature: float = 1.0,
-    weights: str = "ema",
-    likelihood: bool = False,
-    draws: int = 8,
+    request: tyro.conf.OmitArgPrefixes[EvaluateRequest],
     json: Json = False,
 ) -> None:
     """Measure RUN and write RUN/evaluation.json.
 
     Args:
         run: The folder that `diptych train` wrote.
-        n: How many samples to draw and to compare.
-        seed: Sample i is drawn with seed + i.
-        solver: ancestral, ddim, dpmpp_2m, trig2, ...: a name of shared.solver.SOLVERS.
-        steps: Solver steps.
-        guidance: Classifier-free guidance scale.
-        guidance_interval: LOW HIGH in logsnr: guide there only.
-        temperature: Divides the logits of models of words or bits.
-        weights: ema or model.
-        likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
-        draws: Draws of noise a datum for that bound.
     """
     import json as formats
 
-    request = SampleRequest(
-        n,
-        seed,
-        solver,
-        steps,
-        guidance,
-        guidance_interval,
-        temperature,
-        weights=weights,
-        likelihood=likelihood,
-        draws=draws,
-    )
     found = open_run(run)
     result = found.panel.evaluate(run, request)
     write_text(run / "evaluation.json", formats.dumps(result, indent=2))

@@ -4,7 +4,9 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,12 +15,11 @@ from torch import Tensor
 
 from shared import noise
 from shared.denoiser import Denoise, Denoiser
-from shared.errors import ConfigError
+from shared.errors import ConfigError, NonFinite
 from shared.files import write_text
 from shared.guidance import classifier_free
 from shared.learner import DiffusionLearner
-from shared.solver import Fitted, first_state, fit, for_data, prepare, run
-from shared.solver.grid import Grid
+from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
 
 FIT_SEED = 1 << 40  # beyond the seeds that samples are asked for
 # evaluated step, its logsnr, x_t before it, x0_hat there; of the first chunk of samples
@@ -26,45 +27,93 @@ Watch = Callable[[int, float, Tensor, Tensor], None]
 Wrap = Callable[[Denoise, slice], Denoise]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How samples are drawn, whatever the modality: what `draw` takes and the command offers.
+
+    Attributes:
+        solver: ancestral, ddim, dpmpp_2m, trig2, ...: a name of shared.solver.SOLVERS.
+        steps: Solver steps, each one network evaluation (two when guided; heun and dpmpp_2s twice
+            that).
+        grid: Where steps are: time, logsnr, karras, quadratic or trig. Equal times when left out,
+            or for solver auto a grid fitted to the model.
+        td: Every move goes this many steps further than it should (asymmetric intervals of Analog
+            Bits).
+        guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
+        guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
+        temperature: Divides the logits of models of words or bits: below 1, surer and less varied.
+        nan: end: look at the samples; stop: look at every estimate, and name the step and level of
+            the first that is not finite.
+    """
+
+    solver: str = "dpmpp_2m"
+    steps: int = 20
+    grid: str | None = None
+    td: float = 0.0
+    guidance: float = 1.0
+    guidance_interval: tuple[float, float] | None = None
+    temperature: float = 1.0
+    nan: str = "end"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps = {self.steps}: expected 1 or more")
+        one_of = {"solver": (*SOLVERS,), "grid": (None, *GRIDS), "nan": ("end", "stop")}
+        for name, known in one_of.items():
+            value = getattr(self, name)
+            if value not in known:
+                names = ", ".join(name for name in known if name)
+                raise ConfigError(f"{name} = {value!r}: expected one of {names}")
+        interval = self.guidance_interval
+        if interval is not None and not interval[0] < interval[1]:
+            raise ConfigError(
+                f"guidance_interval = {interval[0]} {interval[1]}: expected two values of logsnr, "
+                "the lower (noisier) one first"
+            )
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
+
+    @property
+    def guided(self) -> bool:
+        """Whether it asks for guidance, which needs a condition."""
+        return self.guidance != 1 or self.guidance_interval is not None
+
+    def settings(self) -> dict[str, Any]:
+        """All of it by name, to be written beside what was drawn."""
+        return {field.name: getattr(self, field.name) for field in fields(Sampling)}
+
+
 @torch.no_grad()
 def draw(
     learner: DiffusionLearner,
     seeds: Sequence[int],
-    steps: int = 20,
-    solver: str = "dpmpp_2m",
+    how: Sampling,
     condition: Tensor | None = None,
-    guidance: float = 1.0,
-    guidance_interval: tuple[float, float] | None = None,
-    temperature: float = 1.0,
     wrap: Wrap | None = None,
     watch: Watch | None = None,
-    grid: Grid | None = None,
+    grid_file: Path | None = None,
     batch: int = 64,
     progress: bool = True,
     label: str = "sampling",
-    nan: str = "end",
 ) -> Tensor:
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
-    condition (n, M) of ids; `guidance` is the classifier-free scale (1: the condition as learned),
-    in an interval of logsnr if one is given; `temperature` divides a categorical model's logits.
-    `wrap(denoise, rows)` adds more guidance for the chunk of samples `rows`, around classifier-free
-    guidance. Sample i depends on its seed, not on the others. NFE: the solver's, twice that where
-    guided. nan="stop" names the step of a value that is not finite. Warns when the model was
-    trained without dropout of the condition and guidance is not 1. ConfigError for a temperature
-    that the model cannot take.
+    condition (n, M) of ids. `wrap(denoise, rows)` adds more guidance for the chunk of samples
+    `rows`, around classifier-free guidance. `grid_file` keeps the grid of solver auto. Sample i
+    depends on its seed, not on the others. Warns when the model was trained without dropout of the
+    condition and guidance is not 1. ConfigError for what the model or its schedule cannot do,
+    NonFinite for values that are not finite.
     """
-    if condition is not None and guidance != 1 and learner.drop_rate == 0:
+    if condition is not None and how.guidance != 1 and learner.drop_rate == 0:
         warnings.warn(
-            f"guidance = {guidance}: this model was trained with diffusion.drop_condition = 0 and "
-            "has never seen samples without a condition, from which guidance departs; train with "
-            "0.1, or leave guidance at 1"
+            f"guidance = {how.guidance}: this model was trained with diffusion.drop_condition = 0 "
+            "and has never seen samples without a condition, from which guidance departs; train "
+            "with 0.1, or leave guidance at 1"
         )
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
-    model = _at_temperature(learner.denoiser, temperature)
-    chosen = for_data(solver, learner.denoiser.data_std)
-    plan = prepare(learner.schedule, chosen, steps, grid)  # once for all chunks
+    model = _at_temperature(learner.denoiser, how.temperature)
+    plan = _plan(learner, how, grid_file)  # once for all chunks
     logsnrs = [step.at.logsnr for step in plan.steps]
     chunks: list[Tensor] = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
@@ -78,20 +127,33 @@ def draw(
         for start in range(0, len(seeds), batch):
             rows = slice(start, min(start + batch, len(seeds)))
             some = list(seeds[rows])
-            denoise = classifier_free(model, guidance, interval=guidance_interval)
+            denoise = classifier_free(model, how.guidance, interval=how.guidance_interval)
             if wrap is not None:
                 denoise = wrap(denoise, rows)
-            x0 = run(
-                plan,
-                denoise,
-                first_state(plan, noise.normal(some, 0, shape, device=device)),
-                condition=None if condition is None else condition[rows].to(device),
-                seeds=some,
-                callback=advance,
-                nan=nan,
-            ).x
+            try:
+                x0 = run(
+                    plan,
+                    denoise,
+                    first_state(plan, noise.normal(some, 0, shape, device=device)),
+                    condition=None if condition is None else condition[rows].to(device),
+                    seeds=some,
+                    callback=advance,
+                    nan=how.nan,
+                ).x
+            except FloatingPointError as error:
+                raise NonFinite(str(error)) from None
             chunks.append(x0.cpu())
     return torch.cat(chunks)
+
+
+def _plan(learner: DiffusionLearner, how: Sampling, grid_file: Path | None) -> Plan:
+    fitted = how.solver == "auto" and how.grid is None
+    grid = fitted_grid(learner, grid_file) if fitted else how.grid
+    chosen = for_data(how.solver, learner.denoiser.data_std)
+    try:
+        return prepare(learner.schedule, chosen, how.steps, grid, td=how.td)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 @torch.no_grad()

@@ -6,13 +6,14 @@ here.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+import tyro
 from torch import Tensor, nn
 
 from shared.config import DiffusionConfig, TrainConfig
 from shared.errors import ConfigError
-from shared.solver import SOLVERS
+from shared.sampling import Sampling
 
 
 class RunConfig(Protocol):
@@ -36,41 +37,67 @@ class Examples(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class SampleRequest:
-    """`diptych sample` and `evaluate`: what every panel understands. Sample i has the seed
-    `seed + i`. With `likelihood`, evaluation takes `draws` draws of noise a datum for the bound."""
+@dataclass(frozen=True, kw_only=True)
+class Request(Sampling):
+    """What `diptych sample` and `evaluate` have in common.
 
-    n: int
+    Attributes:
+        n: How many samples.
+        seed: Sample i is drawn with seed + i, whatever n is.
+        weights: ema (the moving average) or model (the raw weights).
+    """
+
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])]
     seed: int = 0
-    solver: str = "dpmpp_2m"
-    steps: int = 20
-    guidance: float = 1.0
-    guidance_interval: tuple[float, float] | None = None
-    temperature: float = 1.0
-    condition: str | None = None
+    weights: str = "ema"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n < 1:
+            raise ConfigError(f"n = {self.n}: expected 1 or more")
+        if self.weights not in ("ema", "model"):
+            raise ConfigError(f"weights = {self.weights!r}: expected ema or model")
+
+    @property
+    def seeds(self) -> range:
+        """One for each sample."""
+        return range(self.seed, self.seed + self.n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest(Request):
+    """What to sample, and how.
+
+    Attributes:
+        condition: What to sample: a class by name or number; `all` in turn.
+        given: What must stay, with [MASK] for what is free (panels that can infill).
+        trajectory: Also write the denoising of the first sample.
+    """
+
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
+    condition: Annotated[str | None, tyro.conf.arg(name="class")] = None
     given: str | None = None
     trajectory: bool = False
-    weights: str = "ema"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(Request):
+    """What to measure, and on which samples.
+
+    Attributes:
+        n: How many samples to draw and to compare.
+        likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
+        draws: Draws of noise a datum for that bound.
+    """
+
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
     likelihood: bool = False
     draws: int = 8
 
     def __post_init__(self) -> None:
-        for name, value in (("n", self.n), ("steps", self.steps), ("draws", self.draws)):
-            if value < 1:
-                raise ConfigError(f"{name} = {value}: expected 1 or more")
-        interval = self.guidance_interval
-        if interval is not None and not interval[0] < interval[1]:
-            raise ConfigError(
-                f"guidance_interval = {interval[0]} {interval[1]}: expected two values of logsnr, "
-                "the lower (noisier) one first"
-            )
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
-        if self.solver not in SOLVERS:
-            raise ConfigError(f"solver = {self.solver!r}: expected one of {', '.join(SOLVERS)}")
-        if self.weights not in ("ema", "model"):
-            raise ConfigError(f"weights = {self.weights!r}: expected ema or model")
+        super().__post_init__()
+        if self.draws < 1:
+            raise ConfigError(f"draws = {self.draws}: expected 1 or more")
 
 
 class Panel(Protocol):
@@ -99,7 +126,7 @@ class Panel(Protocol):
         """Write samples under `out`; returns what was written, for --json."""
         ...
 
-    def evaluate(self, run: Path, request: SampleRequest) -> dict[str, Any]:
+    def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Measure a run; returns numbers with sample counts and settings."""
         ...
 

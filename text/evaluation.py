@@ -16,7 +16,7 @@ from shared.likelihood import Likelihood
 from shared.provenance import provenance
 from shared.runs import Run
 from shared.scoring import BOUND, EXACT, TRIED, UNDEFINED, Split, measured, score, told
-from shared.task import Panel, SampleRequest
+from shared.task import EvaluateRequest, Panel
 from shared.tokenizer import FILE, PAD, load_tokenizer
 from text.baseline import CausalLM
 from text.config import TextConfig
@@ -26,7 +26,7 @@ from text.metrics import diversity, perplexity
 from text.pipeline import Pipeline
 
 
-def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
+def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
     """Draw request.n sentences from a run and measure them."""
     config: TextConfig = run.config
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
@@ -38,13 +38,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
     references = [tokenizer.decode(ids) for ids in held_out.ids.tolist()]
     known = {tokenizer.decode(ids) for ids in rows.ids.tolist()}
     judge = find_judge(config, rows.ids, panel)
-    texts = pipeline(
-        num_inference_steps=request.steps,
-        solver=request.solver,
-        temperature=request.temperature,
-        seeds=range(request.seed, request.seed + request.n),
-        progress=True,
-    ).texts
+    texts = pipeline.write(request.seeds, request, progress=True).texts
     ours, theirs = (
         perplexity.compute(sentences, judge.model, judge.tokenizer)
         for sentences in (texts, references)
@@ -67,9 +61,7 @@ def evaluate(run: Run, request: SampleRequest, panel: Panel) -> dict[str, Any]:
         "judge": judge.facts,
         "settings": {
             "model": config.model,
-            "solver": request.solver,
-            "steps": request.steps,
-            "temperature": request.temperature,
+            **request.settings(),
             "seed": request.seed,
             "weights": request.weights,
             "precision": "fp32",
@@ -95,7 +87,7 @@ def _against_the_grammar(
 
 @torch.no_grad()
 def _likelihood(
-    pipeline: Pipeline, training: Rows, held_out: Rows, request: SampleRequest
+    pipeline: Pipeline, training: Rows, held_out: Rows, request: EvaluateRequest
 ) -> dict[str, Any]:
     """-log p of request.n held-out sentences, or all there are, or a bound on it."""
     ids, learner = held_out.ids[_order(len(held_out))[: request.n]], pipeline.learner

@@ -13,7 +13,7 @@ from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import SampleRequest
+from shared.task import EvaluateRequest, SampleRequest
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
 from text.baseline import CausalLM
 from text.codec import Embedding
@@ -84,28 +84,13 @@ class TextPanel:
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """samples.txt, one sentence a line; samples.json with seeds and settings; on request the
         denoising of the first sentence as trajectory.txt and trajectory.json."""
-        guided = request.guidance != 1 or request.guidance_interval is not None
-        if request.condition is not None or guided:
-            raise ConfigError(
-                "class, guidance: the text panel's models have no condition; leave them out"
-            )
+        if request.condition is not None:
+            raise ConfigError("class: the text panel's models have no condition; leave it out")
         glimpses: list[Glimpse] = []
-        result = Pipeline.from_pretrained(run, request.weights)(
-            num_inference_steps=request.steps,
-            solver=request.solver,
-            seeds=range(request.seed, request.seed + request.n),
-            given=request.given,
-            temperature=request.temperature,
-            watch=glimpses.append if request.trajectory else None,
-            progress=True,
-        )
-        settings = {
-            "solver": request.solver,
-            "steps": request.steps,
-            "temperature": request.temperature,
-            "weights": request.weights,
-            "given": request.given,
-        }
+        watch = glimpses.append if request.trajectory else None
+        pipeline = Pipeline.from_pretrained(run, request.weights)
+        result = pipeline.write(request.seeds, request, request.given, watch, progress=True)
+        settings = request.settings() | {"weights": request.weights, "given": request.given}
         written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
         write_text(out / "samples.txt", "".join(text + "\n" for text in result.texts))
         write_text(out / "samples.json", json.dumps(written, indent=1, ensure_ascii=False))
@@ -118,7 +103,7 @@ class TextPanel:
             f"sentence {i}": text for i, text in enumerate(result.texts[:8])
         }
 
-    def evaluate(self, run: Path, request: SampleRequest) -> dict[str, Any]:
+    def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Perplexity under a judge, diversity, novelty, grammaticality; see `text.evaluation`."""
         found = open_run(run)
         return evaluate(found, request, self)

@@ -21,8 +21,7 @@ from shared.errors import CheckpointError, ConfigError
 from shared.guidance import infill
 from shared.learner import DiffusionLearner
 from shared.runs import GRID, load_learner, open_run
-from shared.sampling import Wrap, draw, fitted_grid
-from shared.solver import SOLVERS
+from shared.sampling import Sampling, Wrap, draw
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.baseline import CausalLM
 from text.config import TextConfig
@@ -78,6 +77,7 @@ class Pipeline:
         n: int = 1,
         num_inference_steps: int = 64,
         solver: str = "ancestral",
+        grid: str | None = None,
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         given: str | None = None,
@@ -91,37 +91,42 @@ class Pipeline:
         sees the estimate of the first sentence at every step. `temperature` divides the logits:
         below 1, surer words and less variety. ConfigError for what the model cannot do.
         """
-        chosen = _seeds(n, seeds, generator)
+        how = Sampling(solver=solver, steps=num_inference_steps, grid=grid, temperature=temperature)
+        return self.write(_seeds(n, seeds, generator), how, given, watch, progress)
+
+    def write(
+        self,
+        seeds: Sequence[int],
+        how: Sampling,
+        given: str | None = None,
+        watch: Callable[[Glimpse], None] | None = None,
+        progress: bool = False,
+    ) -> Output:
+        """One sentence per seed. ConfigError for what the model cannot do."""
+        if how.guided:
+            raise ConfigError("guidance: the text panel's models have no condition; leave it out")
         if isinstance(self.learner, CausalLM):
             if given is not None or watch is not None:
                 raise ConfigError(
                     "given, trajectory: the causal reference writes from left to right only; use "
                     "a run with model: diffusion"
                 )
-            rows = self.learner.generate(chosen, temperature)
+            rows = self.learner.generate(list(seeds), how.temperature)
         else:
-            rows = self._denoise(
-                chosen, num_inference_steps, solver, given, temperature, watch, progress
-            )
-        return Output([self.tokenizer.decode(ids) for ids in rows.tolist()], chosen)
+            rows = self._denoise(list(seeds), how, given, watch, progress)
+        return Output([self.tokenizer.decode(ids) for ids in rows.tolist()], list(seeds))
 
     def _denoise(
         self,
         seeds: list[int],
-        steps: int,
-        solver: str,
+        how: Sampling,
         given: str | None,
-        temperature: float,
         watch: Callable[[Glimpse], None] | None,
         progress: bool,
     ) -> Tensor:
         """Rows of ids (n, L)."""
         learner = self.learner
         assert isinstance(learner, DiffusionLearner)
-        if steps < 1:
-            raise ConfigError(f"num_inference_steps = {steps}: expected 1 or more")
-        if solver not in SOLVERS:
-            raise ConfigError(f"solver = {solver!r}: expected one of {', '.join(SOLVERS)}")
         template = None
         if given is not None:
             template = parse_given(given, self.tokenizer, self.config.data.length)
@@ -134,12 +139,10 @@ class Pipeline:
         x0 = draw(
             learner,
             seeds,
-            steps=steps,
-            solver=solver,
-            grid=fitted_grid(learner, self.grid_file) if solver == "auto" else None,
-            temperature=temperature,
+            how,
             wrap=None if template is None else _clamp(learner.codec, template),
             watch=None if watch is None else glimpse,
+            grid_file=self.grid_file,
             progress=progress,
             label="sentences",
         )

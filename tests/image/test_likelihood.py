@@ -17,14 +17,14 @@ from shared.cli import main
 from shared.errors import ConfigError
 from shared.likelihood import elbo
 from shared.schedule import Schedule
-from shared.task import SampleRequest
+from shared.task import EvaluateRequest
 from tests.image.conftest import image_config
 
 TERMS = ("prior", "diffusion", "reconstruction")
 
 
-def asked(n: int = 9, **settings: Any) -> SampleRequest:
-    return SampleRequest(n, steps=2, likelihood=True, draws=3, **settings)
+def asked(n: int = 9, **settings: Any) -> EvaluateRequest:
+    return EvaluateRequest(n=n, steps=2, likelihood=True, draws=3, **settings)
 
 
 def cleanest(schedule: Schedule, told: dict[str, Any]) -> float:
@@ -60,7 +60,7 @@ def test_held_out_pictures_are_bounded_given_their_class(make_run, codec: str):
 
 
 def test_without_being_asked_nothing_is_bounded(make_run):
-    assert "likelihood" not in PANEL.evaluate(make_run(), SampleRequest(9, steps=2))
+    assert "likelihood" not in PANEL.evaluate(make_run(), EvaluateRequest(n=9, steps=2))
 
 
 def test_no_more_pictures_than_there_are(make_run):

@@ -20,13 +20,18 @@ from shared.config import override, validate
 from shared.configs import load_config, packaged_configs
 from shared.errors import ConfigError
 from shared.runs import load_learner
-from shared.task import SampleRequest
+from shared.task import EvaluateRequest, SampleRequest
 from tests.image.conftest import image_config
 
 
 def request(n: int, **settings: Any) -> SampleRequest:
     values: dict[str, Any] = {"steps": 2} | settings
-    return SampleRequest(n, **values)
+    return SampleRequest(n=n, **values)
+
+
+def measured(n: int, **settings: Any) -> EvaluateRequest:
+    values: dict[str, Any] = {"steps": 2} | settings
+    return EvaluateRequest(n=n, **values)
 
 
 @pytest.mark.parametrize("name", packaged_configs("image"))
@@ -88,8 +93,8 @@ def test_infilling_is_refused(make_run, tmp_path: Path):
 @pytest.mark.parametrize("codec", ["pixels", "bits"])
 def test_evaluation_of_digits_is_complete_and_repeatable(make_run, codec: str):
     run = make_run(f"codec.kind={codec}")
-    result = PANEL.evaluate(run, request(30, seed=3))
-    assert result == PANEL.evaluate(run, request(30, seed=3))
+    result = PANEL.evaluate(run, measured(30, seed=3))
+    assert result == PANEL.evaluate(run, measured(30, seed=3))
     assert result["samples"] == 30
     assert result["frechet"]["floor_images"] == 30  # as many as there are samples
     assert result["frechet"]["reference_images"] == 1433
@@ -117,7 +122,7 @@ def test_evaluation_of_real_pictures_gives_the_floor(make_run, monkeypatch):
     monkeypatch.setattr(
         "image.evaluation._draw", lambda *_: held_out.images[_some_rows(364, 300, 3)].long()
     )
-    result = PANEL.evaluate(run, request(300, seed=3))
+    result = PANEL.evaluate(run, measured(300, seed=3))
     assert result["frechet_ratio"] == pytest.approx(1, abs=1e-9)
     assert result["recall"] == result["recall_held_out"]
     assert result["class_agreement"] > 0.8
@@ -132,13 +137,13 @@ def test_rows_are_drawn_without_replacement_and_then_again():
 
 def test_scenes_are_judged_by_what_is_read_in_them(make_run, monkeypatch):
     run = make_run("data.name=scene", "data.limit=80", "patch=8")
-    result = PANEL.evaluate(run, request(6))
+    result = PANEL.evaluate(run, measured(6))
     assert result["readable"] == 0.0
     assert result["scene_agreement"] == result["shape_agreement"] == 0.0
     # drawn perfectly, they are read perfectly
     held_out = load_pictures(image_config("data.name=scene", "data.limit=80").data, held_out=True)
     monkeypatch.setattr("image.evaluation._draw", lambda *_: held_out.images[_some_rows(80, 6, 0)])
-    result = PANEL.evaluate(run, request(6))
+    result = PANEL.evaluate(run, measured(6))
     keys = ("readable", "scene_agreement", "shape_agreement", "place_agreement")
     assert [result[key] for key in keys] == [1.0] * 4
 
@@ -162,7 +167,7 @@ def test_classifier_can_be_trained_and_measured_as_a_run(make_run):
             "train.lr=5e-3",
             "train.warmup=5",
         ),
-        request(8),
+        measured(8),
     )
     assert result["held_out_images"] == 364
     assert result["accuracy"] > 0.8
@@ -178,14 +183,14 @@ def test_pictures_without_classes_are_trained_on_but_not_judged(
     assert read_facts(run).conditions == 0
     PANEL.sample(run, request(2), tmp_path_factory.mktemp("out"))
     with pytest.raises(ConfigError, match="needs classes"):
-        PANEL.evaluate(run, request(8))
+        PANEL.evaluate(run, measured(8))
     with pytest.raises(ConfigError, match="needs classes"):
         make_run(*settings, "model=classifier")
 
 
 def test_too_few_samples_to_measure_are_refused(make_run):
     with pytest.raises(ConfigError, match="expected more than 3"):
-        PANEL.evaluate(make_run(), request(3))
+        PANEL.evaluate(make_run(), measured(3))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from shared import scene
 from shared.config import DiffusionConfig, NetConfig
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
+from shared.sampling import Sampling
 
 FACTS = Facts(
     images=9, shape=(1, 4, 6), levels=17, classes=("ape", "bee", "cow"), conditions=4, data_std=0.7
@@ -108,7 +109,8 @@ def test_colour_pictures_keep_their_channels_apart():
 def test_watch_sees_the_first_picture_once_a_step_from_noise_to_the_result():
     pipeline = build()
     seen: list[Glimpse] = []
-    latents = pipeline.latents(range(70), pipeline.condition("ape", 70), 3, watch=seen.append)
+    how, condition = Sampling(steps=3), pipeline.condition("ape", 70)
+    latents = pipeline.latents(range(70), condition, how, watch=seen.append)
     assert [glimpse.step for glimpse in seen] == [0, 1, 2]
     assert seen[0].logsnr == pytest.approx(-12)
     assert seen[0].logsnr < seen[1].logsnr < seen[2].logsnr
@@ -144,7 +146,7 @@ def test_scenes_are_described_in_words_or_given():
         ({"num_images": 2, "seeds": [1]}, "2 but 1 seeds"),
         ({"seeds": []}, "0 seeds"),
         ({"seeds": [1], "generator": torch.Generator()}, "not both"),
-        ({"num_inference_steps": 0}, "num_inference_steps = 0"),
+        ({"num_inference_steps": 0}, "steps = 0"),
         ({"solver": "newton"}, "expected one of"),
         ({"output_type": "pt"}, "expected one of pil, np, latent"),
         ({"guidance_scale": 2.0}, "nothing to guide towards"),

@@ -11,7 +11,7 @@ from shared.config import DiffusionConfig, NetConfig
 from shared.guidance import classifier_free, count_evaluations
 from shared.learner import DiffusionLearner
 from shared.oracle import GaussianMixture
-from shared.sampling import draw
+from shared.sampling import Sampling, draw
 from shared.schedule import Cosine, Level
 from shared.solver import sample
 from tests.guided import f64, flow_level, normals
@@ -148,7 +148,8 @@ def test_a_model_that_never_saw_no_condition_is_guided_with_a_warning(
     net = ToyNet(codec.logit_channels, NetConfig(dim=8, depth=1, heads=2))
     learner = DiffusionLearner(net, codec, DiffusionConfig(drop_condition=drop))
     condition = torch.ones(2, 1, dtype=torch.long)
-    draw(learner, [1, 2], 1, condition=condition, guidance=scale, progress=False)
-    draw(learner, [1, 2], 1, guidance=scale, progress=False)  # nothing is guided: no warning
+    how = Sampling(steps=1, guidance=scale)
+    draw(learner, [1, 2], how, condition, progress=False)
+    draw(learner, [1, 2], how, progress=False)  # nothing is guided: no warning
     told = [str(one.message) for one in recwarn if "drop_condition = 0" in str(one.message)]
     assert len(told) == warns

@@ -6,7 +6,7 @@ import pytest
 
 from shared.config import override, validate
 from shared.errors import ConfigError
-from shared.task import SampleRequest
+from shared.task import EvaluateRequest
 from tests.text.conftest import text_config
 from text import judge as judges
 from text.config import TextConfig
@@ -22,7 +22,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 def test_numbers_come_with_those_of_the_data_and_the_judge_is_kept(make_run, cache) -> None:
     run = make_run("codec.kind=embedding")
-    request = SampleRequest(9, seed=4, steps=3)
+    request = EvaluateRequest(n=9, seed=4, steps=3)
     first = PANEL.evaluate(run, request)
     assert first == json.loads(json.dumps(first))
     assert first["samples"] == 9

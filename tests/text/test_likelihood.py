@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shared.likelihood import elbo
-from shared.task import SampleRequest
+from shared.task import EvaluateRequest
 from shared.tokenizer import PAD
 from tests.text.conftest import text_config
 from text.codec import Embedding
@@ -26,8 +26,8 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DIPTYCH_CACHE", str(folder))
 
 
-def asked(**settings: Any) -> SampleRequest:
-    return SampleRequest(11, steps=2, likelihood=True, draws=3, **settings)
+def asked(**settings: Any) -> EvaluateRequest:
+    return EvaluateRequest(n=11, steps=2, likelihood=True, draws=3, **settings)
 
 
 def held_out(pipeline: Pipeline) -> list[str]:
@@ -83,14 +83,14 @@ def test_the_causal_reference_is_exact_and_above_the_entropy(make_run):
 
 
 def test_one_sentence_has_no_standard_error(make_run):
-    request = SampleRequest(1, steps=2, likelihood=True, draws=2)
+    request = EvaluateRequest(n=1, steps=2, likelihood=True, draws=2)
     told = PANEL.evaluate(make_run("codec.kind=embedding"), request)["likelihood"]
     assert told["sentences"] == 1
     assert told["nats_per_token_standard_error"] is None
 
 
 def test_without_being_asked_nothing_is_bounded(make_run):
-    result = PANEL.evaluate(make_run("codec.kind=embedding"), SampleRequest(3, steps=2))
+    result = PANEL.evaluate(make_run("codec.kind=embedding"), EvaluateRequest(n=3, steps=2))
     assert "likelihood" not in result
 
 

@@ -9,7 +9,7 @@ import text
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
 from shared.runs import load_learner
-from shared.sampling import draw
+from shared.sampling import Sampling, draw
 from shared.task import SampleRequest
 from text.panel import PANEL
 
@@ -36,9 +36,10 @@ def test_a_sentence_depends_on_its_seed_alone(pipe) -> None:
 def test_a_latent_alone_agrees_with_it_in_a_batch_to_1e_5(run) -> None:
     learner = load_learner(run)
     assert isinstance(learner, DiffusionLearner)
-    x0 = draw(learner, range(64), steps=6, solver="ancestral", progress=False)
+    how = Sampling(steps=6, solver="ancestral")
+    x0 = draw(learner, range(64), how, progress=False)
     for i in (0, 40):
-        alone = draw(learner, [i], steps=6, solver="ancestral", progress=False)
+        alone = draw(learner, [i], how, progress=False)
         torch.testing.assert_close(alone[0], x0[i], atol=1e-5, rtol=0)
 
 
@@ -84,7 +85,7 @@ def test_seeds_come_from_a_generator_or_are_new(pipe) -> None:
     ("arguments", "message"),
     [
         ({"given": "a purplish [MASK]"}, "does not know 'purplish'"),
-        ({"num_inference_steps": 0}, "num_inference_steps = 0"),
+        ({"num_inference_steps": 0}, "steps = 0"),
         ({"solver": "newton"}, "solver = 'newton'"),
         ({"n": 0}, "n = 0"),
         ({"temperature": 0.0}, "temperature = 0.0"),
@@ -96,7 +97,7 @@ def test_what_the_model_cannot_do_is_refused(pipe, arguments, message) -> None:
 
 
 def test_sample_writes_sentences_settings_and_a_trajectory(run, tmp_path) -> None:
-    request = SampleRequest(5, seed=3, steps=4, trajectory=True, given="a red [MASK]*")
+    request = SampleRequest(n=5, seed=3, steps=4, trajectory=True, given="a red [MASK]*")
     result = PANEL.sample(run, request, tmp_path)
     lines = (tmp_path / "samples.txt").read_text().splitlines()
     written = json.loads((tmp_path / "samples.json").read_text())
@@ -114,11 +115,11 @@ def test_sample_writes_sentences_settings_and_a_trajectory(run, tmp_path) -> Non
 
 def test_a_condition_is_refused(run, tmp_path) -> None:
     for request in (
-        SampleRequest(1, guidance=2.0),
-        SampleRequest(1, guidance_interval=(-1.0, 1.0)),
-        SampleRequest(1, condition="3"),
+        SampleRequest(n=1, guidance=2.0),
+        SampleRequest(n=1, guidance_interval=(-1.0, 1.0)),
+        SampleRequest(n=1, condition="3"),
     ):
-        with pytest.raises(ConfigError, match="no condition"):
+        with pytest.raises(ConfigError, match="have no condition"):
             PANEL.sample(run, request, tmp_path)
     assert not list(tmp_path.iterdir())
 

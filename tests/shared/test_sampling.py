@@ -1,0 +1,99 @@
+"""From a model and seeds to latents: what the settings say is what the solver is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from shared import noise
+from shared.codec import Identity
+from shared.config import DiffusionConfig, NetConfig
+from shared.errors import ConfigError, NonFinite
+from shared.learner import DiffusionLearner
+from shared.sampling import Sampling, draw, fitted_grid
+from shared.solver import sample
+from tests.toy import ToyNet
+
+SHAPE = (5, 3)
+SEEDS = [4, 9, 2]
+
+
+@pytest.fixture
+def learner() -> DiffusionLearner:
+    torch.manual_seed(3)
+    net = ToyNet(SHAPE[1], NetConfig(dim=8, depth=1, heads=2))
+    made = DiffusionLearner(net, Identity(SHAPE), DiffusionConfig(), 0.5)
+    for weight in made.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return made.eval()
+
+
+def drawn(learner: DiffusionLearner, **settings: Any) -> Tensor:
+    return draw(learner, SEEDS, Sampling(**settings), progress=False)
+
+
+def by_hand(learner: DiffusionLearner, solver: str, **settings: Any) -> Tensor:
+    start = noise.normal(SEEDS, 0, SHAPE)
+    return sample(learner.denoiser, start, learner.schedule, solver, seeds=SEEDS, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"solver": "ddim", "steps": 7},
+        {"solver": "ancestral", "steps": 6, "grid": "karras"},
+        {"solver": "dpmpp_2m", "steps": 5, "grid": "logsnr"},
+        {"solver": "ddim", "steps": 6, "td": 1.5},
+    ],
+)
+def test_solver_steps_grid_and_td_reach_the_loop(
+    learner: DiffusionLearner, settings: dict[str, Any]
+):
+    torch.testing.assert_close(drawn(learner, **settings), by_hand(learner, **settings))
+
+
+def test_auto_steps_where_the_path_of_this_model_bends(learner: DiffusionLearner, tmp_path: Path):
+    how, file = Sampling(solver="auto", steps=6), tmp_path / "grid.json"
+    first = draw(learner, SEEDS, how, grid_file=file, progress=False)
+    grid = fitted_grid(learner, file)
+    torch.testing.assert_close(drawn(learner, solver="auto", steps=6), first)
+    plain = drawn(learner, solver="auto", steps=6, grid="time")
+    assert not torch.allclose(plain, first)
+    written = file.read_text()
+    assert fitted_grid(learner, file) == grid
+    assert file.read_text() == written
+    with torch.no_grad():
+        next(learner.parameters()).add_(1.0)  # other weights, another grid
+    assert fitted_grid(learner, file) != grid
+
+
+def test_a_value_that_is_not_finite_is_named_with_its_step_on_request(learner: DiffusionLearner):
+    with torch.no_grad():
+        next(learner.parameters()).fill_(torch.nan)
+    with pytest.raises(NonFinite, match="nan='stop' names the step"):
+        drawn(learner, steps=3)
+    with pytest.raises(NonFinite, match=r"step 0.*logsnr"):
+        drawn(learner, steps=3, nan="stop")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"steps": 0}, "steps = 0: expected 1 or more"),
+        ({"solver": "ddmi"}, "solver = 'ddmi': expected one of auto, ancestral"),
+        ({"grid": "times"}, "grid = 'times': expected one of time, logsnr"),
+        ({"nan": "go"}, "nan = 'go': expected one of end, stop"),
+        ({"temperature": 0.0}, "temperature = 0.0: expected a number above 0"),
+        ({"guidance_interval": (1.0, 1.0)}, "guidance_interval = 1.0 1.0"),
+        ({"steps": 1, "td": 1.0}, "td = 1.0 with one step"),
+        ({"td": -1.0}, "td = -1.0: expected a number of steps from 0 on"),
+        ({"temperature": 0.9}, "temperature"),  # this model has no logits
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    learner: DiffusionLearner, settings: dict[str, Any], words: str
+):
+    with pytest.raises(ConfigError, match=words):
+        drawn(learner, **settings)
