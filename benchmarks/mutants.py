@@ -40,7 +40,7 @@ MODULES = (
     *("gaussian", "prediction", "denoiser", "objective", "density", "noise", "codec"),
     *("oracle", "schedule", "solver", "guidance", "likelihood", "interop"),
 )
-COPIED = ("shared", "image", "text", "tests", "pyproject.toml", "diptych.py")
+COPIED = ("shared", "image", "text", "benchmarks", "tests", "pyproject.toml", "diptych.py")
 GOAL = 0.97
 PATIENCE = 3  # times what the tests take unbroken, before they count as hanging
 
