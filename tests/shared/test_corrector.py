@@ -132,6 +132,25 @@ def test_metropolis_forgives_a_wrong_estimate():
     assert after(Langevin(0.7), "vp", wrong) < 1e-6
 
 
+def test_metropolis_weighs_all_coordinates_of_a_sample():
+    """Two coordinates of 20,000 exact draws, ten steps so wide that most are refused: the squared
+    radius stays chi-squared with 2 degrees of freedom (the acceptance is a sum, not a mean)."""
+    n, oracle = (
+        20_000,
+        GaussianMixture(
+            *(torch.tensor(v, dtype=torch.float64) for v in ([1.0], [[0.0, 0.0]], [[0.2, 0.2]]))
+        ),
+    )
+    plan = stay(Mala(oracle.log_prob, 1.2), 10, "vp")
+    variance = plan.start.alpha**2 * 0.2 + plan.start.sigma**2
+    generator = torch.Generator().manual_seed(8)
+    x = variance**0.5 * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    out = run(plan, oracle.denoise, x, seeds=range(n)).x
+    assert float((out != x).any(1).double().mean()) > 0.3
+    radius = out.square().sum(1) / variance
+    assert kstest(radius.numpy(), "chi2", args=(2,)).pvalue > 0.001
+
+
 def test_metropolis_draws_from_streams_of_its_own(monkeypatch: pytest.MonkeyPatch):
     """Proposals, tests and the predictor's noise: one stream each, above the start's."""
     used: list[int] = []

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from shared.oracle import GaussianMixture
 from shared.schedule import Level
-from shared.solver import SOLVERS, prepare, run
+from shared.solver import CLEAN, SOLVERS, prepare, run
 from shared.solver.adams import Adams
 from shared.solver.desk import LoopDesk
 from shared.solver.dpmpp import Dpmpp3m, DpmppSde2m
 from shared.solver.edm import Churn, Euler, Heun
+from shared.solver.ode import Ode
 from shared.solver.plan import Plan
 from shared.solver.step import Solver
 from tests.solvers import FAMILIES, Straight, exact_flow, noisy, smooth_mixture
@@ -104,6 +105,30 @@ def test_adaptive_runge_kutta_keeps_its_tolerance(family: str):
         errors.append(float((run(plan, oracle.denoise, x).x - exact).abs().max()))
     assert errors[0] < 1e-2
     assert errors[1] < 1e-6
+
+
+def test_adaptive_runge_kutta_may_take_any_std_of_the_data():
+    """data_std scales what is integrated, not what comes out."""
+    oracle = smooth_mixture()
+    plans = [prepare(Straight(), Ode(1e-9, 1e-9, std), 3, end_clean=False) for std in (0.5, 1.0)]
+    x = noisy(oracle, plans[0].start, 5)
+    first, second = (run(plan, oracle.denoise, x).x for plan in plans)
+    torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+
+
+def test_adaptive_runge_kutta_ends_with_a_step_to_the_clean_end():
+    for steps in (1, 2):
+        assert [step.to for step in prepare(Straight(), "ode", steps).steps][-1] == CLEAN
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_start_of_higher_order_ends_clean_in_any_number_of_steps(steps: int):
+    """Kutta's stages are for moves between noisy levels: the clean end has none."""
+    oracle = smooth_mixture()
+    plan = prepare(Straight(), Adams(4, 1.0, "kutta"), steps)
+    out = run(plan, oracle.denoise, noisy(oracle, plan.start, 3)).x
+    assert plan.steps[-1].to == CLEAN
+    assert bool(torch.isfinite(out).all())
 
 
 def test_gaussian_data_of_the_stated_std_are_exact_in_one_step():
