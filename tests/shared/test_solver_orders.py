@@ -70,6 +70,8 @@ def start(plan: Plan) -> Tensor:
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_error_falls_at_the_stated_order(name: str, exact: Tensor):
+    """From 96 to 192 steps, where all are in their asymptotic range: the last to come there is
+    lms4, at 2.97, 3.47, 3.73 and 3.87 from 12, 24, 48 and 96 steps to twice as many."""
     solver, oracle = DETERMINISTIC[name], smooth_mixture()
     assert solver.order == ORDERS[name]
     errors: list[float] = []
