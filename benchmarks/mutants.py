@@ -69,10 +69,6 @@ def run(
     began = time.monotonic()
     fates = _try_all(chosen, workers or os.cpu_count() or 1, console)
     caught = sum(fate != "survived" for fate in fates)
-    for mutant, fate in sorted(zip(chosen, fates, strict=True), key=lambda x: str(x[0])):
-        if fate == "survived":
-            where = f"{mutant.module.relative_to(ROOT)}:{mutant.line}"
-            console.print(f"survived  {where}  {mutant.before}  ->  {mutant.after}", markup=False)
     console.print(_by_module(chosen, fates))
     share = caught / len(chosen)
     seconds = time.monotonic() - began
@@ -111,7 +107,7 @@ def files_of(name: str) -> list[Path]:
 
 
 def _try_all(chosen: Sequence[Mutant], workers: int, console: Console) -> list[str]:
-    """What became of each, in its order: "failed", "hung" or "survived"."""
+    """What became of each, in its order: "failed", "hung" or "survived", the last told at once."""
     with (
         tempfile.TemporaryDirectory() as scratch,
         Progress(console=console) as bar,
@@ -143,6 +139,10 @@ def _try_all(chosen: Sequence[Mutant], workers: int, console: Console) -> list[s
             shutil.copy(mutant.module, victim)
             free.put(folder)
             bar.advance(task)
+            if fate == "survived":
+                where = f"{mutant.module.relative_to(ROOT)}:{mutant.line}"
+                told = f"survived  {where}  {mutant.before}  ->  {mutant.after}"
+                console.print(told, markup=False, soft_wrap=True)
             return fate
 
         return list(pool.map(broken, chosen))
