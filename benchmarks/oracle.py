@@ -193,11 +193,11 @@ def combination_table(rows: Rows, names: str) -> Table:
     return Table(
         "Schedule x prediction x solver",
         f"{COMBINED_NFE} NFE, root mean square error, geometric mean over {names}. Own: on the "
-        "schedule's own times, which is where a schedule matters; same levels: on the grid "
-        "`trig`, where only its family is left, and that only to Heun, which is not a step in "
-        "logsnr. Predictions: the largest difference of a sample between networks that predict "
-        "x0, eps, score, v, velocity and edm's F. A solver sees the denoiser, so exact networks "
-        "differ by rounding alone, and a full table would repeat itself six times.",
+        "schedule's own times. Same levels: on those of the grid `trig`; there a schedule is left "
+        "with its family (how alpha and sigma share the power), which our solvers, exact in it, "
+        "do not see. Predictions: the largest difference of a sample between networks that "
+        "predict x0, eps, score, v, velocity and edm's F. A solver is given a denoiser, so exact "
+        "networks differ by rounding alone: a full table would be this one, over and over.",
         (
             Column("schedule", "schedule"),
             Column("solver", "solver"),

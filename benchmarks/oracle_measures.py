@@ -22,6 +22,7 @@ from shared.prediction import PREDICTIONS, from_x0, to_x0
 from shared.schedule import Cosine, Edm, Flow, Level, Linear, Schedule, SubVp, Ve
 from shared.solver import fit, prepare, run
 from shared.solver.grid import Grid, trig
+from shared.solver.plan import solver_of
 
 SIGMA = 80.0  # where ours begin, as k-diffusion and EDM do
 SCHEDULE = Edm(0.002, SIGMA)
@@ -71,11 +72,11 @@ def ours(problem: Problem, seed: int) -> list[Sampler]:
     return [_ours(solver, grid or fitted, name) for solver, grid, name in PAIRS]
 
 
-def _ours(solver: str, grid: str | Grid, name: str, schedule: Schedule = SCHEDULE) -> Sampler:
-    stages = prepare(schedule, solver, 2, grid).solver.nfe or 1
+def _ours(solver: str, grid: str | Grid, name: str) -> Sampler:
+    stages = solver_of(solver).nfe or 1
 
     def samples(denoise: Denoise, noise: Tensor, steps: int, seed: int) -> Tensor:
-        plan = prepare(schedule, solver, steps, grid)
+        plan = prepare(SCHEDULE, solver, steps, grid)
         seeds = range(seed, seed + len(noise)) if plan.draws_noise else None
         return run(plan, denoise, plan.start.sigma * noise, seeds=seeds).x
 
@@ -149,7 +150,7 @@ def combinations(problems: Sequence[Problem], n: int, seed: int) -> Rows:
         for name, schedule in FAMILIES.items():
             for solver in COMBINED:
                 parts: list[float] = []
-                for grid in ("time", WIDE):
+                for grid in ("time", same_levels):
                     out = _combined(problem, schedule, solver, grid, noise)
                     parts.append(_rms(distances(out["x0"], end)))
                 apart = max(float(distances(x, out["x0"]).max()) for x in out.values())
@@ -166,12 +167,19 @@ def combinations(problems: Sequence[Problem], n: int, seed: int) -> Rows:
     ]
 
 
+def same_levels(schedule: Schedule, steps: int, start: float, end_clean: bool) -> Tensor:
+    """A Grid: whatever the schedule, the levels of `trig` on ours."""
+    times = schedule.time(SCHEDULE.logsnr(WIDE(SCHEDULE, steps, 1.0, end_clean)))
+    times[0], times[-1] = start, 0.0
+    return times
+
+
 def _combined(
     problem: Problem, schedule: Schedule, solver: str, grid: str | Grid, noise: Tensor
 ) -> dict[str, Tensor]:
     """Samples by prediction; on the schedule's own times x0 alone."""
     start = float(schedule.time(torch.tensor(-2 * math.log(SIGMA), dtype=torch.float64)))
-    nfe = prepare(schedule, solver, 2, WIDE).solver.nfe or 1
+    nfe = solver_of(solver).nfe or 1
     steps = (COMBINED_NFE + nfe - 1) // nfe
     plan = prepare(schedule, solver, steps, grid, start=min(start, 1.0))
     x = plan.start.sigma * noise

@@ -58,12 +58,13 @@ def deterministic() -> list[Sampler]:
     """Peers that follow the ODE."""
     karras: dict[str, Any] = {"use_karras_sigmas": True}
     lu: dict[str, Any] = {"use_lu_lambdas": True}
+    betas: dict[str, Any] = {"beta_start": 1e-4, "beta_end": 0.02}  # Heun's defaults are others
     multistep, unipc = DPMSolverMultistepScheduler, UniPCMultistepScheduler
     found = [
         _chain("DDIM", DDIMScheduler, clip_sample=False),
         _chain("DDIM trailing", DDIMScheduler, clip_sample=False, timestep_spacing="trailing"),
         _chain("Euler karras", EulerDiscreteScheduler, **karras),
-        _chain("Heun karras", HeunDiscreteScheduler, stages=2, **karras),
+        _chain("Heun karras", HeunDiscreteScheduler, stages=2, **karras, **betas),
         _chain("DPM++ 2M", multistep),
         _chain("DPM++ 2M lu", multistep, **lu),
         _chain("DPM++ 2M karras", multistep, **karras),

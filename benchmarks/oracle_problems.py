@@ -169,7 +169,9 @@ def spiral(generator: Generator) -> tuple[str, tuple[int, ...], Known]:
 
 def roll(generator: Generator) -> tuple[str, tuple[int, ...], Known]:
     std = float(uniform(generator, 0.08, 0.2))
-    return f"the swiss roll, std {std:.2f}", (2,), swiss_roll(std)
+    noisy, scale = swiss_roll(std), math.hypot(1, std)  # its curve has unit power
+    found = PointMixture(noisy.points / scale, noisy.log_weights.exp(), std / scale)
+    return f"the swiss roll, std {std:.2f}", (2,), found
 
 
 def spectrum(generator: Generator) -> tuple[str, tuple[int, ...], Known]:
@@ -283,8 +285,8 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 200) -> float:
-    """Wasserstein-2 of projections of x and y (B, ...), root mean square over random directions,
-    times sqrt(D): two clouds a shift of 1 in every coordinate apart are 1 apart."""
+    """Wasserstein-2 of projections of x and y (B, ...), root mean square over random directions:
+    of two clouds that are a shift of 1 in every coordinate apart it is 1, nearly."""
     x, y = x.double().flatten(1), y.double().flatten(1)
     towards = normal(torch.Generator().manual_seed(0), x.shape[1], directions)
     towards = towards / towards.norm(dim=0)
