@@ -96,9 +96,24 @@ def verdict(rows: Rows, chosen: str = CHOSEN) -> Rows:
     return found
 
 
-def verdict_table(rows: Rows) -> Table:
+def lost(rows: Rows, problems: int) -> str:
+    """The verdict in a sentence."""
+    missed = [
+        f"{row['measure']} at NFE {row['nfe']}"
+        for row in rows
+        if row["ratio"] > (row["goal"] or math.inf)
+    ]
+    count = sum(len(row["worse"]) for row in rows)
+    return (
+        f"Goals missed: {', '.join(missed) or 'none'}. A peer is better in {count} of "
+        f"{problems * len(rows)} cells (problem, NFE, error)."
+    )
+
+
+def verdict_table(rows: Rows, problems: int) -> Table:
     return Table(
         f"Verdict: {CHOSEN}",
+        f"{lost(rows, problems)} "
         "Geometric mean over the problems of the error of `auto` on a grid fitted with 64 "
         "evaluations of the denoiser alone, against the single peer that is best at that NFE. "
         "Missed: 'reached', or by what factor not. Worse: the problems where a peer, any, has a "
@@ -106,9 +121,9 @@ def verdict_table(rows: Rows) -> Table:
         (
             Column("nfe", "NFE"),
             Column("measure", "error"),
-            Column("chosen", "auto", ".4f"),
+            Column("chosen", "auto", ".3g"),
             Column("peer", "best peer"),
-            Column("theirs", "its error", ".4f"),
+            Column("theirs", "its error", ".3g"),
             Column("ratio", "ratio", ".2f"),
             Column("goal", "goal", ".1f"),
             Column("missed", "missed by"),
@@ -150,7 +165,7 @@ def error_table(rows: Rows, n: int) -> Table:
     shown: Rows = []
     for name in dict.fromkeys(row["sampler"] for row in rows):
         parts = {nfe: [by_measure[measure][nfe][name] for measure in MEASURES] for nfe in nfes}
-        texts = {f"nfe{nfe}": f"{rms:.4f} / {median:.4f}" for nfe, (rms, median) in parts.items()}
+        texts = {f"nfe{nfe}": f"{rms:.3g} / {median:.3g}" for nfe, (rms, median) in parts.items()}
         total = geometric_mean(value for pair in parts.values() for value in pair)
         shown.append({"name": name, "all": total} | texts)
     return Table(
@@ -162,7 +177,7 @@ def error_table(rows: Rows, n: int) -> Table:
         (
             Column("name", "sampler"),
             *(Column(f"nfe{nfe}", f"NFE {nfe}") for nfe in nfes),
-            Column("all", "all", ".4f"),
+            Column("all", "all", ".3g"),
         ),
         sorted(shown, key=lambda row: row["all"]),
     )
@@ -201,8 +216,8 @@ def combination_table(rows: Rows, names: str) -> Table:
         (
             Column("schedule", "schedule"),
             Column("solver", "solver"),
-            Column("own", "own", ".4f"),
-            Column("same", "same levels", ".4f"),
+            Column("own", "own", ".3g"),
+            Column("same", "same levels", ".3g"),
             Column("predictions", "predictions", ".0e"),
         ),
         rows,
@@ -269,7 +284,7 @@ def run(
     few = drawn[:3]
     combined = combinations(few, min(n, 256), 1000 * seed)
     tables = {
-        "verdict": verdict_table(verdict(rows)),
+        "verdict": verdict_table(verdict(rows), len(drawn)),
         "problems": problem_table(drawn, rows),
         "errors": error_table(rows, n),
         "clouds": cloud_table(apart, 4 * n),

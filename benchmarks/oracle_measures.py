@@ -50,7 +50,15 @@ PAIRS: tuple[tuple[str, str | Grid | None, str], ...] = (
     ("euler", "karras", "karras"),
     ("ddim", "logsnr", "logsnr"),
 )
-NOISY = ("ancestral", "ddim_eta", "dpmpp_sde_2m", "euler_churn", "heun_churn", "reverse_diffusion")
+NOISY: tuple[tuple[str, str | Grid, str], ...] = (
+    ("ancestral", "karras", "karras"),
+    ("ancestral", WIDE, "trig"),
+    ("dpmpp_sde_2m", "karras", "karras"),
+    ("dpmpp_sde_2m", WIDE, "trig"),
+    ("reverse_diffusion", "karras", "karras"),
+    ("euler_churn", "karras", "karras"),
+    ("heun_churn", "karras", "karras"),
+)
 FAMILIES: dict[str, Schedule] = {
     "cosine": Cosine(),
     "linear": Linear(),
@@ -85,7 +93,7 @@ def _ours(solver: str, grid: str | Grid, name: str) -> Sampler:
 
 def noisy() -> list[Sampler]:
     """Our stochastic solvers."""
-    return [_ours(solver, "karras", "karras") for solver in NOISY]
+    return [_ours(*pair) for pair in NOISY]
 
 
 def errors(

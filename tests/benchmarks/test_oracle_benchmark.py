@@ -271,6 +271,8 @@ def test_verdict_takes_the_best_single_peer_and_names_the_cells_lost_to_any():
     assert rms["cells"] == "b 2.00"
     assert (median["peer"], median["missed"], median["cells"]) == ("peer 2", "reached", "none")
     assert median["ratio"] == pytest.approx(0.2)
+    said = oracle.lost([rms, median], 2)
+    assert said.startswith("Goals missed: rms at NFE 5. A peer is better in 1 of 4 cells")
 
 
 def test_no_goal_is_set_at_100():
