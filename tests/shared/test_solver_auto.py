@@ -47,8 +47,10 @@ def integral(nodes: list[tuple[float, Tensor]], begin: float, end: float) -> Ten
     return total
 
 
-def written_out(denoise: Denoise, x: Tensor, grid: Tensor, s: float, share: float) -> Tensor:
-    """The state in y = x / q, corrected by name before each prediction."""
+def written_out(
+    denoise: Denoise, x: Tensor, grid: Tensor, s: float, degree: int, shares: list[float]
+) -> Tensor:
+    """The state in y = x / q, corrected by name before each prediction; shares[i] before step i."""
     points = points_of(SCHEDULE, grid.tolist())
     q = [math.hypot(p.alpha * s, p.sigma) for p in points]
     angles = [math.atan2(p.sigma, p.alpha * s) for p in points]
@@ -63,23 +65,34 @@ def written_out(denoise: Denoise, x: Tensor, grid: Tensor, s: float, share: floa
         x0_hat = denoise(q[i] * y, level)
         skipped = point.alpha * s**2 / q[i] ** 2 * (q[i] * y)
         slope = -(x0_hat - skipped) * q[i] / (point.sigma * s)  # dy / dtheta = -F
-        known = [(angles[i], slope), *known[:2]]
+        known = [(angles[i], slope), *known]
         if i:
-            corrected = before + integral(known, angles[i - 1], angles[i])
-            y = y + share * (corrected - y)
+            corrected = before + integral(known[: degree + 1], angles[i - 1], angles[i])
+            y = y + shares[i] * (corrected - y)
         before = y
-        y = y + integral(known[:2], angles[i], angles[i + 1])
+        y = y + integral(known[:degree], angles[i], angles[i + 1])
     return q[-1] * y
 
 
-@pytest.mark.parametrize(("steps", "share"), [(1, 0.5), (2, 0.5), (7, 0.7), (13, 1.0)])
-def test_one_weighted_sum_is_predictor_and_corrector(steps: int, share: float):
+@pytest.mark.parametrize(
+    ("steps", "degree", "shares"),
+    [
+        (1, 2, [1.0]),
+        (2, 2, [1.0, 0.0]),
+        (5, 2, [1.0, 0.825, 0.65, 0.475, 0.3]),  # to (5 - 2) / 10
+        (7, 2, [1.0, 11 / 12, 5 / 6, 0.75, 2 / 3, 7 / 12, 0.5]),
+        (13, 2, [1.0] * 13),
+        (14, 2, [1.0] * 14),
+        (15, 3, [1.0] * 15),
+    ],
+)
+def test_one_weighted_sum_is_predictor_and_corrector(steps: int, degree: int, shares: list[float]):
     oracle, x, s = mixture(), normals(5, 2), 0.8
     grid = (0.93 - 0.1) * time_grid(steps) ** 1.3 + 0.1
     got = sample(oracle.denoise, x, SCHEDULE, Corrected(s), grid=grid, end_clean=False)
     first = points_of(SCHEDULE, grid[:1].tolist())[0]
     x = x * math.hypot(first.alpha, first.sigma)
-    expected = written_out(oracle.denoise, x, grid, s, share)
+    expected = written_out(oracle.denoise, x, grid, s, degree, shares)
     torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-12)
 
 

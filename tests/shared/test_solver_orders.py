@@ -34,7 +34,7 @@ DETERMINISTIC: dict[str, Solver] = {
 }
 ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "lms2": 2, "lms3": 3, "lms4": 4, "trig2": 2, "trig3": 3}
 ORDERS |= {
-    "auto": 2,
+    "auto": 3,
     "trig4": 4,
     "dpmpp_2m": 2,
     "dpmpp_3m": 3,
