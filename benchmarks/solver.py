@@ -207,6 +207,7 @@ def main(
     threads: int = 1,
     solvers: tuple[str, ...] = (*DIPTYCH, "ancestral"),
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    markdown: Path | None = None,
 ) -> None:
     """Measure the overhead of solver loops.
 
@@ -215,22 +216,37 @@ def main(
         threads: Of torch and of the C pass; with one, CPU time is what counts.
         solvers: Names of ours, see shared.solver.SOLVERS.
         json_file: Write all numbers here.
+        markdown: Write the tables here.
     """
     torch.set_num_threads(threads)
     console, about = Console(width=120), facts(seconds)
-    sections: dict[str, Any] = {}
-    for shape in SHAPES:
-        table = overhead(seconds, shape, solvers)
+    sections = {"x".join(map(str, shape)): overhead(seconds, shape, solvers) for shape in SHAPES}
+    ratios = summary([table.rows for table in sections.values()])
+    tables = [goals(ratios), *sections.values()]
+    for table in tables:
         table.show(console)
-        sections["x".join(map(str, shape))] = table.rows
-    for key, value in summary(sections).items():
-        console.print(f"{key}: {value:.2f}", highlight=False)
     if json_file is not None:
-        content = {"about": about, "summary": summary(sections)} | sections
-        write_text(json_file, json.dumps(content, indent=1))
+        rows = {name: table.rows for name, table in sections.items()}
+        write_text(json_file, json.dumps({"about": about, "summary": ratios} | rows, indent=1))
+    if markdown is not None:
+        where = f"{about['machine']}; {about['threads']} thread(s), {about['clock']}; torch "
+        where += f"{about['torch']}, diffusers {about['diffusers']}; commit {about['commit']}."
+        head = "# What a solver's step costs\n\nWritten by `python -m benchmarks.solver --markdown "
+        head += f"FILE`. {where}\n\n"
+        write_text(markdown, head + "\n".join(table.markdown() for table in tables))
 
 
-def summary(sections: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+def goals(ratios: dict[str, float]) -> Table:
+    """What the project aims at, and what was measured."""
+    return Table(
+        "Goals",
+        "Geometric means over the states measured.",
+        (Column("name", "ratio (goal)"), Column("value", "measured", ".2f")),
+        [{"name": name, "value": value} for name, value in ratios.items()],
+    )
+
+
+def summary(sections: list[list[dict[str, Any]]]) -> dict[str, float]:
     """Geometric means over the states: the ratios of the project's goals."""
 
     def best(rows: list[dict[str, Any]], names: tuple[str, ...]) -> float:
@@ -239,7 +255,7 @@ def summary(sections: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
     firsts = ("diffusers DDIM", "diffusers Euler", "k-diffusion euler")
     seconds = ("diffusers DPM++ 2M", "diffusers Heun", "k-diffusion dpmpp_2m", "k-diffusion heun")
     found: dict[str, list[float]] = {}
-    for rows in sections.values():
+    for rows in sections:
         ours = {row["loop"].removeprefix("diptych "): row for row in rows}
         for key, value in (
             ("first order, passes (goal 1.5)", ours["ddim"]["passes"]),

@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.measure import facts
 from benchmarks.memory import memory
 from benchmarks.recipe import Recipe, prepare
-from benchmarks.sampling_speed import sampling, solvers
+from benchmarks.sampling_speed import sampling
 from benchmarks.tables import Table
 from benchmarks.training_speed import engine, training
 from shared.errors import DiptychError
@@ -32,7 +32,6 @@ PARTS = {
     "training": training,
     "engine": engine,
     "sampling": sampling,
-    "solvers": solvers,
     "memory": memory,
 }
 
@@ -49,7 +48,7 @@ def run(
 
     Args:
         recipes: Packaged configurations.
-        parts: training, engine, sampling, solvers, memory.
+        parts: training, engine, sampling, memory.
         seconds: Time of each group of interleaved measurements.
         threads: Of torch; with one, CPU time is what counts.
         json_file: Write all numbers here.

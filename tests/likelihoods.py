@@ -36,9 +36,10 @@ def f64(values: object) -> Tensor:
 
 
 class Plain:
-    """x0 = data as it is (B, D); p(data | z_0) is the Gaussian that z_0 implies."""
+    """x0 = data as it is (B, ..., D), in its own precision; p(data | z_0) is the Gaussian that z_0
+    implies."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int = 1) -> None:
         self.latent_shape = (width,)
 
     def encode(self, data: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class Plain:
     def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:
         apart = (data - z_0 / level_0.alpha) * level_0.alpha / level_0.sigma
         log_std = torch.log(level_0.sigma / level_0.alpha)
-        return -(apart**2 / 2 + log_std + math.log(2 * math.pi) / 2).sum(1)
+        return -(apart**2 / 2 + log_std + math.log(2 * math.pi) / 2).flatten(1).sum(1)
 
 
 def corners(width: int) -> Tensor:

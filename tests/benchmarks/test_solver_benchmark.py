@@ -16,8 +16,9 @@ def test_calls_are_those_of_the_loops():
 
 def test_numbers_and_goals_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(solver, "SHAPES", ((2, 3, 4),))
-    file = tmp_path / "numbers.json"
-    solver.main(seconds=0, solvers=("ddim", "dpmpp_2m", "ancestral"), json_file=file)
+    file, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    solvers = ("ddim", "dpmpp_2m", "ancestral")
+    solver.main(seconds=0, solvers=solvers, json_file=file, markdown=page)
     written = json.loads(file.read_text())
     assert len(written["summary"]) == 5
     rows = {row["loop"]: row for row in written["2x3x4"]}
@@ -25,3 +26,5 @@ def test_numbers_and_goals_are_written(tmp_path: Path, monkeypatch: pytest.Monke
     assert rows["diptych ddim"]["draws"] is None
     assert rows["diptych ddim"]["set_up_us"] > 0
     assert all(row["us"] > 0 for row in rows.values() if not row["loop"].startswith("diffusers"))
+    for name, value in written["summary"].items():
+        assert f"| {name} | {value:.2f} |" in page.read_text()

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import measure, training_speed
+from benchmarks import measure, sampling_speed, training_speed
 from benchmarks.bare import Bare
 from benchmarks.recipe import Recipe
 from benchmarks.tables import Column, Table
@@ -77,11 +77,15 @@ def test_markdown_formats_numbers_and_leaves_gaps_for_what_is_not_there():
     ]
 
 
-def test_command_writes_numbers_and_page_and_names_what_it_skipped(tmp_path: Path):
+def test_command_writes_numbers_and_page_and_names_what_it_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sampling_speed, "BATCH", 2)
+    monkeypatch.setattr(sampling_speed, "STEPS", 2)
     numbers, page = tmp_path / "numbers.json", tmp_path / "page.md"
     run(
-        recipes=("image/no_such",),
-        parts=("solvers",),
+        recipes=("image/no_such", "image/digits"),
+        parts=("sampling",),
         seconds=0,
         json_file=numbers,
         markdown=page,
@@ -89,6 +93,8 @@ def test_command_writes_numbers_and_page_and_names_what_it_skipped(tmp_path: Pat
     written = json.loads(numbers.read_text())
     assert written["about"]["threads"] == 1
     assert "image/no_such" in written["about"]["skipped"]
-    assert all(row["us"] > 0 for row in written["solvers"])
-    assert "diptych dpmpp_2m" in page.read_text()
+    (row,) = written["sampling"]
+    assert row["recipe"] == "image/digits"
+    assert row["loop_ms"] > 0
+    assert "| image/digits |" in page.read_text()
     assert "image/no_such" in page.read_text()

@@ -42,6 +42,7 @@ from shared.schedule import (
     variance_exploding,
     variance_preserving,
 )
+from tests.likelihoods import Plain
 
 SD = 0.7
 SCHEDULES: list[Schedule] = [
@@ -54,22 +55,6 @@ SCHEDULES: list[Schedule] = [
     Learned(-4, 6, hidden=7),
 ]
 EACH = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
-
-
-class Plain:
-    """Numbers as they are, in their own precision, with the Gaussian p(data | z_0)."""
-
-    latent_shape = (1,)
-
-    def encode(self, data: Tensor) -> Tensor:
-        return data
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return x0
-
-    def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:
-        std = (level_0.sigma / level_0.alpha).expand_as(z_0)
-        return torch.distributions.Normal(z_0 / level_0.alpha, std).log_prob(data).flatten(1).sum(1)
 
 
 def posterior_variance(level: Level) -> Tensor:

@@ -34,6 +34,7 @@ from shared.schedule import (
     from_betas,
     linear_betas,
 )
+from tests.likelihoods import Plain
 
 
 class Scale(nn.Module):
@@ -136,22 +137,6 @@ def test_moment_is_the_level_and_its_rate():
 
 
 # --- the learned schedule
-
-
-class Plain:
-    """Numbers as they are, in float64."""
-
-    latent_shape = (1,)
-
-    def encode(self, data: Tensor) -> Tensor:
-        return data
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return x0
-
-    def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:
-        std = (level_0.sigma / level_0.alpha).expand_as(z_0)
-        return torch.distributions.Normal(z_0 / level_0.alpha, std).log_prob(data).flatten(1).sum(1)
 
 
 def gaussian(x_t: Tensor, level: Level, condition: Any = None, previous: Any = None) -> Tensor:
