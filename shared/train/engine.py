@@ -5,6 +5,7 @@ weights are loaded before `deepspeed.initialize`, which copies its masters from 
 Adam are set afterwards, through DeepSpeed's tensor-fragment calls.
 """
 
+import atexit
 import ctypes
 import logging
 import math
@@ -72,7 +73,15 @@ def set_up() -> torch.device:
     if cuda:
         torch.cuda.set_device(device)
     deepspeed.init_distributed("nccl" if cuda else "gloo", timeout=TIMEOUT, verbose=False)
+    atexit.register(_leave)
     return device
+
+
+def _leave() -> None:
+    """Leave the process group while Python still runs: its threads, if they are ended by the end of
+    the process alone, can abort it after everything is done ("terminate called ...")."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _keep_freed_memory() -> None:

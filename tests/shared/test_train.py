@@ -256,3 +256,17 @@ def test_finished_run_trains_no_more_and_tells_the_loss_it_ended_with(tmp_path: 
     assert again["step"] == first["step"] == 2
     assert again["loss"] == first["loss"]
     assert len(losses(tmp_path)) == 1
+
+
+def test_process_leaves_its_group_before_it_ends():
+    """Callbacks run in reverse order, so that the first one sees what the others left."""
+    code = (
+        "import atexit, torch.distributed as dist\n"
+        "atexit.register(lambda: print('in a group:', dist.is_initialized()))\n"
+        "from shared.train.engine import set_up\n"
+        "set_up()\n"
+        "print('in a group:', dist.is_initialized())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["in a group: True", "in a group: False"]
