@@ -41,7 +41,7 @@ class Sampling:
             Bits).
         guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
         guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
-        temperature: Divides the logits of models of words or bits: below 1, surer and less varied.
+        temperature: Divides the logits of categorical models: below 1, surer and less varied.
         nan: end: look at the samples; stop: look at every estimate, and name the step and level of
             the first that is not finite.
     """
