@@ -10,6 +10,7 @@ from torch import nn
 
 from shared.configs import load_config
 from shared.learner import DiffusionLearner
+from shared.runs import begin, read_config
 from shared.task import Examples, Panel
 from shared.train.loop import Trainer
 
@@ -47,8 +48,9 @@ class Recipe:
 
 def prepare(name: str, run: Path) -> Recipe:
     """Read a recipe and its data. Raises ConfigError, or DataError when the data is not there."""
-    _, panel, config, _ = load_config(name, [])
-    run.mkdir(parents=True)
+    _, panel, given, _ = load_config(name, [])
+    begin(given, run, panel)
+    config = read_config(run, panel)  # whose precision is settled
     panel.prepare(config, run)
     return Recipe(name, panel, config, run, panel.examples(config, run))
 

@@ -85,6 +85,7 @@ class Pipeline:
         num_inference_steps: int = 20,
         guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] | None = None,
+        guide: str | None = None,
         temperature: float = 1.0,
         solver: str = "dpmpp_2m",
         grid: str | None = None,
@@ -100,9 +101,10 @@ class Pipeline:
         in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
         scenes; None, unconditional. num_images: by default as many as there are seeds, or labels in
         the list, or one. `guidance_interval`: (low, high) in logsnr, where to guide; everywhere
-        when None. `temperature` divides the logits of a model of bits. `grid`: as in
-        `shared.sampling.Sampling`, which `latents` takes whole. `watch` sees the first picture at
-        every step. ConfigError for what the model cannot do.
+        when None. `guide`: the run of a weaker model to depart from. `temperature` divides the
+        logits of a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes
+        whole. `watch` sees the first picture at every step. ConfigError for what the model cannot
+        do.
         """
         if output_type not in OUTPUTS:
             raise ConfigError(
@@ -116,6 +118,7 @@ class Pipeline:
             grid=grid,
             guidance=guidance_scale,
             guidance_interval=guidance_interval,
+            guide=guide,
             temperature=temperature,
         )
         x0 = self.latents(chosen, condition, how, watch, progress)
@@ -148,7 +151,8 @@ class Pipeline:
         progress: bool = False,
     ) -> Tensor:
         """Clean latents (n, *latent_shape) for condition ids (n, M) as the data has them."""
-        if condition is None and how.guidance not in (0, 1):
+        guide = None if how.guide is None else self._guide(how.guide)
+        if condition is None and guide is None and how.guidance not in (0, 1):
             raise ConfigError(
                 f"guidance = {how.guidance}: without a class there is nothing to guide towards; "
                 "name one, or leave guidance at 1"
@@ -164,6 +168,7 @@ class Pipeline:
             seeds,
             how,
             condition,
+            guide,
             watch=None if watch is None else glimpse,
             grid_file=self.grid_file,
             progress=progress,
@@ -175,6 +180,16 @@ class Pipeline:
         """Latents (n, *latent_shape) -> levels (n, C, H, W), int64, on the CPU."""
         device = next(self.learner.parameters()).device
         return self.learner.codec.decode(x0.to(device)).cpu()
+
+    def _guide(self, run: str) -> DiffusionLearner:
+        """The weaker model of a run, where this one is."""
+        weaker = Pipeline.from_pretrained(run)
+        if weaker.facts.conditions != self.facts.conditions:
+            raise ConfigError(
+                f"guide = {run}: a model of {weaker.facts.conditions} conditions, this one has "
+                f"{self.facts.conditions}; expected a run of the same data"
+            )
+        return weaker.learner.to(next(self.learner.parameters()).device)
 
     def _ids(self, label: str | int | Scene) -> list[int]:
         if self.config.data.name != "scene":

@@ -178,7 +178,9 @@ class TrainConfig:
     clip: float = 1.0
     ema: float = 0.999
     zero_stage: int = 0
-    precision: str = "fp32"  # of the network: fp32 or bf16 (autocast); weights stay in fp32
+    # of the network, and of Muon's iteration: fp32, bf16 (autocast), or auto, the faster of the two
+    # where the run begins; weights stay in fp32
+    precision: str = "fp32"
     seed: int = 0
     log_every: int = 20
     save_every: int = 500
@@ -199,7 +201,7 @@ class TrainConfig:
                 f"{self.zero_stage}"
             )
         one_of("train.decay", self.decay, ["linear", "cosine", "none"])
-        one_of("train.precision", self.precision, ["fp32", "bf16"])
+        one_of("train.precision", self.precision, ["fp32", "bf16", "auto"])
         if self.zero_stage not in (0, 1, 2, 3):
             raise ValueError(f"train.zero_stage = {self.zero_stage}: expected 0, 1, 2 or 3")
         if self.batch % self.accumulation:

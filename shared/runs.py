@@ -21,6 +21,7 @@ from shared.config import read_yaml, validate, write_yaml
 from shared.errors import CheckpointError, ConfigError
 from shared.task import Panel, RunConfig
 from shared.train import checkpoint
+from shared.train.precision import faster_precision
 
 GRID = "grid.json"
 # What may differ when a run goes on; everything else would make it another run.
@@ -65,10 +66,11 @@ def open_run(folder: Path) -> Run:
         panel = find_panel(str(read_yaml(path).get("panel")))
     except ConfigError as error:
         raise CheckpointError(f"{folder}: its config.yaml is not usable: {error}") from None
-    return Run(folder, panel, _read_config(folder, panel))
+    return Run(folder, panel, read_config(folder, panel))
 
 
-def _read_config(folder: Path, panel: Panel) -> Any:
+def read_config(folder: Path, panel: Panel) -> Any:
+    """The configuration of a run folder. CheckpointError when it does not read."""
     try:
         return validate(panel.config_type, read_yaml(folder / "config.yaml"), "config.yaml")
     except ConfigError as error:
@@ -78,12 +80,14 @@ def _read_config(folder: Path, panel: Panel) -> Any:
 def begin(config: RunConfig, folder: Path, panel: Panel) -> None:
     """Create the run folder, or check that `config` may go on with the run it holds.
 
+    Its config.yaml names the precision that `auto` stands for on the machine that began the run.
     ConfigError when the folder holds something else, or a run with another configuration.
     """
     path = folder / "config.yaml"
     if path.is_file():
-        old = flatten(_read_config(folder, panel))
-        new = flatten(config)
+        begun = read_config(folder, panel)
+        config = _with_precision(config, begun.train.precision)
+        old, new = flatten(begun), flatten(config)
         changed = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in FREE]
         if changed:
             lines = "\n".join(f"  {k}: was {old.get(k)}, now {new.get(k)}" for k in changed)
@@ -95,8 +99,17 @@ def begin(config: RunConfig, folder: Path, panel: Panel) -> None:
         raise ConfigError(
             f"{folder} exists and is not a run folder: choose another with run=FOLDER"
         )
+    else:
+        config = _with_precision(config, faster_precision())
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, path)
+
+
+def _with_precision(config: Any, found: str) -> Any:
+    """The configuration with `found` for the precision `auto`."""
+    if config.train.precision != "auto":
+        return config
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=found))
 
 
 def load_learner(folder: Path, weights: str = "ema") -> nn.Module:

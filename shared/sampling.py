@@ -17,7 +17,7 @@ from shared import noise
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError, NonFinite
 from shared.files import write_text
-from shared.guidance import classifier_free
+from shared.guidance import autoguidance, classifier_free
 from shared.learner import DiffusionLearner
 from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
 
@@ -41,6 +41,8 @@ class Sampling:
             Bits).
         guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
         guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
+        guide: Run of a weaker model of the same data: guidance departs from its estimates, not from
+            those without a condition (autoguidance).
         temperature: Divides the logits of categorical models: below 1, surer and less varied.
         nan: end: look at the samples; stop: look at every estimate, and name the step and level of
             the first that is not finite.
@@ -52,6 +54,7 @@ class Sampling:
     td: float = 0.0
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
+    guide: str | None = None
     temperature: float = 1.0
     nan: str = "end"
 
@@ -69,6 +72,11 @@ class Sampling:
             raise ConfigError(
                 f"guidance_interval = {interval[0]} {interval[1]}: expected two values of logsnr, "
                 "the lower (noisier) one first"
+            )
+        if self.guide is not None and self.guidance == 1:
+            raise ConfigError(
+                f"guide = {self.guide}: does nothing at guidance = 1, the model by itself; give "
+                "guidance = 1.5 or another scale"
             )
         if not self.temperature > 0:
             raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
@@ -89,6 +97,7 @@ def draw(
     seeds: Sequence[int],
     how: Sampling,
     condition: Tensor | None = None,
+    guide: DiffusionLearner | None = None,
     wrap: Wrap | None = None,
     watch: Watch | None = None,
     grid_file: Path | None = None,
@@ -98,13 +107,14 @@ def draw(
 ) -> Tensor:
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
-    condition (n, M) of ids. `wrap(denoise, rows)` adds more guidance for the chunk of samples
-    `rows`, around classifier-free guidance. `grid_file` keeps the grid of solver auto. Sample i
-    depends on its seed, not on the others. Warns when the model was trained without dropout of the
-    condition and guidance is not 1. ConfigError for what the model or its schedule cannot do,
-    NonFinite for values that are not finite.
+    condition (n, M) of ids. `guide` is the weaker model that `how.guide` names. `wrap(denoise,
+    rows)` adds more guidance for the chunk of samples `rows`, around both kinds. `grid_file` keeps
+    the grid of solver auto. Sample i depends on its seed, not on the others. Warns when guidance
+    departs from no condition and the model was trained without dropout of it. ConfigError for what
+    the model or its schedule cannot do, NonFinite for values that are not finite.
     """
-    if condition is not None and how.guidance != 1 and learner.drop_rate == 0:
+    departs = condition is not None and guide is None and how.guidance != 1
+    if departs and learner.drop_rate == 0:
         warnings.warn(
             f"guidance = {how.guidance}: this model was trained with diffusion.drop_condition = 0 "
             "and has never seen samples without a condition, from which guidance departs; train "
@@ -112,7 +122,7 @@ def draw(
         )
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
-    model = _at_temperature(learner.denoiser, how.temperature)
+    guided = _guided(learner, how, guide)
     plan = _plan(learner, how, grid_file)  # once for all chunks
     logsnrs = [step.at.logsnr for step in plan.steps]
     chunks: list[Tensor] = []
@@ -127,9 +137,7 @@ def draw(
         for start in range(0, len(seeds), batch):
             rows = slice(start, min(start + batch, len(seeds)))
             some = list(seeds[rows])
-            denoise = classifier_free(model, how.guidance, interval=how.guidance_interval)
-            if wrap is not None:
-                denoise = wrap(denoise, rows)
+            denoise = guided if wrap is None else wrap(guided, rows)
             try:
                 x0 = run(
                     plan,
@@ -172,6 +180,20 @@ def fitted_grid(learner: DiffusionLearner, file: Path | None = None) -> Fitted:
     if file is not None:
         write_text(file, json.dumps({"weights": digest, "grid": grid.to_json()}))
     return grid
+
+
+def _guided(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner | None) -> Denoise:
+    """The model at its temperature, guided as the settings say."""
+    model = _at_temperature(learner.denoiser, how.temperature)
+    if guide is None:
+        return classifier_free(model, how.guidance, interval=how.guidance_interval)
+    if guide.codec.latent_shape != learner.codec.latent_shape:
+        raise ConfigError(
+            f"guide = {how.guide}: its latents are {guide.codec.latent_shape}, the model's "
+            f"{learner.codec.latent_shape}; expected a run of the same data and codec"
+        )
+    weaker = _at_temperature(guide.denoiser, how.temperature)
+    return autoguidance(model, weaker, how.guidance, how.guidance_interval)
 
 
 def _at_temperature(denoiser: Denoiser, temperature: float) -> Denoise:

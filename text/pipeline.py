@@ -104,7 +104,9 @@ class Pipeline:
     ) -> Output:
         """One sentence per seed. ConfigError for what the model cannot do."""
         if how.guided:
-            raise ConfigError("guidance: the text panel's models have no condition; leave it out")
+            raise ConfigError(
+                "guidance, guide: the text panel's models have no condition; leave it out"
+            )
         if isinstance(self.learner, CausalLM):
             if given is not None or watch is not None:
                 raise ConfigError(

@@ -3,6 +3,7 @@
 What changes the estimate is a function Denoise -> Denoise. They nest inside out, in this order:
 
     classifier_free    around the network: it alone knows conditions
+    autoguidance       around a network, or around classifier_free
     linear_inverse     differentiates what it wraps
     classifier, energy each adds a gradient; their order does not matter
     clamp              rounds what all the others propose
@@ -15,6 +16,7 @@ last, for the same reason.
 One file an idea; each wrapper states its cost. `count_evaluations` around the network counts it.
 """
 
+from shared.guidance.autoguidance import autoguidance
 from shared.guidance.clamping import clamp
 from shared.guidance.conditions import classifier_free
 from shared.guidance.control import gradient_control
@@ -30,6 +32,7 @@ __all__ = [
     "Energy",
     "LogProb",
     "Quadratic",
+    "autoguidance",
     "clamp",
     "classifier",
     "classifier_free",

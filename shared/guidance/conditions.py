@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shared.denoiser import Denoise
+from shared.guidance.interval import Scale, check_interval, limited
 from shared.schedule import Level
 
 
@@ -43,8 +44,7 @@ def classifier_free(
     scales = [float(value) for value in scale] if several else [float(scale)]
     if not scales or not all(map(math.isfinite, scales)):
         raise ValueError(f"scale = {scale}: expected a finite number, or one for each condition")
-    if interval is not None and not interval[0] < interval[1]:
-        raise ValueError(f"interval = {interval}: expected (low, high) in logsnr, low below high")
+    check_interval(interval)
 
     def guided(
         x_t: Tensor,
@@ -56,16 +56,13 @@ def classifier_free(
             return denoise(x_t, level, None, previous)
         chosen = _split(condition, len(scales)) if several else [condition]
         base = _base(chosen[0], negative, null, len(x_t))
-        here = scales if interval is None else _limited(scales, level, interval, x_t.ndim)
+        here = limited(scales, level, interval, x_t.ndim)
         return _combine(
             denoise, x_t, level, previous, base,
             [torch.full_like(base, null) if c is None else c for c in chosen], here,
         )  # fmt: skip
 
     return guided
-
-
-Scale = float | Tensor
 
 
 def _split(condition: Tensor | None, count: int) -> list[Tensor | None]:
@@ -90,19 +87,6 @@ def _base(condition: Tensor | None, negative: Tensor | None, null: int, rows: in
             "ids as in the condition"
         )
     return negative.expand(shape)
-
-
-def _limited(
-    scales: list[float], level: Level, interval: tuple[float, float], ndim: int
-) -> Sequence[Scale]:
-    """The scales inside the interval, 1 outside; tensors only if samples differ in that."""
-    logsnr = level.widen(ndim).logsnr
-    inside = (interval[0] <= logsnr) & (logsnr <= interval[1])
-    if bool(inside.all()):
-        return scales
-    if not bool(inside.any()):
-        return [1.0] * len(scales)
-    return [torch.where(inside, value, 1.0).to(logsnr) for value in scales]
 
 
 def _combine(

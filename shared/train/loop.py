@@ -38,6 +38,7 @@ def train(config: RunConfig, run: Path, panel: Panel, quiet: bool = False) -> di
     device = engine.set_up()
     with torch.random.fork_rng(), _alone(run):
         _on_rank_zero(lambda: _begin(config, run, panel))
+        config = runs.read_config(run, panel)
         examples = panel.examples(config, run)
         if len(examples) == 0:
             raise DataError("the training data holds no examples")

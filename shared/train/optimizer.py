@@ -32,7 +32,7 @@ def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optim
         group["params"] = [p for p in group["params"] if id(p) not in hidden]
     muon = {"params": hidden_matrices(module), "muon": True, "weight_decay": 0.0}
     groups = [group for group in [*rest, muon] if group["params"]]
-    return MuonAdamW(groups, config.lr, config.betas)
+    return MuonAdamW(groups, config.lr, config.betas, narrow=config.precision == "bf16")
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -64,10 +64,17 @@ class MuonAdamW(torch.optim.Optimizer):
     """Groups with `muon: True` take Muon's step, the others AdamW's.
 
     Every parameter's state has AdamW's names, so that a checkpoint knows one kind only: Muon's
-    momentum is exp_avg, and its exp_avg_sq stays zero.
+    momentum is exp_avg, and its exp_avg_sq stays zero. `narrow`: see `orthogonal`.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float],
+        narrow: bool = False,
+    ) -> None:
+        self.narrow = narrow
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": 1e-8, "muon": False})
 
     @torch.no_grad()
@@ -96,7 +103,8 @@ class MuonAdamW(torch.optim.Optimizer):
                 self.state[p]["step"] += 1
                 steps.append(p.grad.add(momentum, alpha=MUON_MOMENTUM))  # Nesterov
             tall = max(1.0, rows / columns) ** 0.5
-            for p, update in zip(alike, orthogonal(torch.stack(steps)), strict=True):
+            updates = orthogonal(torch.stack(steps), self.narrow)
+            for p, update in zip(alike, updates, strict=True):
                 p.add_(update, alpha=-lr * MUON_SCALE * tall)
 
     def _adamw(self, moving: list[Tensor], group: dict[str, Any]) -> None:
@@ -119,15 +127,15 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
+def orthogonal(matrices: Tensor, narrow: bool = False) -> Tensor:
     """Matrices (K, M, N), each with nearly equal singular values, about 1, and the same singular
-    vectors as before. Float32 is iterated in bfloat16, at half the cost: the values end in a band
-    anyway; and all K in one product, at a fifth less than one by one."""
+    vectors as before. `narrow` iterates float32 in bfloat16, which is enough: the values end in a
+    band anyway. All K are one product, at a fifth less than one by one."""
     a, b, c = COEFFICIENTS
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    x = x.bfloat16() if x.dtype == torch.float32 else x
+    x = x.bfloat16() if narrow else x
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

@@ -18,7 +18,7 @@ from image.judge import find_judge
 from image.panel import PANEL
 from shared.config import override, validate
 from shared.configs import load_config, packaged_configs
-from shared.errors import ConfigError
+from shared.errors import CheckpointError, ConfigError
 from shared.runs import load_learner
 from shared.task import EvaluateRequest, SampleRequest
 from tests.image.conftest import image_config
@@ -82,6 +82,26 @@ def test_samples_do_not_depend_on_their_number(make_run, tmp_path: Path):
         PANEL.sample(make_run(), request(n, seed=2, condition="4"), out)
     few, many = (np.load(tmp_path / name / "samples.npz")["images"] for name in ("few", "many"))
     assert np.array_equal(few, many[:3])
+
+
+def test_a_weaker_run_guides_and_is_recorded(make_run, tmp_path: Path):
+    run, weaker = make_run(), make_run("net.dim=8", "net.heads=1")
+    PANEL.sample(run, request(3, condition="all"), tmp_path / "alone")
+    how = request(3, condition="all", guidance=2.0, guide=str(weaker))
+    PANEL.sample(run, how, tmp_path / "guided")
+    alone, guided = (np.load(tmp_path / name / "samples.npz") for name in ("alone", "guided"))
+    assert not np.array_equal(alone["images"], guided["images"])
+    settings = json.loads((tmp_path / "guided" / "samples.json").read_text())["settings"]
+    assert settings["guide"] == str(weaker)
+
+
+def test_guide_of_other_classes_or_none_at_all_is_refused(make_run, tmp_path: Path):
+    run = make_run()
+    other = make_run("data.label_column=null")
+    with pytest.raises(ConfigError, match=f"guide = {other}: a model of 0 conditions, .* 11"):
+        PANEL.sample(run, request(2, guidance=2.0, guide=str(other)), tmp_path)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        PANEL.sample(run, request(2, guidance=2.0, guide=str(tmp_path / "none")), tmp_path)
 
 
 def test_infilling_is_refused(make_run, tmp_path: Path):

@@ -11,6 +11,7 @@ from shared import noise
 from shared.codec import Identity
 from shared.config import DiffusionConfig, NetConfig
 from shared.errors import ConfigError, NonFinite
+from shared.guidance import autoguidance
 from shared.learner import DiffusionLearner
 from shared.sampling import Sampling, draw, fitted_grid
 from shared.solver import sample
@@ -67,6 +68,37 @@ def test_auto_steps_where_the_path_of_this_model_bends(learner: DiffusionLearner
     with torch.no_grad():
         next(learner.parameters()).add_(1.0)  # other weights, another grid
     assert fitted_grid(learner, file) != grid
+
+
+@pytest.fixture
+def weaker() -> DiffusionLearner:
+    torch.manual_seed(5)
+    net = ToyNet(SHAPE[1], NetConfig(dim=8, depth=1, heads=1))
+    made = DiffusionLearner(net, Identity(SHAPE), DiffusionConfig(), 0.5)
+    for weight in made.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return made.eval()
+
+
+def test_guide_takes_the_place_of_no_condition(learner: DiffusionLearner, weaker: DiffusionLearner):
+    how = Sampling(steps=4, guidance=1.8, guidance_interval=(-4.0, 3.0), guide="runs/weaker")
+    got = draw(learner, SEEDS, how, guide=weaker, progress=False)
+    guided = autoguidance(learner.denoiser, weaker.denoiser, 1.8, (-4.0, 3.0))
+    start = noise.normal(SEEDS, 0, SHAPE)
+    torch.testing.assert_close(got, sample(guided, start, learner.schedule, steps=4, seeds=SEEDS))
+    assert not torch.allclose(got, drawn(learner, steps=4))
+
+
+def test_guide_of_other_latents_is_refused(learner: DiffusionLearner):
+    net = ToyNet(2, NetConfig(dim=8, depth=1, heads=1))
+    other = DiffusionLearner(net, Identity((5, 2)), DiffusionConfig())
+    with pytest.raises(ConfigError, match=r"guide = runs/b: its latents are \(5, 2\)"):
+        draw(learner, SEEDS, Sampling(guidance=2.0, guide="runs/b"), guide=other, progress=False)
+
+
+def test_guide_without_a_scale_is_refused():
+    with pytest.raises(ConfigError, match="guide = runs/b: does nothing at guidance = 1"):
+        Sampling(guide="runs/b")
 
 
 def test_a_value_that_is_not_finite_is_named_with_its_step_on_request(learner: DiffusionLearner):

@@ -12,8 +12,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from shared import runs
 from shared.errors import CheckpointError, ConfigError, NonFinite
-from shared.train import checkpoint, loop
+from shared.train import checkpoint, loop, precision
 from shared.train.loop import learning_rate, train
 from shared.train.progress import read_log
 from tests.toy import ToyPanel, toy_config
@@ -216,6 +217,34 @@ def test_another_configuration_is_refused_by_key_and_what_may_change_is_not(tmp_
         train(toy_config("train.steps=2", "train.lr=0.5"), run, ToyPanel(), quiet=True)
     result = train(toy_config("train.steps=4", "train.log_every=2"), run, ToyPanel(), quiet=True)
     assert result["step"] == 4
+
+
+def test_precision_auto_is_settled_where_the_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """On a machine where bfloat16 pays the run is one of bf16, also when it goes on elsewhere."""
+    auto, panel, run = toy_config("train.precision=auto"), ToyPanel(), tmp_path / "run"
+    monkeypatch.setattr(runs, "faster_precision", lambda: "bf16")
+    runs.begin(auto, run, panel)
+    monkeypatch.setattr(runs, "faster_precision", lambda: "fp32")
+    runs.begin(auto, run, panel)
+    assert runs.read_config(run, panel).train.precision == "bf16"
+    with pytest.raises(ConfigError, match=r"train\.precision: was bf16, now fp32"):
+        runs.begin(toy_config("train.precision=fp32"), run, panel)
+    runs.begin(auto, tmp_path / "other", panel)
+    assert runs.read_config(tmp_path / "other", panel).train.precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "expected"), [(0.5, 1.0, "bf16"), (0.9, 1.0, "fp32"), (2.0, 1.0, "fp32")]
+)
+def test_bfloat16_is_chosen_where_it_clearly_saves_time(
+    monkeypatch: pytest.MonkeyPatch, narrow: float, wide: float, expected: str
+):
+    seconds = {torch.bfloat16: narrow, torch.float32: wide}
+    monkeypatch.setattr(precision, "_seconds", seconds.__getitem__)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert precision.faster_precision() == expected
 
 
 def test_folder_that_is_not_a_run_is_refused_and_left_alone(tmp_path: Path):
