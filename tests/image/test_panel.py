@@ -85,7 +85,7 @@ def test_samples_do_not_depend_on_their_number(make_run, tmp_path: Path):
 
 
 def test_a_weaker_run_guides_and_is_recorded(make_run, tmp_path: Path):
-    run, weaker = make_run(), make_run("net.dim=8", "net.heads=1")
+    run, weaker = make_run("train.lr=0.05", "train.steps=12"), make_run()
     PANEL.sample(run, request(3, condition="all"), tmp_path / "alone")
     how = request(3, condition="all", guidance=2.0, guide=str(weaker))
     PANEL.sample(run, how, tmp_path / "guided")
