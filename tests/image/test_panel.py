@@ -97,8 +97,8 @@ def test_a_weaker_run_guides_and_is_recorded(make_run, tmp_path: Path):
 
 def test_guide_of_other_classes_or_none_at_all_is_refused(make_run, tmp_path: Path):
     run = make_run()
-    other = make_run("data.label_column=null")
-    with pytest.raises(ConfigError, match=f"guide = {other}: a model of 0 conditions, .* 11"):
+    other = make_run("data.name=scene", "data.limit=80", "patch=4")
+    with pytest.raises(ConfigError, match=f"guide = {other}: a model of .* one has 11"):
         PANEL.sample(run, request(2, guidance=2.0, guide=str(other)), tmp_path)
     with pytest.raises(CheckpointError, match="no such folder"):
         PANEL.sample(run, request(2, guidance=2.0, guide=str(tmp_path / "none")), tmp_path)
