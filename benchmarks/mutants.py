@@ -5,6 +5,7 @@ packages on which the tests that mirror its module run. Caught: a test fails, or
 survives is listed with its line: either the change alters nothing, or a test is missing.
 """
 
+import compileall
 import json
 import os
 import random
@@ -136,7 +137,7 @@ def _try_all(chosen: Sequence[Mutant], workers: int, console: Console) -> list[s
             victim = folder / mutant.module.relative_to(ROOT)
             victim.write_text(mutated(mutant), encoding="utf-8")
             fate, _ = _pytest(folder, tests, PATIENCE * patience[tests] + 30)
-            shutil.copy(mutant.module, victim)
+            shutil.copy2(mutant.module, victim)  # with its time, by which its bytecode counts again
             free.put(folder)
             bar.advance(task)
             if fate == "survived":
@@ -149,12 +150,14 @@ def _try_all(chosen: Sequence[Mutant], workers: int, console: Console) -> list[s
 
 
 def _copy(folder: Path) -> Path:
+    """The packages, compiled: what is not broken must not be compiled again for every run."""
     for name in COPIED:
         source, target = ROOT / name, folder / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(source, target)
+            shutil.copy2(source, target)
+    compileall.compile_dir(folder, quiet=1)
     return folder
 
 
