@@ -1,6 +1,7 @@
 """The image panel as the core sees it: how to prepare, train, sample and evaluate a run."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import EvaluateRequest, SampleRequest
+from shared.task import ControlRequest, EvaluateRequest, SampleRequest
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
@@ -108,6 +109,12 @@ class ImagePanel:
             _save_trajectory(glimpses, images[0], out)
             result["trajectory"] = str(out / "trajectory.png")
         return result
+
+    def control(
+        self, run: Path, controls: Sequence[str], request: ControlRequest, out: Path
+    ) -> dict[str, Any]:
+        """ConfigError: pictures are asked for by class and guidance."""
+        raise ConfigError("control: for runs of the text panel; pictures take --class, --guidance")
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Frechet distance, precision, recall, agreement with the condition; see

@@ -21,7 +21,7 @@ from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
 from shared.runs import find_panel, open_run, panel_names
 from shared.schedule import SCHEDULES
-from shared.task import EvaluateRequest, SampleRequest
+from shared.task import ControlRequest, EvaluateRequest, SampleRequest
 from shared.train import checkpoint
 from shared.train.progress import read_log
 
@@ -69,6 +69,31 @@ def sample(
     """
     found = open_run(run)
     result = found.panel.sample(run, request, out or run / "samples")
+    _tell(result, json)
+
+
+def control(
+    run: RunFolder,
+    controls: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME=VALUE ...]")
+    ] = (),
+    /,
+    *,
+    request: tyro.conf.OmitArgPrefixes[ControlRequest],
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Sample from RUN what satisfies all of these controls; files go to RUN/controlled or --out.
+
+    Args:
+        run: The folder that `diptych train` wrote.
+        controls: Of text: length=9 or 8-12 (words), contains="red star", avoids="...", prefix,
+            suffix, pos="DET ADJ NOUN" (the part of speech of every word), pattern="a [MASK]* <NOUN>
+            (is|sits) [MASK]{2,4}".
+        out: Where to write instead.
+    """
+    found = open_run(run)
+    result = found.panel.control(run, controls, request, out or run / "controlled")
     _tell(result, json)
 
 
@@ -174,6 +199,7 @@ def data(json: Json = False) -> None:
 VERBS = {
     "train": train,
     "sample": sample,
+    "control": control,
     "evaluate": evaluate,
     "report": report,
     "status": status,

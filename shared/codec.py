@@ -52,6 +52,10 @@ class DiscreteCodec(Protocol):
         """logits (B, ..., K) -> E[x0] under them (B, *latent_shape)."""
         ...
 
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """logits (B, ..., K) -> log-probabilities of every value (B, ..., size)."""
+        ...
+
     def nll(self, logits: Tensor, data: Tensor) -> Tensor:
         """Cross-entropy of data under logits, nats, (B,), summed over a datum's elements."""
         ...
@@ -131,6 +135,9 @@ class Bits(nn.Module):
 
     def mean(self, logits: Tensor) -> Tensor:
         return torch.tanh(logits / 2) * self.scale
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        return (logits @ self.table.to(logits).T / 2).log_softmax(-1)  # of the valid words only
 
     def nll(self, logits: Tensor, data: Tensor) -> Tensor:
         return F.softplus(-logits * self.signs(data)).flatten(1).sum(1)

@@ -4,6 +4,7 @@ The command finds panels through the entry points `diptych.panels`, so a third o
 here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -81,6 +82,21 @@ class SampleRequest(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ControlRequest(Request):
+    """How many controlled samples, and for which targets.
+
+    Attributes:
+        n: How many samples of each target.
+        targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE.
+    """
+
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
+    solver: str = "ancestral"
+    steps: int = 64
+    targets: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateRequest(Request):
     """What to measure, and on which samples.
 
@@ -124,6 +140,13 @@ class Panel(Protocol):
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """Write samples under `out`; returns what was written, for --json."""
+        ...
+
+    def control(
+        self, run: Path, controls: Sequence[str], request: ControlRequest, out: Path
+    ) -> dict[str, Any]:
+        """Write samples that satisfy NAME=VALUE controls, or the request's targets, under `out`;
+        returns the share that do, for --json. ConfigError for a panel without controls."""
         ...
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:

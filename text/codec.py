@@ -54,6 +54,9 @@ class Embedding(nn.Module):
     def mean(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1) @ self.table().to(logits)
 
+    def log_probs(self, logits: Tensor) -> Tensor:
+        return logits.log_softmax(-1)
+
     def nll(self, logits: Tensor, data: Tensor) -> Tensor:
         losses = F.cross_entropy(logits.flatten(0, -2), data.flatten(), reduction="none")
         return losses.reshape(len(data), -1).sum(1)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import EvaluateRequest, SampleRequest
+from shared.task import ControlRequest, EvaluateRequest, SampleRequest
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
 from text.baseline import CausalLM
 from text.codec import Embedding
 from text.config import TextConfig
+from text.control.evaluation import control
 from text.data import Rows, read_sentences, to_rows
 from text.evaluation import evaluate
 from text.net import TextNet
@@ -102,6 +104,27 @@ class TextPanel:
         return {"n": len(result.texts), "samples": str(out / "samples.txt")} | {
             f"sentence {i}": text for i, text in enumerate(result.texts[:8])
         }
+
+    def control(
+        self, run: Path, controls: Sequence[str], request: ControlRequest, out: Path
+    ) -> dict[str, Any]:
+        """controlled.txt, the sentences of each target under it; controlled.json with everything;
+        see `text.control.evaluation`."""
+        pipeline = Pipeline.from_pretrained(run, request.weights)
+        result = control(pipeline, controls, request)
+        lines: list[str] = []
+        for target in result["targets"]:
+            asked = ", ".join(f"{name}={value}" for name, value in target["controls"].items())
+            lines += [f"# {asked}", *target["texts"], ""]
+        write_text(out / "controlled.txt", "\n".join(lines))
+        write_text(out / "controlled.json", json.dumps(result, indent=1, ensure_ascii=False))
+        shown = [text for target in result.pop("targets") for text in target["texts"]][:8]
+        del result["settings"]
+        return (
+            {"samples": str(out / "controlled.txt")}
+            | result
+            | {f"sentence {i}": text for i, text in enumerate(shown)}
+        )
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Perplexity under a judge, diversity, novelty, grammaticality; see `text.evaluation`."""

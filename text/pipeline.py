@@ -3,6 +3,7 @@
     pipe = text.Pipeline.from_pretrained("runs/text-scene")
     pipe(n=8, num_inference_steps=64).texts
     pipe(n=8, given="a red [MASK] [MASK]*", seeds=range(8)).texts
+    pipe(n=8, controls=["length=9", "contains=red star"]).texts
 
 Sentence i is a function of seeds[i] alone. The network computes in float32 here whatever it was
 trained in: bfloat16 products depend on the shape of the batch.
@@ -25,6 +26,17 @@ from shared.sampling import Sampling, Wrap, draw
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.baseline import CausalLM
 from text.config import TextConfig
+from text.control import (
+    Automata,
+    Automaton,
+    Control,
+    Vocabulary,
+    compile_controls,
+    controlled,
+    nearest_accepted,
+    parse_controls,
+    scene_tags,
+)
 from text.given import Given, parse_given
 
 
@@ -81,18 +93,34 @@ class Pipeline:
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         given: str | None = None,
+        controls: Sequence[str] = (),
         temperature: float = 1.0,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
     ) -> Output:
         """n sentences; `seeds` (one integer each) fix them, or `generator` draws the seeds.
 
-        `given` is a template, see `text.given`; its words are in every sentence exactly. `watch`
+        `given` is a template, see `text.given`; its words are in every sentence exactly.
+        `controls`, such as "length=9", are satisfied by every sentence, see `text.control`. `watch`
         sees the estimate of the first sentence at every step. `temperature` divides the logits:
         below 1, surer words and less variety. ConfigError for what the model cannot do.
         """
         how = Sampling(solver=solver, steps=num_inference_steps, grid=grid, temperature=temperature)
-        return self.write(_seeds(n, seeds, generator), how, given, watch, progress)
+        chosen = _seeds(n, seeds, generator)
+        asked = parse_controls(controls)
+        automata = self.automata([asked] * len(chosen)) if asked else None
+        return self.write(chosen, how, given, watch, progress, automata)
+
+    def automata(self, asked: Sequence[Sequence[Control]]) -> Automata:
+        """What each sentence must satisfy, as `write` takes it; equal lists are compiled once.
+        ConfigError for what no sentence of this model can satisfy."""
+        tags = scene_tags() if self.config.data.name == "scene" else {}
+        vocabulary, length = Vocabulary(self.tokenizer, tags), self.config.data.length
+        made: dict[tuple[Control, ...], Automaton] = {}
+        for controls in map(tuple, asked):
+            if controls not in made:
+                made[controls] = compile_controls(controls, vocabulary, length)
+        return Automata.of([made[tuple(controls)] for controls in asked])
 
     def write(
         self,
@@ -101,21 +129,25 @@ class Pipeline:
         given: str | None = None,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
+        automata: Automata | None = None,
     ) -> Output:
-        """One sentence per seed. ConfigError for what the model cannot do."""
+        """One sentence per seed, which its automaton, where there are any, accepts. ConfigError for
+        what the model cannot do."""
+        if automata is not None and given is not None:
+            raise ConfigError("given and controls: say both as one control, pattern='...'")
         if how.guided:
             raise ConfigError(
                 "guidance, guide: the text panel's models have no condition; leave it out"
             )
         if isinstance(self.learner, CausalLM):
-            if given is not None or watch is not None:
+            if given is not None or watch is not None or automata is not None:
                 raise ConfigError(
-                    "given, trajectory: the causal reference writes from left to right only; use "
-                    "a run with model: diffusion"
+                    "given, controls, trajectory: the causal reference writes from left to right "
+                    "only; use a run with model: diffusion"
                 )
             rows = self.learner.generate(list(seeds), how.temperature)
         else:
-            rows = self._denoise(list(seeds), how, given, watch, progress)
+            rows = self._denoise(list(seeds), how, given, watch, progress, automata)
         return Output([self.tokenizer.decode(ids) for ids in rows.tolist()], list(seeds))
 
     def _denoise(
@@ -125,6 +157,7 @@ class Pipeline:
         given: str | None,
         watch: Callable[[Glimpse], None] | None,
         progress: bool,
+        automata: Automata | None,
     ) -> Tensor:
         """Rows of ids (n, L)."""
         learner = self.learner
@@ -135,25 +168,32 @@ class Pipeline:
 
         def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
             assert watch is not None
-            ids = self._nearest(x0_hat[:1], template)[0].tolist()
+            ids = self._nearest(x0_hat[:1], template, automata)[0].tolist()
             watch(Glimpse(i, logsnr, self.tokenizer.decode(ids)))
 
+        def control(_: Denoise, rows: slice) -> Denoise:
+            assert automata is not None
+            return controlled(learner.denoiser, automata[rows], how.temperature)
+
+        wrap = None if template is None else _clamp(learner.codec, template)
         x0 = draw(
             learner,
             seeds,
             how,
-            wrap=None if template is None else _clamp(learner.codec, template),
+            wrap=wrap if automata is None else control,
             watch=None if watch is None else glimpse,
             grid_file=self.grid_file,
             progress=progress,
             label="sentences",
         )
-        return self._nearest(x0, template)
+        return self._nearest(x0, template, automata)
 
     @torch.no_grad()
-    def _nearest(self, x0: Tensor, template: Given | None) -> Tensor:
-        """x0 (n, L, ...) -> ids (n, L), the nearest that the template allows."""
+    def _nearest(self, x0: Tensor, template: Given | None, automata: Automata | None) -> Tensor:
+        """x0 (n, L, ...) -> ids (n, L), the nearest that template and automata allow."""
         assert isinstance(self.learner, DiffusionLearner)
+        if automata is not None:
+            return nearest_accepted(self.learner.denoiser, x0, automata[: len(x0)])
         codec = self.learner.codec
         device = next(self.learner.parameters()).device
         if template is None:

@@ -1,0 +1,317 @@
+"""Controls: what they ask, what they accept, and that a sampler under them is exact."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from shared import scene
+from shared.codec import Bits
+from shared.denoiser import Denoiser
+from shared.errors import ConfigError, DataError
+from shared.schedule import Cosine, Level
+from shared.solver import sample
+from shared.task import ControlRequest
+from shared.tokenizer import EOS, PAD, Tokenizer, train_tokenizer
+from tests.guided import flow_level, normals
+from text.codec import Embedding
+from text.control import (
+    PATTERNS,
+    Automata,
+    Automaton,
+    Control,
+    Vocabulary,
+    compile_controls,
+    controlled,
+    nearest_accepted,
+    parse_controls,
+    scene_tags,
+    scene_tags_of,
+)
+from text.control.automaton import build
+from text.control.evaluation import read_targets
+from text.control.pattern import matches
+from text.panel import PANEL
+from text.teller import tell
+
+LENGTH = 9
+WORDS = train_tokenizer(["the red star is near a blue dot . ?"], "word", size=50)
+TAGS = {
+    "the": {"DET"}, "a": {"DET"}, "red": {"ADJ", "NOUN"}, "blue": {"ADJ"}, "star": {"NOUN"},
+    "dot": {"NOUN"}, "is": {"AUX"}, "near": {"ADP"}, ".": {"PUNCT"},
+}  # fmt: skip
+VOCABULARY = Vocabulary(WORDS, TAGS)
+
+
+def row(sentence: str, tokenizer: Tokenizer = WORDS, length: int = LENGTH) -> list[int]:
+    ids = [*tokenizer.encode(sentence), EOS]
+    return ids + [PAD] * (length - len(ids))
+
+
+def accepts(control: str, sentence: str) -> bool:
+    return compile_controls(parse_controls([control]), VOCABULARY, LENGTH).accepts_row(
+        row(sentence)
+    )
+
+
+CASES = [
+    ("length=3", "the red star", "the star"),
+    ("length=2-3", "the star", "the red star ."),
+    ("contains=red star", "the red star is near", "the red dot is near a star"),
+    ("contains=red red star", "red red red star", "red red the star"),
+    ("avoids=red", "the blue star", "the red star"),
+    ("avoids=red star", "red the star", "a red star"),
+    ("prefix=the red", "the red dot", "a red dot"),
+    ("suffix=dot .", "a red dot .", "a dot . ."),
+    ("pos=DET NOUN AUX", "the red is", "the blue is"),
+    ("pattern=the (red|blue)? star", "the star", "the red blue star"),
+    ("pattern=the (red | blue star)+ [MASK]{1,2}", "the red blue star red a", "the red"),
+    ("pattern=<DET> [MASK]* <NOUN> ?", "the blue star ?", "the blue ?"),
+]
+
+
+@pytest.mark.parametrize(("control", "good", "bad"), CASES)
+def test_automata_accept_what_is_asked_for(control: str, good: str, bad: str):
+    assert accepts(control, good)
+    assert not accepts(control, bad)
+
+
+PARSES = {
+    "the red is": ["DET", "NOUN", "AUX"],
+    "the blue is": ["DET", "ADJ", "AUX"],
+    "the blue star ?": ["DET", "ADJ", "NOUN", "PUNCT"],
+    "the blue ?": ["DET", "ADJ", "PUNCT"],
+}
+
+
+@pytest.mark.parametrize(("control", "good", "bad"), CASES)
+def test_success_on_text_says_the_same(control: str, good: str, bad: str):
+    one = parse_controls([control])[0]
+    assert one.success(good, PARSES.get(good))
+    assert not one.success(bad, PARSES.get(bad))
+    if "<" in one.pattern:
+        assert not one.success(good)  # without a parse
+
+
+def test_rows_that_are_no_sentences_are_not_accepted():
+    anything = compile_controls(parse_controls(["pattern=[MASK]*"]), VOCABULARY, LENGTH)
+    a, star = WORDS.encode("a star")
+    assert anything.accepts_row([a, star, EOS, PAD])
+    for ids in ([a, star], [a, EOS, star], [a, PAD, EOS], [a, EOS, EOS], [a, 2, EOS], [a, 1, EOS]):
+        assert not anything.accepts_row(ids)
+
+
+def test_words_of_several_pieces_are_whole_words():
+    sentences = ["red reddish star", "stardust dust", "red dish"] * 4
+    pieces = train_tokenizer(sentences, "unigram", size=18)
+    vocabulary = Vocabulary(pieces)
+    automaton = compile_controls(parse_controls(["contains=red", "length=2"]), vocabulary, 20)
+    assert automaton.accepts_row(row("red star", pieces, 20))
+    assert not automaton.accepts_row(row("reddish star", pieces, 20))
+    assert not automaton.accepts_row(row("red reddish star", pieces, 20))
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        ("lenght=3", "control = 'lenght': expected one of .*; did you mean length"),
+        ("length", "'length': expected NAME=VALUE"),
+        ("length=0", "length = '0': expected a number of words"),
+        ("length=5-3", "expected a number of words, or a range"),
+        ("contains=", "contains = '': expected words"),
+        (
+            "contains=stars",
+            "contains = 'stars': the model does not know 'stars'; near it are star",
+        ),
+        ("pos=DET VERB", "<VERB>: expected one of ADJ, ADP"),
+        ("pos=det", "expected tags such as DET NOUN"),
+        ("pattern=the (red", r"pattern = 'the \(red': does not read"),
+        ("length=9", "no sentence of at most 8 tokens"),
+        ("pattern=[MASK]{40}", "no sentence of at most 8 tokens"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(control: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        compile_controls(parse_controls([control]), VOCABULARY, LENGTH)
+
+
+def test_controls_that_exclude_each_other_are_refused():
+    with pytest.raises(ConfigError, match="length='2', pos='DET NOUN AUX': no sentence"):
+        compile_controls(parse_controls(["length=2", "pos=DET NOUN AUX"]), VOCABULARY, LENGTH)
+
+
+def test_parts_of_speech_need_a_lexicon():
+    with pytest.raises(ConfigError, match="known of the scene world's words only"):
+        compile_controls(parse_controls(["pos=DET"]), Vocabulary(WORDS), LENGTH)
+
+
+def test_a_file_of_targets_names_its_bad_line(tmp_path: Path):
+    file = tmp_path / "targets.jsonl"
+    file.write_text('{"length": 9, "contains": "red"}\n\n{"prefix": "the"}\n')
+    assert read_targets(file) == [
+        [Control("length", "9"), Control("contains", "red")],
+        [Control("prefix", "the")],
+    ]
+    file.write_text('{"length": 9}\n{"length": 9\n')
+    with pytest.raises(DataError, match=r"targets.jsonl, line 2"):
+        read_targets(file)
+    file.write_text('{"lenght": 9}\n')
+    with pytest.raises(DataError, match=r"line 1: control = 'lenght'"):
+        read_targets(file)
+    with pytest.raises(DataError, match="no such file"):
+        read_targets(tmp_path / "none")
+
+
+# The scene world's parts of speech.
+
+
+def test_lexicon_holds_every_tag_that_a_parse_gives():
+    tags = scene_tags()
+    for index in range(60):
+        told = tell(scene.sample(3, index), 3, index)
+        assert scene_tags_of(told.sentence) == list(told.tags)
+        assert all(
+            tag in tags[word] for word, tag in zip(told.sentence.split(), told.tags, strict=True)
+        )
+    assert scene_tags_of("star the is") is None
+
+
+# The estimate under a control.
+
+V, L, D = 5, 3, 4
+
+
+def has(token: int) -> Automaton:
+    return build((torch.arange(V) == token).long(), False, lambda s, k: bool(s) or k == 1, bool)
+
+
+class Independent(torch.nn.Module):
+    """The exact logits of rows whose tokens are independent, p (L, V), in an embedding codec."""
+
+    def __init__(self, codec: Embedding, p: Tensor) -> None:
+        super().__init__()
+        self.codec, self.p = codec, p
+        self.prediction = "categorical"
+
+    def output(self, x_t: Tensor, level: Level, condition: Any, previous: Any) -> Tensor:
+        return self.codec.evidence(x_t, level) + self.p.log()
+
+
+@pytest.fixture
+def exact() -> Independent:
+    torch.manual_seed(2)
+    codec = Embedding(V, L, D).double()
+    p = torch.rand(L, V, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    return Independent(codec, p / p.sum(-1, keepdim=True))
+
+
+def test_estimate_is_guidance_by_the_exact_classifier(exact: Independent):
+    """x0_hat + sigma^2 / alpha grad log p(accepted | x_t), by autograd through the denoiser."""
+    automata = Automata.of([has(2), has(0), has(4), has(1)])
+    level, x_t = flow_level(0.2, 0.4, 0.6, 0.8), normals(4, L, D).requires_grad_()
+    law = exact.codec.log_probs(exact.output(x_t, level, None, None))
+    misses = torch.stack([1 - law[b, :, t].exp() for b, t in enumerate((2, 0, 4, 1))])
+    chance = 1 - misses.prod(1)
+    (gradient,) = torch.autograd.grad(chance.log().sum(), x_t)
+    wide = level.widen(3)
+    table = exact.codec.encode(torch.arange(V)).double()
+    plain = law.exp() @ table
+    expected = plain + wide.sigma**2 / wide.alpha * gradient
+    got = controlled(exact, automata)(x_t.detach(), level)  # type: ignore[arg-type]
+    torch.testing.assert_close(got.double(), expected.detach(), atol=1e-6, rtol=1e-6)
+
+
+def test_samples_follow_the_exact_conditional(exact: Independent):
+    """All 5^3 rows that hold the token, against their law: a chi-square test."""
+    n, automaton = 4000, has(3)
+    automata = Automata.of([automaton] * n)
+    noise = torch.randn(n, L, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    denoise = controlled(exact, automata)  # type: ignore[arg-type]
+    x0 = sample(denoise, noise, Cosine(), "ancestral", 200, seeds=range(n))
+    found = nearest_accepted(exact, x0.float(), automata)  # type: ignore[arg-type]
+    rows = torch.cartesian_prod(*[torch.arange(V)] * L)
+    law = exact.p[torch.arange(L), rows].prod(1) * (rows == 3).any(1)
+    law = law / law.sum()
+    counts = torch.zeros(len(rows)).index_add_(
+        0, found @ torch.tensor([V * V, V, 1]), torch.ones(n)
+    )
+    assert counts[law == 0].sum() == 0
+    likely = law * n >= 5
+    expected = torch.cat([law[likely] * n, law[~likely].sum()[None] * n])
+    seen = torch.cat([counts[likely], counts[~likely].sum()[None]]).double()
+    statistic = ((seen - expected) ** 2 / expected).sum().item()
+    degrees = len(expected) - 1
+    assert abs(statistic - degrees) < 3.5 * math.sqrt(2 * degrees)
+
+
+def test_without_a_restriction_it_is_the_denoisers_estimate(exact: Independent):
+    free = build(torch.zeros(V), None, lambda state, kind: None, lambda state: True)
+    level, x_t = flow_level(0.3, 0.7), normals(2, L, D)
+    got = controlled(exact, Automata.of([free, free]))(x_t, level)  # type: ignore[arg-type]
+    law = exact.output(x_t, level, None, None).softmax(-1)
+    torch.testing.assert_close(got, law @ exact.codec.encode(torch.arange(V)).double())
+
+
+def test_bits_give_laws_of_valid_words_only():
+    codec = Bits(V, (L,))
+    logits = normals(2, L, 3)
+    law = codec.log_probs(logits).exp()
+    signs = codec.signs(torch.arange(V)).double()
+    each = torch.sigmoid(logits.unsqueeze(-2) * signs).prod(-1)
+    torch.testing.assert_close(law, each / each.sum(-1, keepdim=True))
+
+
+def test_a_model_without_logits_cannot_be_controlled():
+    denoiser = Denoiser(torch.nn.Identity(), "v", codec=Embedding(V, L, D))
+    with pytest.raises(ConfigError, match="controls need the law of each word"):
+        controlled(denoiser, Automata.of([has(2)]))
+
+
+# From a run, and from the command.
+
+
+@pytest.mark.parametrize("codec", ["embedding", "bits"])
+def test_every_sentence_of_a_run_satisfies_its_controls(make_run, tmp_path: Path, codec: str):
+    run = make_run(f"codec.kind={codec}")
+    asked = ["contains=a", "length=4-6", "avoids=the"]
+    result = PANEL.control(run, asked, ControlRequest(n=5, steps=4), tmp_path)
+    assert result["success"] == {"contains": 1.0, "length": 1.0, "avoids": 1.0}
+    assert result["all"] == 1.0
+    said = json.loads((tmp_path / "controlled.json").read_text())["targets"][0]["texts"]
+    assert all(4 <= len(text.split()) <= 6 and "a" in text.split() for text in said)
+
+
+def test_targets_are_sampled_together_as_alone(make_run, tmp_path: Path):
+    """Sample i depends on its own target and seed."""
+    run, file = make_run(), tmp_path / "targets.jsonl"
+    file.write_text('{"length": 5}\n{"prefix": "the"}\n')
+    together = PANEL.control(run, [], ControlRequest(n=2, steps=4, targets=file), tmp_path / "a")
+    alone = PANEL.control(run, ["prefix=the"], ControlRequest(n=2, steps=4, seed=2), tmp_path / "b")
+    texts = [
+        json.loads((tmp_path / name / "controlled.json").read_text())["targets"] for name in "ab"
+    ]
+    assert together["sentences"] == 4
+    assert alone["sentences"] == 2
+    assert texts[0][1]["texts"] == texts[1][0]["texts"]
+
+
+def test_asking_nothing_twice_or_of_the_reference_is_refused(make_run, tmp_path: Path):
+    run = make_run()
+    with pytest.raises(ConfigError, match="say what is asked for"):
+        PANEL.control(run, [], ControlRequest(), tmp_path)
+    with pytest.raises(ConfigError, match="not both"):
+        PANEL.control(run, ["length=5"], ControlRequest(targets=tmp_path / "x"), tmp_path)
+    with pytest.raises(ConfigError, match="causal"):
+        PANEL.control(make_run("model=causal"), ["length=5"], ControlRequest(), tmp_path)
+
+
+def test_every_named_control_is_a_pattern_that_reads():
+    for name in PATTERNS:
+        value = {"length": "3", "pos": "DET NOUN"}.get(name, "the star")
+        control = Control(name, value)
+        said = "a b c" if name == "length" else "the star"
+        assert matches(control.pattern, said, ["DET", "NOUN", "NOUN"][: len(said.split())])

@@ -1,0 +1,26 @@
+"""Control of sentences by exact inference over the denoiser's own token laws.
+
+`Control` and its patterns say what a sentence must satisfy; `compile_controls` makes one automaton
+of several; `controlled` is the estimate given that the row is accepted, under any solver, and
+`nearest_accepted` the row that it ends at.
+"""
+
+from text.control.automaton import Automata, Automaton
+from text.control.controls import PATTERNS, Control, compile_controls, parse_controls
+from text.control.denoise import controlled, nearest_accepted
+from text.control.lexicon import scene_tags, scene_tags_of
+from text.control.pattern import Vocabulary
+
+__all__ = [
+    "PATTERNS",
+    "Automata",
+    "Automaton",
+    "Control",
+    "Vocabulary",
+    "compile_controls",
+    "controlled",
+    "nearest_accepted",
+    "parse_controls",
+    "scene_tags",
+    "scene_tags_of",
+]
