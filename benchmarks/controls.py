@@ -1,0 +1,172 @@
+"""Controlled sentences of the scene world: `python -m benchmarks.controls RUN`.
+
+Targets are taken from sentences of the held-out split: their length, two words of them, how they
+begin and end, their parts of speech. All targets of a kind are sampled in one batch; success is
+read from the text, by its exact parse. Beside it stands how often sentences drawn without a control
+satisfy the same targets: what trying again and again would have to live with.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from benchmarks.tables import Column, Table
+from shared import noise
+from shared.files import write_text
+from shared.provenance import provenance
+from shared.task import ControlRequest, SampleRequest
+from text import teller
+from text.control import parse_controls, scene_tags_of
+from text.control.evaluation import control, measure
+from text.pipeline import Pipeline
+
+STREAM = 7  # of `noise`: which words of a sentence a target takes
+SEED = 17  # of the scene world's stream of held-out sentences
+SHOWN = 20  # sentences of each kind on the page
+
+Made = Callable[[list[str], float], dict[str, str]]
+
+
+def _contains(words: list[str], u: float) -> dict[str, str]:
+    at = int(u * (len(words) - 1))
+    return {"contains": " ".join(words[at : at + 2])}
+
+
+def _between(words: list[str], _: float) -> dict[str, str]:
+    return {"pattern": f"{' '.join(words[:2])} [MASK]* {' '.join(words[-3:])}"}
+
+
+def _length(words: list[str], _: float) -> dict[str, str]:
+    return {"length": str(len(words))}
+
+
+def _prefix(words: list[str], _: float) -> dict[str, str]:
+    return {"prefix": " ".join(words[:3])}
+
+
+def _pos(words: list[str], _: float) -> dict[str, str]:
+    return {"pos": " ".join(scene_tags_of(" ".join(words)) or ())}
+
+
+KINDS: dict[str, Made] = {
+    "length": _length,
+    "two words in a row": _contains,
+    "beginning": _prefix,
+    "beginning and end": _between,
+    "parts of speech": _pos,
+    "length and two words": lambda words, u: _length(words, u) | _contains(words, u),
+    "parts of speech and two words": lambda words, u: _pos(words, u) | _contains(words, u),
+}
+
+
+def targets(kind: str, sentences: list[str]) -> list[dict[str, str]]:
+    """One target of this kind from each sentence."""
+    uniforms = noise.uniform(range(len(sentences)), STREAM, (1,))[:, 0].tolist()
+    pairs = zip(sentences, uniforms, strict=True)
+    return [KINDS[kind](sentence.split(), u) for sentence, u in pairs]
+
+
+def run(
+    run: Annotated[Path, tyro.conf.Positional],
+    count: int = 50,
+    n: int = 8,
+    steps: tuple[int, ...] = (64, 25),
+    td: float = 1.0,
+    free: int = 1024,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    markdown: Path | None = None,
+) -> None:
+    """Measure controls on a run of the scene world.
+
+    Args:
+        run: A trained run of text/scene.
+        count: Targets of each kind.
+        n: Sentences of each target.
+        steps: Of the ancestral solver, each one network evaluation.
+        td: Asymmetric intervals, as in `diptych sample`.
+        free: Sentences without a control, which the targets are held against.
+        json_file: Write everything here.
+        markdown: Write the table and some sentences here.
+    """
+    pipeline = Pipeline.from_pretrained(run)
+    only = pipeline.config.data.narrowed()
+    stream = teller.stream(SEED, "validation", only=only)
+    sentences = [next(stream) for _ in range(count)]
+    plain = SampleRequest(n=free, solver="ancestral", steps=max(steps), td=td)
+    drawn = pipeline.write(plain.seeds, plain, progress=True).texts
+    rows: list[dict[str, Any]] = []
+    shown: dict[str, list[tuple[str, str]]] = {}
+    for kind in KINDS:
+        asked = targets(kind, sentences)
+        parsed = [parse_controls([f"{k}={v}" for k, v in one.items()]) for one in asked]
+        by_chance = measure(parsed, [drawn] * count, scene=True)["all"]
+        for number in steps:
+            found = _controlled(pipeline, asked, n, number, td)
+            rows.append({"control": kind, "evaluations": number, "by_chance": by_chance} | found)
+            if number == max(steps):
+                shown[kind] = [
+                    (", ".join(f"{k}={v}" for k, v in target["controls"].items()), text)
+                    for target in found["targets"]
+                    for text in target["texts"][:1]
+                ][:SHOWN]
+    table = _table(rows, count, n, td, free)
+    table.show(Console())
+    if json_file is not None:
+        about = {"run": run.name, "seed": SEED, "provenance": provenance()}
+        write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
+    if markdown is not None:
+        write_text(markdown, _page(table, shown))
+
+
+def _controlled(
+    pipeline: Pipeline, asked: list[dict[str, str]], n: int, steps: int, td: float
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "targets.jsonl"
+        write_text(file, "".join(json.dumps(target) + "\n" for target in asked))
+        return control(pipeline, [], ControlRequest(n=n, steps=steps, td=td, targets=file))
+
+
+def _table(rows: list[dict[str, Any]], count: int, n: int, td: float, free: int) -> Table:
+    return Table(
+        "Controlled sentences of the scene world",
+        f"{count} targets of each kind from held-out sentences, {n} sentences each (seeds from 0), "
+        f"ancestral with td = {td:g}, fp32. By chance: the share of {free:,} sentences drawn "
+        "without control that satisfy a target, mean over the targets.",
+        (
+            Column("control", "control"),
+            Column("evaluations", "network evaluations"),
+            Column("all", "satisfied", ".1%"),
+            Column("grammatical", "grammatical", ".1%"),
+            Column("all_and_grammatical", "both", ".1%"),
+            Column("by_chance", "satisfied by chance", ".1%"),
+            Column("distinct", "distinct", ".1%"),
+            Column("seconds", "seconds", ".1f"),
+        ),
+        rows,
+    )
+
+
+def _page(table: Table, shown: dict[str, list[tuple[str, str]]]) -> str:
+    facts = ", ".join(f"{key} {value}" for key, value in provenance().items())
+    lines = [
+        "# Controls",
+        "",
+        f"Written by `python -m benchmarks.controls RUN --markdown FILE`. {facts}.",
+        "",
+        table.markdown(),
+    ]
+    for kind, pairs in shown.items():
+        lines += [f"## {kind.capitalize()}: the first sentence of each of {len(pairs)} targets", ""]
+        lines += ["| asked | sentence |", "| --- | --- |"]
+        lines += [f"| {asked.replace('|', '/')} | {text} |" for asked, text in pairs] + [""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    tyro.cli(run)
