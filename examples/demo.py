@@ -78,8 +78,8 @@ JOBS = {
         "text/scene",
         "sentences about scenes",
         "The same core on words: each is a learned vector, and noise is removed from vectors.",
-        # without td = 1 one sentence in ten has two words where one belongs
-        Sampling(solver="ancestral", steps=128, td=1.0),
+        # without td one sentence in ten has two words where one belongs
+        Sampling(solver="ancestral", steps=128, td=1.25),
         ("-n", "64", "--trajectory"),
     ),
 }
