@@ -122,21 +122,31 @@ class Automata:
 
 def given_accepted(log_probs: Tensor, automata: Automata) -> tuple[Tensor, Tensor]:
     """log p(token at each place) (B, L, V), independent -> the same given that each row is
-    accepted (B, L, V), and log p(accepted) (B,). In float64 inside; log_probs' dtype outside."""
+    accepted (B, L, V), and log p(accepted) (B,). In float64 inside; log_probs' dtype outside.
+
+    Backwards, the chance of acceptance from each state; with it the states of accepted rows are a
+    Markov chain, whose law goes forwards without ever becoming small.
+    """
     B, L, _ = log_probs.shape
     S, C = automata.moves.shape[1:]
     p = log_probs.double().clamp(min=FLOOR)
     classes, moves = automata.classes[:, None].expand_as(p), automata.moves.flatten(1)
     kinds = log_sums(p.flatten(0, 1), classes.flatten(0, 1), C).view(B, L, C)
-    forward = _forward(kinds, automata)
     to_go = p.new_zeros(B, S).masked_fill(~automata.accepts, -torch.inf)
-    ratio = torch.empty_like(kinds)
-    for i in reversed(range(L)):
-        after = to_go.gather(1, moves).view(B, S, C)
-        ratio[:, i] = (forward[i][:, :, None] + after).logsumexp(1)
-        to_go = (after + kinds[:, i, None]).logsumexp(2)
-    found = (p + ratio.gather(2, classes)).log_softmax(-1)
-    return found.to(log_probs), to_go[:, 0].to(log_probs)
+    chain: list[Tensor] = []  # log p(kind at a place | state before it, accepted), last place first
+    for kind in reversed(kinds.unbind(1)):
+        ways = to_go.gather(1, moves).view(B, S, C) + kind[:, None]
+        to_go = ways.logsumexp(2)
+        chain.append(ways - to_go.clamp(min=torch.finfo(p.dtype).min).unsqueeze(2))
+    states = torch.zeros_like(to_go)
+    states[:, 0] = 1.0
+    law: list[Tensor] = []
+    for step in reversed(chain):
+        flow = states.unsqueeze(2) * step.exp()
+        law.append(flow.sum(1))
+        states = torch.zeros_like(states).scatter_add_(1, moves, flow.flatten(1))
+    ratio = torch.stack(law, 1).log() - kinds
+    return (p + ratio.gather(2, classes)).to(log_probs), to_go[:, 0].to(log_probs)
 
 
 def log_sums(x: Tensor, places: Tensor, size: int) -> Tensor:
@@ -173,16 +183,3 @@ def best_row(scores: Tensor, automata: Automata) -> Tensor:
         state = move // C
     chosen = torch.stack(kinds[::-1], 1)  # (B, L, 1)
     return scores.masked_fill(classes != chosen, -torch.inf).argmax(-1)
-
-
-def _forward(kinds: Tensor, automata: Automata) -> list[Tensor]:
-    """log chances of the states (B, S) before each place, from log chances of the kinds."""
-    S = automata.moves.shape[1]
-    here = kinds.new_full((len(kinds), S), -torch.inf)
-    here[:, 0] = 0.0
-    found: list[Tensor] = []
-    for kind in kinds.unbind(1):
-        found.append(here)
-        flow = (here[:, :, None] + kind[:, None]).flatten(1)
-        here = log_sums(flow, automata.moves.flatten(1), S)
-    return found
