@@ -86,7 +86,7 @@ class Course:
         x_s, std, kept = step(x_t, x0_hat, self._past, desk)
         memory = self.plan.solver.memory
         if memory and kept is not None:
-            self._past = (kept, *self._past[: memory - 1])
+            self._past = (kept, *self._past)[:memory]
         return x_s, std
 
     def _answer(

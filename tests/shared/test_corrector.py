@@ -151,8 +151,11 @@ def test_metropolis_weighs_all_coordinates_of_a_sample():
     assert kstest(radius.numpy(), "chi2", args=(2,)).pvalue > 0.001
 
 
-def test_metropolis_draws_from_streams_of_its_own(monkeypatch: pytest.MonkeyPatch):
-    """Proposals, tests and the predictor's noise: one stream each, above the start's."""
+@pytest.mark.parametrize("corrector", [Langevin(), SnrLangevin(), Mala(MIXTURE.log_prob)])
+def test_correctors_draw_from_streams_of_their_own(
+    corrector: Corrector, monkeypatch: pytest.MonkeyPatch
+):
+    """The predictor's noise is stream 0 of a step, proposals are odd, Metropolis tests even."""
     used: list[int] = []
     monkeypatch.setattr(
         noise.Normals, "draw", lambda source, step: used.append(step) or torch.ones(source.shape)
@@ -160,10 +163,11 @@ def test_metropolis_draws_from_streams_of_its_own(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         noise, "uniform", lambda seeds, step, device: used.append(step) or torch.ones(len(seeds))
     )
-    solver = PredictorCorrector(Ancestral(), Mala(MIXTURE.log_prob), count=2)
-    plan = prepare(Straight(), solver, 3)
+    plan = prepare(Straight(), PredictorCorrector(Ancestral(), corrector, count=2), 3)
     run(plan, MIXTURE.denoise, torch.ones(2, 1, dtype=torch.float64), seeds=[1, 2])
-    assert len(used) == len(set(used)) == 3 * (2 + 2) + 2  # the last step ends clean
+    streams = {1, 2, 3, 4} if isinstance(corrector, Mala) else {1, 3}
+    assert len(used) == len(set(used)) == 3 * len(streams) + 2  # the last step ends clean
+    assert {step // 2**32 for step in used} == {0} | streams
     assert sorted(step % 2**32 for step in used)[0] == 1
     assert {step % 2**32 for step in used} == {1, 2, 3}
 
