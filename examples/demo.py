@@ -64,7 +64,7 @@ JOBS = {
         "image/digits",
         "digits in pixels",
         "A transformer learns to remove noise from 8 x 8 scans of handwritten digits.",
-        Sampling(solver="dpmpp_2m", steps=20, guidance=1.5),
+        Sampling(solver="dpmpp_2m", steps=20, guidance=1.25),
         CLASSES,
     ),
     "digits_bits": Job(

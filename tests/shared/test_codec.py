@@ -93,6 +93,11 @@ def test_values_out_of_range_are_refused_in_any_dtype(dtype: torch.dtype):
         Bits(200, (2,)).encode(torch.tensor([[0, 255]], dtype=dtype))
 
 
+def test_negative_values_are_refused_beside_good_ones():
+    with pytest.raises(ValueError, match=r"data in \[-1, 3\], expected integers in \[0, 11\)"):
+        Bits(11, (2,)).encode(torch.tensor([[3, -1]]))
+
+
 def test_log_prob_of_a_value_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"expected integers in \[0, 11\)"):
         Bits(11, (1,)).log_prob(torch.tensor([[11]]), torch.zeros(1, 1, 4), level_at(1.0))

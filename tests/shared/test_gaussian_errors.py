@@ -54,6 +54,8 @@ def test_rounding_is_symmetrised_and_more_than_rounding_refused():
     small = 1e-10 * torch.eye(3, dtype=torch.float64)
     with pytest.raises(ValueError, match="not symmetric"):  # the bound has the covariance's units
         Gaussian.of(normal(3), small + 1e-3 * skew)
+    with pytest.raises(ValueError, match="not symmetric"):
+        Gaussian.of(normal(3), 1e10 * C + 1e13 * skew)
 
 
 def dependent_rows(rows: int, columns: int, seed: int) -> Tensor:
