@@ -87,12 +87,15 @@ class ControlRequest(Request):
 
     Attributes:
         n: How many samples of each target.
+        guidance: How strongly the whole sample follows what is asked for: 1 as much as the model's
+            own probabilities say.
         targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
     solver: str = "ancestral"
     steps: int = 64
+    guidance: float = 1.5
     targets: Path | None = None
 
 

@@ -94,6 +94,7 @@ class Pipeline:
         generator: torch.Generator | None = None,
         given: str | None = None,
         controls: Sequence[str] = (),
+        guidance_scale: float = 1.0,
         temperature: float = 1.0,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
@@ -101,11 +102,18 @@ class Pipeline:
         """n sentences; `seeds` (one integer each) fix them, or `generator` draws the seeds.
 
         `given` is a template, see `text.given`; its words are in every sentence exactly.
-        `controls`, such as "length=9", are satisfied by every sentence, see `text.control`. `watch`
-        sees the estimate of the first sentence at every step. `temperature` divides the logits:
-        below 1, surer words and less variety. ConfigError for what the model cannot do.
+        `controls`, such as "length=9", are satisfied by every sentence, see `text.control`;
+        `guidance_scale` is how strongly the rest of it follows them. `watch` sees the estimate of
+        the first sentence at every step. `temperature` divides the logits: below 1, surer words and
+        less variety. ConfigError for what the model cannot do.
         """
-        how = Sampling(solver=solver, steps=num_inference_steps, grid=grid, temperature=temperature)
+        how = Sampling(
+            solver=solver,
+            steps=num_inference_steps,
+            grid=grid,
+            guidance=guidance_scale,
+            temperature=temperature,
+        )
         chosen = _seeds(n, seeds, generator)
         asked = parse_controls(controls)
         automata = self.automata([asked] * len(chosen)) if asked else None
@@ -135,7 +143,7 @@ class Pipeline:
         what the model cannot do."""
         if automata is not None and given is not None:
             raise ConfigError("given and controls: say both as one control, pattern='...'")
-        if how.guided:
+        if how.guided and (automata is None or how.guide or how.guidance_interval):
             raise ConfigError(
                 "guidance, guide: the text panel's models have no condition; leave it out"
             )
@@ -173,7 +181,7 @@ class Pipeline:
 
         def control(_: Denoise, rows: slice) -> Denoise:
             assert automata is not None
-            return controlled(learner.denoiser, automata[rows], how.temperature)
+            return controlled(learner.denoiser, automata[rows], how.guidance, how.temperature)
 
         wrap = None if template is None else _clamp(learner.codec, template)
         x0 = draw(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from text.control.automaton import Automata, Automaton, best_row, both, build, given_accepted
+from text.control.automaton import Automata, Automaton, best_row, both, build, log_accepted
 
 V, L = 5, 4
 ROWS = torch.tensor(list(itertools.product(range(V), repeat=L)))
@@ -63,11 +63,13 @@ def test_it_accepts_the_rows_it_should(case: int):
         assert automaton.accepts_row(row) == wanted(row)
 
 
-def test_laws_given_acceptance_are_sums_over_the_accepted_rows():
+def test_acceptance_is_a_sum_over_the_accepted_rows_and_its_gradient_their_law():
     """One automaton a row, of different sizes."""
-    log_probs = laws(len(CASES))
+    log_probs = laws(len(CASES)).requires_grad_()
     automata = Automata.of([automaton for automaton, _ in CASES])
-    found, chance = given_accepted(log_probs, automata)
+    chance = log_accepted(log_probs, automata)
+    (found,) = torch.autograd.grad(chance.sum(), log_probs)
+    log_probs = log_probs.detach()
     joint = of_rows(log_probs).exp()
     for b, (_, wanted) in enumerate(CASES):
         accepted = joint[b] * torch.tensor([wanted(row) for row in ROWS.tolist()])
@@ -75,7 +77,7 @@ def test_laws_given_acceptance_are_sums_over_the_accepted_rows():
         for place in range(L):
             sums = accepted.new_zeros(V).index_add_(0, ROWS[:, place], accepted)
             expected = sums / sums.sum()
-            torch.testing.assert_close(found[b, place].exp(), expected, atol=1e-13, rtol=1e-9)
+            torch.testing.assert_close(found[b, place], expected, atol=1e-13, rtol=1e-9)
 
 
 def test_best_row_is_the_best_of_the_accepted_rows():
@@ -90,7 +92,7 @@ def test_best_row_is_the_best_of_the_accepted_rows():
 
 
 def test_what_the_model_excludes_altogether_is_still_found():
-    """Tokens of probability zero, at many places: no underflow, no NaN."""
+    """Hardly possible tokens, at many places: no underflow, no NaN."""
     length = 40
     exactly = build(
         torch.arange(V),
@@ -98,11 +100,13 @@ def test_what_the_model_excludes_altogether_is_still_found():
         lambda state, kind: state + 1 if 0 <= state < length and kind == 3 else -1,  # type: ignore[operator]
         lambda state: state == length,
     )
-    log_probs = torch.full((1, length, V), -torch.inf)
-    log_probs[..., 0] = 0.0
-    found, chance = given_accepted(log_probs, Automata.of([exactly]))
-    assert found.exp()[0, :, 3].tolist() == [1.0] * length
-    assert chance.item() == pytest.approx(-70.0 * length, rel=1e-6)
+    log_probs = torch.full((1, length, V), -60.0).requires_grad_()
+    chance = log_accepted(log_probs, Automata.of([exactly]))
+    (found,) = torch.autograd.grad(chance.sum(), log_probs)
+    assert found[0, :, 3].tolist() == [1.0] * length
+    assert chance.item() == pytest.approx(-60.0 * length, rel=1e-6)
+    impossible = torch.full((1, length, V), -torch.inf)
+    assert log_accepted(impossible, Automata.of([exactly])).item() == -70.0 * length
 
 
 def test_possible_lengths():

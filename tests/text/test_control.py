@@ -209,20 +209,21 @@ def exact() -> Independent:
     return Independent(codec, p / p.sum(-1, keepdim=True))
 
 
-def test_estimate_is_guidance_by_the_exact_classifier(exact: Independent):
-    """x0_hat + sigma^2 / alpha grad log p(accepted | x_t), by autograd through the denoiser."""
+def test_estimate_is_the_mean_given_acceptance(exact: Independent):
+    """E[x0 | x_t, accepted] over all rows written out; each sample has a level of its own."""
     automata = Automata.of([has(2), has(0), has(4), has(1)])
-    level, x_t = flow_level(0.2, 0.4, 0.6, 0.8), normals(4, L, D).requires_grad_()
-    law = exact.codec.log_probs(exact.output(x_t, level, None, None))
-    misses = torch.stack([1 - law[b, :, t].exp() for b, t in enumerate((2, 0, 4, 1))])
-    chance = 1 - misses.prod(1)
-    (gradient,) = torch.autograd.grad(chance.log().sum(), x_t)
-    wide = level.widen(3)
-    table = exact.codec.encode(torch.arange(V)).double()
-    plain = law.exp() @ table
-    expected = plain + wide.sigma**2 / wide.alpha * gradient
-    got = controlled(exact, automata)(x_t.detach(), level)  # type: ignore[arg-type]
-    torch.testing.assert_close(got.double(), expected.detach(), atol=1e-6, rtol=1e-6)
+    level, x_t = flow_level(0.2, 0.4, 0.6, 0.8), normals(4, L, D)
+    law = exact.codec.log_probs(exact.output(x_t, level, None, None)).exp()
+    rows = torch.cartesian_prod(*[torch.arange(V)] * L)
+    joint = law[:, torch.arange(L), rows].prod(-1)
+    joint = joint * torch.stack([(rows == token).any(1) for token in (2, 0, 4, 1)])
+    weights = joint / joint.sum(1, keepdim=True)
+    expected = torch.einsum("br,rld->bld", weights, exact.codec.encode(rows).double())
+    got = controlled(exact, automata)(x_t, level)  # type: ignore[arg-type]
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
+    plain = exact.codec.mean(exact.output(x_t, level, None, None))
+    twice = controlled(exact, automata, 2.0)(x_t, level)  # type: ignore[arg-type]
+    torch.testing.assert_close(twice, plain + 2 * (expected - plain), atol=1e-6, rtol=1e-6)
 
 
 def test_samples_follow_the_exact_conditional(exact: Independent):

@@ -1,8 +1,8 @@
-"""Control of sentences by exact inference over the denoiser's own token laws.
+"""Control of sentences by what the denoiser's own token laws say of a condition.
 
 `Control` and its patterns say what a sentence must satisfy; `compile_controls` makes one automaton
-of several; `controlled` is the estimate given that the row is accepted, under any solver, and
-`nearest_accepted` the row that it ends at.
+of several; `controlled` guides any solver towards acceptance, and `nearest_accepted` is the row
+that it ends at, accepted in any case.
 """
 
 from text.control.automaton import Automata, Automaton

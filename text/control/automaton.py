@@ -1,9 +1,9 @@
-"""Rows of tokens that an automaton accepts, and what independent tokens are given that it does.
+"""Rows of tokens that an automaton accepts, how probable they are, and the best of them.
 
-A denoiser of categorical data says p(w | x_t) for each place by itself. The chance that such a row
-satisfies a regular condition, and each token's law given that it does, are sums over the paths of
-an automaton: forward and backward, as in a hidden Markov model (Rabiner 1989, sec. III). No
-classifier, no gradient, and no approximation beyond the independence that the denoiser states.
+A denoiser of categorical data says p(w | x_t) for each place by itself. The probability that such a
+row satisfies a regular condition is a sum over the paths of an automaton, as in a hidden Markov
+model (Rabiner 1989, sec. III): no classifier, and no approximation beyond the independence that the
+denoiser states.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 FLOOR = -70.0  # the least log-probability of a token: what is asked for is never impossible
+NEVER = -1e9  # log of a probability of 0, finite, so that gradients are
 MOST_STATES = 4096
 
 
@@ -120,41 +121,26 @@ class Automata:
         return Automata(*(part.to(device) for part in (self.classes, self.moves, self.accepts)))
 
 
-def given_accepted(log_probs: Tensor, automata: Automata) -> tuple[Tensor, Tensor]:
-    """log p(token at each place) (B, L, V), independent -> the same given that each row is
-    accepted (B, L, V), and log p(accepted) (B,). In float64 inside; log_probs' dtype outside.
-
-    Backwards, the chance of acceptance from each state; with it the states of accepted rows are a
-    Markov chain, whose law goes forwards without ever becoming small.
-    """
+def log_accepted(log_probs: Tensor, automata: Automata) -> Tensor:
+    """log p(token at each place) (B, L, V), independent -> log p(each row is accepted) (B,), in
+    float64. Its gradient to log_probs is the law of the tokens given acceptance."""
     B, L, _ = log_probs.shape
     S, C = automata.moves.shape[1:]
     p = log_probs.double().clamp(min=FLOOR)
-    classes, moves = automata.classes[:, None].expand_as(p), automata.moves.flatten(1)
+    classes = automata.classes[:, None].expand_as(p)
     kinds = log_sums(p.flatten(0, 1), classes.flatten(0, 1), C).view(B, L, C)
-    to_go = p.new_zeros(B, S).masked_fill(~automata.accepts, -torch.inf)
-    chain: list[Tensor] = []  # log p(kind at a place | state before it, accepted), last place first
+    moves = automata.moves.flatten(1)
+    to_go = p.new_zeros(B, S).masked_fill(~automata.accepts, NEVER)
     for kind in reversed(kinds.unbind(1)):
-        ways = to_go.gather(1, moves).view(B, S, C) + kind[:, None]
-        to_go = ways.logsumexp(2)
-        chain.append(ways - to_go.clamp(min=torch.finfo(p.dtype).min).unsqueeze(2))
-    states = torch.zeros_like(to_go)
-    states[:, 0] = 1.0
-    law: list[Tensor] = []
-    for step in reversed(chain):
-        flow = states.unsqueeze(2) * step.exp()
-        law.append(flow.sum(1))
-        states = torch.zeros_like(states).scatter_add_(1, moves, flow.flatten(1))
-    ratio = torch.stack(law, 1).log() - kinds
-    return (p + ratio.gather(2, classes)).to(log_probs), to_go[:, 0].to(log_probs)
+        to_go = (to_go.gather(1, moves).view(B, S, C) + kind[:, None]).logsumexp(2)
+    return to_go[:, 0]
 
 
 def log_sums(x: Tensor, places: Tensor, size: int) -> Tensor:
     """Logs x (B, N) added up, as numbers, at places (B, N) in [0, size) -> logs (B, size)."""
-    top = x.new_full((len(x), size), -torch.inf).scatter_reduce_(1, places, x, "amax")
-    level = top.masked_fill(top.isinf(), 0.0)
-    sums = torch.zeros_like(top).scatter_add_(1, places, (x - level.gather(1, places)).exp())
-    return level + sums.log()
+    top = x.new_full((len(x), size), NEVER).scatter_reduce_(1, places, x.detach(), "amax")
+    sums = torch.zeros_like(top).scatter_add(1, places, (x - top.gather(1, places)).exp())
+    return torch.where(sums > 0, top + sums.clamp(min=1e-300).log(), NEVER)
 
 
 def best_row(scores: Tensor, automata: Automata) -> Tensor:

@@ -1,8 +1,12 @@
-"""A controlled estimate: E[x0 | x_t, the row is accepted], places independent given x_t.
+"""A controlled estimate: guidance by what the model itself thinks of a condition.
 
-With q the law of the tokens given acceptance, x0_hat = sum_w q(w) E_w. Where the denoiser's laws
-are exact, this is what guidance by the exact classifier p(accepted | x_t) gives (x0_hat + sigma^2 /
-alpha grad log p): the same estimate, without a gradient.
+From the denoiser's token laws at x_t, independent of each other, follows the probability that the
+row is accepted, log p(accepted | x_t); its gradient is that of a classifier that nobody trained:
+
+    x0_hat + scale (sigma^2 / alpha) grad log p(accepted | x_t)
+
+The gradient goes through the network, so all words follow what a few of them must be. Where the
+laws are exact and independent, scale 1 gives E[x0 | x_t, accepted].
 """
 
 import torch
@@ -12,29 +16,22 @@ from shared.codec import DiscreteCodec
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError
 from shared.schedule import Level
-from text.control.automaton import Automata, best_row, given_accepted
+from text.control.automaton import Automata, best_row, log_accepted
 
 
-def points(denoiser: Denoiser, size: int) -> Tensor:
-    """x0 of every token, (size, d)."""
-    codec = denoiser.codec
-    assert codec is not None
-    assert isinstance(codec, nn.Module)
-    device = next(iter([*codec.parameters(), *codec.buffers()])).device
-    return codec.encode(torch.arange(size, device=device)).detach()
-
-
-def controlled(denoiser: Denoiser, automata: Automata, temperature: float = 1.0) -> Denoise:
-    """The estimate for rows that the automata (one a row) accept; logits are divided by
-    `temperature` first. Cost: one evaluation. ConfigError for a model without logits."""
+def controlled(
+    denoiser: Denoiser, automata: Automata, scale: float = 1.0, temperature: float = 1.0
+) -> Denoise:
+    """The estimate for rows that the automata (one a row) should accept; logits are divided by
+    `temperature` first. Cost: one evaluation and one backward pass. ConfigError for a model without
+    logits."""
     codec = denoiser.codec
     if denoiser.prediction != "categorical" or not isinstance(codec, DiscreteCodec):
         raise ConfigError(
             f"diffusion.prediction = {denoiser.prediction!r}: controls need the law of each word; "
             "train with 'categorical'"
         )
-    table = points(denoiser, automata.classes.shape[1])
-    automata = automata.to(table.device)
+    automata = automata.to(_device(denoiser))
 
     def denoise(
         x_t: Tensor,
@@ -42,9 +39,13 @@ def controlled(denoiser: Denoiser, automata: Automata, temperature: float = 1.0)
         condition: Tensor | None = None,
         previous: Tensor | None = None,
     ) -> Tensor:
-        logits = denoiser.output(x_t, level, condition, previous) / temperature
-        law, _ = given_accepted(codec.log_probs(logits), automata)
-        return law.exp() @ table.to(law)
+        with torch.enable_grad():
+            x = x_t.detach().requires_grad_()
+            logits = denoiser.output(x, level, condition, previous) / temperature
+            chance = log_accepted(codec.log_probs(logits), automata)
+            (gradient,) = torch.autograd.grad(chance.sum(), x)
+        wide = level.widen(x_t.ndim)
+        return codec.mean(logits.detach()) + scale * wide.sigma**2 / wide.alpha * gradient
 
     return denoise
 
@@ -52,6 +53,13 @@ def controlled(denoiser: Denoiser, automata: Automata, temperature: float = 1.0)
 def nearest_accepted(denoiser: Denoiser, x0: Tensor, automata: Automata) -> Tensor:
     """x0 (n, L, d) -> the accepted rows of ids (n, L) nearest to it. All points have one length, so
     the largest sum of inner products is the least distance."""
-    table = points(denoiser, automata.classes.shape[1])
-    scores = x0.to(table.device) @ table.T
-    return best_row(scores, automata.to(table.device)).cpu()
+    device, codec = _device(denoiser), denoiser.codec
+    assert codec is not None
+    points = codec.encode(torch.arange(automata.classes.shape[1], device=device)).detach()
+    return best_row(x0.to(device) @ points.T, automata.to(device)).cpu()
+
+
+def _device(denoiser: Denoiser) -> torch.device:
+    codec = denoiser.codec
+    assert isinstance(codec, nn.Module)
+    return next(iter([*codec.parameters(), *codec.buffers()])).device
