@@ -137,8 +137,8 @@ def _table(rows: list[dict[str, Any]], count: int, n: int, td: float, free: int)
     return Table(
         "Controlled sentences of the scene world",
         f"{count} targets of each kind from held-out sentences, {n} sentences each (seeds from 0), "
-        f"ancestral with td = {td:g}, guidance {GUIDANCE:g}, fp32. By chance: the share of {free:,} sentences drawn "
-        "without control that satisfy a target, mean over the targets.",
+        f"ancestral with td = {td:g}, guidance {GUIDANCE:g}, fp32. By chance: the share of "
+        f"{free:,} sentences drawn without control that satisfy a target, mean over the targets.",
         (
             Column("control", "control"),
             Column("evaluations", "network evaluations"),
