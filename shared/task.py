@@ -72,12 +72,17 @@ class SampleRequest(Request):
         condition: What to sample: a class by name or number; `all` in turn.
         given: What must stay, with [MASK] for what is free (panels that can infill).
         trajectory: Also write the denoising of the first sample.
+        mbr: Draw this many candidates for each sample and keep the one that the others agree with
+            most, by minimum Bayes risk (panels that can compare them).
+        n_best: Also write the best so many of those candidates, with what each agrees.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     condition: Annotated[str | None, tyro.conf.arg(name="class")] = None
     given: str | None = None
     trajectory: bool = False
+    mbr: int = 1
+    n_best: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,10 @@
     pipe = text.Pipeline.from_pretrained("runs/text-scene")
     pipe(n=8, num_inference_steps=64).texts
     pipe(n=8, given="a red [MASK] [MASK]*", seeds=range(8)).texts
+    pipe(n=8, num_candidates=16, n_best=3).n_best[0]
 
-Sentence i is a function of seeds[i] alone. The network computes in float32 here whatever it was
+Sentence i is a function of seeds[i] alone, and so are the candidates it is chosen among: theirs are
+made of it by `text.mbr.candidate_seeds`. The network computes in float32 here whatever it was
 trained in: bfloat16 products depend on the shape of the batch.
 """
 
@@ -26,14 +28,16 @@ from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.baseline import CausalLM
 from text.config import TextConfig
 from text.given import Given, parse_given
+from text.mbr import Candidate, candidate_seeds, check_candidates, rank_each
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a call gives back."""
+    """What a call gives back. n_best[i] are the best candidates for texts[i], itself the first."""
 
     texts: list[str]
     seeds: list[int]
+    n_best: list[list[Candidate]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Pipeline:
         generator: torch.Generator | None = None,
         given: str | None = None,
         temperature: float = 1.0,
+        num_candidates: int = 1,
+        n_best: int = 1,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
     ) -> Output:
@@ -89,10 +95,14 @@ class Pipeline:
 
         `given` is a template, see `text.given`; its words are in every sentence exactly. `watch`
         sees the estimate of the first sentence at every step. `temperature` divides the logits:
-        below 1, surer words and less variety. ConfigError for what the model cannot do.
+        below 1, surer words and less variety. Of `num_candidates` drawn for each sentence, the one
+        that agrees most with the others is kept (`text.mbr`); the `n_best` different ones come
+        along. ConfigError for what the model cannot do.
         """
         how = Sampling(solver=solver, steps=num_inference_steps, grid=grid, temperature=temperature)
-        return self.write(_seeds(n, seeds, generator), how, given, watch, progress)
+        return self.write(
+            _seeds(n, seeds, generator), how, given, watch, progress, num_candidates, n_best
+        )
 
     def write(
         self,
@@ -101,8 +111,33 @@ class Pipeline:
         given: str | None = None,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
+        candidates: int = 1,
+        n_best: int = 1,
     ) -> Output:
-        """One sentence per seed. ConfigError for what the model cannot do."""
+        """One sentence per seed, chosen among its candidates. ConfigError for what the model cannot
+        do."""
+        check_candidates(candidates, n_best)
+        if watch is not None and candidates > 1:
+            raise ConfigError(
+                "trajectory, mbr: which candidate is kept is known when all are drawn, too late to "
+                "watch it; leave one of them out"
+            )
+        drawn = [own for seed in seeds for own in candidate_seeds(seed, candidates)]
+        texts = self._texts(drawn, how, given, watch, progress)
+        ranked = rank_each(texts, drawn, candidates, progress)
+        return Output(
+            [best[0].text for best in ranked], list(seeds), [best[:n_best] for best in ranked]
+        )
+
+    def _texts(
+        self,
+        seeds: list[int],
+        how: Sampling,
+        given: str | None,
+        watch: Callable[[Glimpse], None] | None,
+        progress: bool,
+    ) -> list[str]:
+        """One sentence per seed, as drawn."""
         if how.guided:
             raise ConfigError(
                 "guidance, guide: the text panel's models have no condition; leave it out"
@@ -113,10 +148,10 @@ class Pipeline:
                     "given, trajectory: the causal reference writes from left to right only; use "
                     "a run with model: diffusion"
                 )
-            rows = self.learner.generate(list(seeds), how.temperature)
+            rows = self.learner.generate(seeds, how.temperature)
         else:
-            rows = self._denoise(list(seeds), how, given, watch, progress)
-        return Output([self.tokenizer.decode(ids) for ids in rows.tolist()], list(seeds))
+            rows = self._denoise(seeds, how, given, watch, progress)
+        return [self.tokenizer.decode(ids) for ids in rows.tolist()]
 
     def _denoise(
         self,
