@@ -116,6 +116,9 @@ class ImagePanel:
         `image.evaluation`."""
         return evaluate(open_run(run), request, self)
 
+    def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
+        raise ConfigError("frontier: the image panel does not measure one yet; leave it out")
+
     def datasets(self) -> dict[str, str]:
         return {
             "digits": "1,797 scans of handwritten digits, 8 x 8, 17 levels, 10 classes",

@@ -4,7 +4,7 @@ The command finds panels through the entry points `diptych.panels`, so a third o
 here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shared.config import DiffusionConfig, TrainConfig
 from shared.errors import ConfigError
 from shared.sampling import Sampling
+from shared.sweep import parse_sweep
 
 
 class RunConfig(Protocol):
@@ -93,16 +94,33 @@ class EvaluateRequest(Request):
         n: How many samples to draw and to compare.
         likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
         draws: Draws of noise a datum for that bound.
+        frontier: Instead, likeness beside variety at several values of one setting:
+            temperature=0.7,0.8,0.9 or steps=8,32 or td=0,1; writes RUN/frontier.json and
+            RUN/frontier.png (panels that can).
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
     likelihood: bool = False
     draws: int = 8
+    frontier: Annotated[str | None, tyro.conf.arg(metavar="NAME=VALUE,...")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.draws < 1:
             raise ConfigError(f"draws = {self.draws}: expected 1 or more")
+        if self.frontier is not None:
+            if self.likelihood:
+                raise ConfigError(
+                    "likelihood, frontier: the bound is the same however samples are drawn; ask "
+                    "for one of them"
+                )
+            self.points()
+
+    def points(self) -> dict[float, "EvaluateRequest"]:
+        """The same request at each value of its frontier. ConfigError for an impossible value."""
+        sweep = parse_sweep("frontier", self.frontier or "")
+        at: Any = {value: {sweep.name: value} for value in sweep.values}
+        return {value: replace(self, frontier=None, **change) for value, change in at.items()}
 
 
 class Panel(Protocol):
@@ -133,6 +151,11 @@ class Panel(Protocol):
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Measure a run; returns numbers with sample counts and settings."""
+        ...
+
+    def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
+        """Measure a run at every value of request.frontier; writes frontier.json and frontier.png
+        in the run folder and returns what the first holds. ConfigError when it cannot."""
         ...
 
     def datasets(self) -> dict[str, str]:

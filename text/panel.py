@@ -116,6 +116,12 @@ class TextPanel:
         found = open_run(run)
         return evaluate(found, request, self)
 
+    def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
+        """Perplexity beside entropy at several values of a setting; see `text.frontier`."""
+        from text.frontier import frontier  # matplotlib: a second, which others need not wait
+
+        return frontier(open_run(run), request, self)
+
     def datasets(self) -> dict[str, str]:
         return {"scene": "sentences about small scenes, from a grammar with known entropy"}
 
