@@ -1,6 +1,5 @@
 """One setting at several values, as it is asked for: `temperature=0.7,0.8,0.9`."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ class Sweep:
 
 def parse_sweep(key: str, asked: str) -> Sweep:
     """`NAME=VALUE,VALUE,...`, asked for as `key` -> Sweep. ConfigError names what is wrong: no
-    values, an unknown setting (with the nearest), a value that is no number or there twice."""
+    values, an unknown setting, a value that is no number or there twice."""
     name, equals, listed = (part.strip() for part in asked.partition("="))
     words = [word.strip() for word in listed.split(",")] if listed else []
     if not equals or not words:
@@ -28,9 +27,7 @@ def parse_sweep(key: str, asked: str) -> Sweep:
             f"{key} = {asked!r}: expected a setting and its values, such as temperature=0.7,0.8,0.9"
         )
     if name not in SETTINGS:
-        near = difflib.get_close_matches(name, SETTINGS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{key} = {asked!r}: expected one of {', '.join(SETTINGS)}{hint}")
+        raise ConfigError(f"{key} = {asked!r}: expected one of {', '.join(SETTINGS)}, got {name!r}")
     values = tuple(_value(key, asked, name, word) for word in words)
     if len(set(values)) < len(values):
         raise ConfigError(f"{key} = {asked!r}: a value is there twice")

@@ -75,7 +75,8 @@ class SampleRequest(Request):
         trajectory: Also write the denoising of the first sample.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk (panels that can compare them).
-        n_best: Also write the best so many of those candidates, with what each agrees.
+        n_best: Also write the best of these candidates, this many (mbr at most), with how much the
+            others agree with each.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16

@@ -70,7 +70,7 @@ def test_the_command_writes_a_table_and_a_picture_and_no_evaluation(run: Path) -
     [
         ("temperature=", ["expected a setting and its values"]),
         ("temperature", ["expected a setting and its values"]),
-        ("temperatur=1", ["expected one of temperature, steps, td", "did you mean temperature?"]),
+        ("temperatur=1", ["expected one of temperature, steps, td, got 'temperatur'"]),
         ("temperature=1,warm", ["temperature takes numbers", "got 'warm'"]),
         ("steps=8.5", ["steps takes whole numbers", "got '8.5'"]),
         ("temperature=1,,2", ["got ''"]),
