@@ -59,7 +59,7 @@ def plot_frontier(found: dict[str, Any], path: Path) -> None:
         axes.annotate(f"{row[name]:g}", (row[x], row[y]), (5, 5), textcoords="offset points")
     axes.plot(data[x], data[y], "*", color="black", markersize=12, label="held-out data")
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axes.yaxis.set_major_locator(LogLocator(subs=range(1, 10)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("unigram entropy (nats)")
