@@ -85,6 +85,8 @@ class ImagePanel:
         above, the estimate below) and trajectory.json."""
         if request.given is not None:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
+        if (request.mbr, request.n_best) != (1, 1):
+            raise ConfigError("mbr, n_best: the image panel compares no candidates; leave them out")
         pipeline = Pipeline.from_pretrained(run, request.weights)
         seeds = list(request.seeds)
         condition = pipeline.condition(request.condition, request.n)
@@ -120,6 +122,9 @@ class ImagePanel:
         """Frechet distance, precision, recall, agreement with the condition; see
         `image.evaluation`."""
         return evaluate(open_run(run), request, self)
+
+    def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
+        raise ConfigError("frontier: the image panel does not measure one yet; leave it out")
 
     def datasets(self) -> dict[str, str]:
         return {

@@ -103,7 +103,7 @@ def evaluate(
     request: tyro.conf.OmitArgPrefixes[EvaluateRequest],
     json: Json = False,
 ) -> None:
-    """Measure RUN and write RUN/evaluation.json.
+    """Measure RUN and write RUN/evaluation.json, or with --frontier RUN/frontier.json and .png.
 
     Args:
         run: The folder that `diptych train` wrote.
@@ -111,6 +111,9 @@ def evaluate(
     import json as formats
 
     found = open_run(run)
+    if request.frontier is not None:
+        result = found.panel.frontier(run, request)
+        return _tell(result, json, f"{run / 'frontier.json'}, {run / 'frontier.png'}")
     result = found.panel.evaluate(run, request)
     write_text(run / "evaluation.json", formats.dumps(result, indent=2))
     _tell(result, json)

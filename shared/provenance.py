@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("diptych", "torch", "deepspeed", "transformers", "diffusers", "datasets")
+PACKAGES = (
+    "diptych",
+    "torch",
+    "deepspeed",
+    "transformers",
+    "diffusers",
+    "datasets",
+    "sacrebleu",
+)
 PARTS = ("shared", "image", "text")
 FAST = ("avx512f", "avx512_bf16", "amx_bf16")  # what the speed of a CPU's products depends on
 

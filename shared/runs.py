@@ -6,6 +6,7 @@ checkpoints/     see shared/train/checkpoint.py
 samples/         what `diptych sample` wrote
 grid.json        the grid of `--solver auto`, see shared/solver/fitted.py
 evaluation.json  what `diptych evaluate` measured
+frontier.json    what `diptych evaluate --frontier` measured; frontier.png draws it
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from shared.config import DiffusionConfig, TrainConfig
 from shared.errors import ConfigError
 from shared.sampling import Sampling
+from shared.sweep import parse_sweep
 
 
 class RunConfig(Protocol):
@@ -73,12 +74,18 @@ class SampleRequest(Request):
         condition: What to sample: a class by name or number; `all` in turn.
         given: What must stay, with [MASK] for what is free (panels that can infill).
         trajectory: Also write the denoising of the first sample.
+        mbr: Draw this many candidates for each sample and keep the one that the others agree with
+            most, by minimum Bayes risk (panels that can compare them).
+        n_best: Also write the best of these candidates, this many (mbr at most), with how much the
+            others agree with each.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     condition: Annotated[str | None, tyro.conf.arg(name="class")] = None
     given: str | None = None
     trajectory: bool = False
+    mbr: int = 1
+    n_best: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +96,8 @@ class ControlRequest(Request):
         n: How many samples of each target.
         guidance: How strongly the whole sample follows what is asked for: 1 as much as the model's
             own probabilities say.
+        mbr: Draw this many candidates for each sample and keep the one that the others agree with
+            most, by minimum Bayes risk.
         targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE.
     """
 
@@ -96,6 +105,7 @@ class ControlRequest(Request):
     solver: str = "ancestral"
     steps: int = 64
     guidance: float = 1.5
+    mbr: int = 1
     targets: Path | None = None
 
 
@@ -107,16 +117,33 @@ class EvaluateRequest(Request):
         n: How many samples to draw and to compare.
         likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
         draws: Draws of noise a datum for that bound.
+        frontier: Instead, likeness beside variety at several values of one setting:
+            temperature=0.7,0.8,0.9 or steps=8,32 or td=0,1; writes RUN/frontier.json and
+            RUN/frontier.png (panels that can).
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
     likelihood: bool = False
     draws: int = 8
+    frontier: Annotated[str | None, tyro.conf.arg(metavar="NAME=VALUE,...")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.draws < 1:
             raise ConfigError(f"draws = {self.draws}: expected 1 or more")
+        if self.frontier is not None:
+            if self.likelihood:
+                raise ConfigError(
+                    "likelihood, frontier: the bound is the same however samples are drawn; ask "
+                    "for one of them"
+                )
+            self.points()
+
+    def points(self) -> dict[float, "EvaluateRequest"]:
+        """The same request at each value of its frontier. ConfigError for an impossible value."""
+        sweep = parse_sweep("frontier", self.frontier or "")
+        at: Any = {value: {sweep.name: value} for value in sweep.values}
+        return {value: replace(self, frontier=None, **change) for value, change in at.items()}
 
 
 class Panel(Protocol):
@@ -154,6 +181,11 @@ class Panel(Protocol):
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Measure a run; returns numbers with sample counts and settings."""
+        ...
+
+    def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
+        """Measure a run at every value of request.frontier; writes frontier.json and frontier.png
+        in the run folder and returns what the first holds. ConfigError when it cannot."""
         ...
 
     def datasets(self) -> dict[str, str]:

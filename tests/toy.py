@@ -86,6 +86,9 @@ class ToyPanel:
     def evaluate(self, run: Path, request: Any) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not evaluate")
 
+    def frontier(self, run: Path, request: Any) -> dict[str, Any]:
+        raise AssertionError("the tests of the trainer do not evaluate")
+
     def datasets(self) -> dict[str, str]:
         return {}
 

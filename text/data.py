@@ -74,6 +74,16 @@ def read_sentences(config: DataConfig, held_out: bool = False) -> list[str]:
     return kept if config.limit is None else kept[: config.limit]
 
 
+def fixed_order(count: int) -> Tensor:
+    """All numbers below `count` in one fixed order: files are often sorted, so not in theirs."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
+
+
+def some(sentences: list[str], n: int) -> list[str]:
+    """n of the sentences, or all there are, always the same ones."""
+    return [sentences[i] for i in fixed_order(len(sentences))[:n].tolist()]
+
+
 def _scenes(config: DataConfig, held_out: bool) -> list[str]:
     from text.teller import corpus
 

@@ -22,6 +22,7 @@ from text.config import TextConfig
 from text.control.evaluation import control
 from text.data import Rows, read_sentences, to_rows
 from text.evaluation import evaluate
+from text.mbr import Candidate
 from text.net import TextNet
 from text.pipeline import Glimpse, Pipeline
 
@@ -85,15 +86,22 @@ class TextPanel:
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """samples.txt, one sentence a line; samples.json with seeds and settings; on request the
-        denoising of the first sentence as trajectory.txt and trajectory.json."""
+        best candidates for each sentence as n_best.txt and in samples.json, and the denoising of
+        the first sentence as trajectory.txt and trajectory.json."""
         if request.condition is not None:
             raise ConfigError("class: the text panel's models have no condition; leave it out")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)
-        result = pipeline.write(request.seeds, request, request.given, watch, progress=True)
+        result = pipeline.write(
+            request.seeds, request, request.given, watch, True, request.mbr, request.n_best
+        )
         settings = request.settings() | {"weights": request.weights, "given": request.given}
+        settings["mbr"] = request.mbr
         written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
+        if request.mbr > 1:
+            written["n_best"] = [[vars(one) for one in best] for best in result.n_best]
+            write_text(out / "n_best.txt", _n_best_lines(result.n_best))
         write_text(out / "samples.txt", "".join(text + "\n" for text in result.texts))
         write_text(out / "samples.json", json.dumps(written, indent=1, ensure_ascii=False))
         if request.trajectory:
@@ -131,8 +139,23 @@ class TextPanel:
         found = open_run(run)
         return evaluate(found, request, self)
 
+    def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
+        """Perplexity beside entropy at several values of a setting; see `text.frontier`."""
+        from text.frontier import frontier  # matplotlib: a second, which others need not wait
+
+        return frontier(open_run(run), request, self)
+
     def datasets(self) -> dict[str, str]:
         return {"scene": "sentences about small scenes, from a grammar with known entropy"}
+
+
+def _n_best_lines(n_best: list[list[Candidate]]) -> str:
+    """A line a candidate: of which sentence, its utility, how many draws gave it, itself."""
+    return "".join(
+        f"{i:4d}  utility {c.utility or 0:6.2f}  drawn {c.count:3d}  {c.text}\n"
+        for i, best in enumerate(n_best)
+        for c in best
+    )
 
 
 PANEL = TextPanel()

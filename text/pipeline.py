@@ -4,8 +4,10 @@
     pipe(n=8, num_inference_steps=64).texts
     pipe(n=8, given="a red [MASK] [MASK]*", seeds=range(8)).texts
     pipe(n=8, controls=["length=9", "contains=red star"]).texts
+    pipe(n=8, num_candidates=16, n_best=3).n_best[0]
 
-Sentence i is a function of seeds[i] alone. The network computes in float32 here whatever it was
+Sentence i is a function of seeds[i] alone, and so are the candidates it is chosen among: theirs are
+made of it by `text.mbr.candidate_seeds`. The network computes in float32 here whatever it was
 trained in: bfloat16 products depend on the shape of the batch.
 """
 
@@ -38,14 +40,16 @@ from text.control import (
     scene_tags,
 )
 from text.given import Given, parse_given
+from text.mbr import Candidate, candidate_seeds, check_candidates, rank_each
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a call gives back."""
+    """What a call gives back. n_best[i] are the best candidates for texts[i], itself the first."""
 
     texts: list[str]
     seeds: list[int]
+    n_best: list[list[Candidate]]
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Pipeline:
         controls: Sequence[str] = (),
         guidance_scale: float = 1.0,
         temperature: float = 1.0,
+        num_candidates: int = 1,
+        n_best: int = 1,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
     ) -> Output:
@@ -105,7 +111,9 @@ class Pipeline:
         `controls`, such as "length=9", are satisfied by every sentence, see `text.control`;
         `guidance_scale` is how strongly the rest of it follows them. `watch` sees the estimate of
         the first sentence at every step. `temperature` divides the logits: below 1, surer words and
-        less variety. ConfigError for what the model cannot do.
+        less variety. Of `num_candidates` drawn for each sentence, the one that agrees most with the
+        others is kept (`text.mbr`); the `n_best` different ones come along. ConfigError for what
+        the model cannot do.
         """
         how = Sampling(
             solver=solver,
@@ -117,7 +125,7 @@ class Pipeline:
         chosen = _seeds(n, seeds, generator)
         asked = parse_controls(controls)
         automata = self.automata([asked] * len(chosen)) if asked else None
-        return self.write(chosen, how, given, watch, progress, automata)
+        return self.write(chosen, how, given, watch, progress, num_candidates, n_best, automata)
 
     def automata(self, asked: Sequence[Sequence[Control]]) -> Automata:
         """What each sentence must satisfy, as `write` takes it; equal lists are compiled once.
@@ -137,10 +145,36 @@ class Pipeline:
         given: str | None = None,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
+        candidates: int = 1,
+        n_best: int = 1,
         automata: Automata | None = None,
     ) -> Output:
-        """One sentence per seed, which its automaton, where there are any, accepts. ConfigError for
-        what the model cannot do."""
+        """One sentence per seed, chosen among its candidates, which its automaton, where there are
+        any, accepts. ConfigError for what the model cannot do."""
+        check_candidates(candidates, n_best)
+        if watch is not None and candidates > 1:
+            raise ConfigError(
+                "trajectory, mbr: which candidate is kept is known when all are drawn, too late to "
+                "watch it; leave one of them out"
+            )
+        drawn = [own for seed in seeds for own in candidate_seeds(seed, candidates)]
+        wanted = None if automata is None else automata.repeat(candidates)
+        texts = self._texts(drawn, how, given, watch, progress, wanted)
+        ranked = rank_each(texts, drawn, candidates, progress)
+        return Output(
+            [best[0].text for best in ranked], list(seeds), [best[:n_best] for best in ranked]
+        )
+
+    def _texts(
+        self,
+        seeds: list[int],
+        how: Sampling,
+        given: str | None,
+        watch: Callable[[Glimpse], None] | None,
+        progress: bool,
+        automata: Automata | None,
+    ) -> list[str]:
+        """One sentence per seed, as drawn."""
         if automata is not None and given is not None:
             raise ConfigError("given and controls: say both as one control, pattern='...'")
         if how.guided and (automata is None or how.guide or how.guidance_interval):
@@ -153,10 +187,10 @@ class Pipeline:
                     "given, controls, trajectory: the causal reference writes from left to right "
                     "only; use a run with model: diffusion"
                 )
-            rows = self.learner.generate(list(seeds), how.temperature)
+            rows = self.learner.generate(seeds, how.temperature)
         else:
-            rows = self._denoise(list(seeds), how, given, watch, progress, automata)
-        return Output([self.tokenizer.decode(ids) for ids in rows.tolist()], list(seeds))
+            rows = self._denoise(seeds, how, given, watch, progress, automata)
+        return [self.tokenizer.decode(ids) for ids in rows.tolist()]
 
     def _denoise(
         self,

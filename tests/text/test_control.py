@@ -286,6 +286,15 @@ def test_every_sentence_of_a_run_satisfies_its_controls(make_run, tmp_path: Path
     assert all(4 <= len(text.split()) <= 6 and "a" in text.split() for text in said)
 
 
+def test_every_candidate_satisfies_the_controls_of_its_sentence(make_run, tmp_path: Path):
+    file = tmp_path / "targets.jsonl"
+    file.write_text('{"length": 4}\n{"length": 6}\n')
+    result = PANEL.control(
+        make_run(), [], ControlRequest(n=2, steps=3, mbr=3, targets=file), tmp_path
+    )
+    assert result["success"] == {"length": 1.0}
+
+
 def test_targets_are_sampled_together_as_alone(make_run, tmp_path: Path):
     """Sample i depends on its own target and seed."""
     run, file = make_run(), tmp_path / "targets.jsonl"

@@ -12,8 +12,7 @@ from shared.task import EvaluateRequest
 from shared.tokenizer import PAD
 from tests.text.conftest import text_config
 from text.codec import Embedding
-from text.data import read_sentences, to_rows
-from text.evaluation import _some
+from text.data import read_sentences, some, to_rows
 from text.metrics import perplexity
 from text.panel import PANEL
 from text.pipeline import Pipeline
@@ -34,7 +33,7 @@ def held_out(pipeline: Pipeline) -> list[str]:
     """The eleven sentences that are bounded."""
     config = text_config().data
     rows = to_rows(read_sentences(config, held_out=True), pipeline.tokenizer, config.length)
-    return _some([pipeline.tokenizer.decode(ids) for ids in rows.ids.tolist()], 11)
+    return some([pipeline.tokenizer.decode(ids) for ids in rows.ids.tolist()], 11)
 
 
 @pytest.mark.parametrize("kind", ["embedding", "bits"])

@@ -1,14 +1,15 @@
-"""Perplexity and diversity against computation by hand."""
+"""Measures of sentences against computation by hand."""
 
 import math
 
 import pytest
 import torch
+from sacrebleu import sentence_bleu
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from shared.tokenizer import EOS, PAD, train_tokenizer
-from text.metrics import diversity, perplexity
+from text.metrics import diversity, lengths, perplexity, self_bleu
 
 
 class Table(nn.Module):
@@ -75,3 +76,56 @@ def test_copies_repeats_and_lengths_are_counted() -> None:
     assert found["words_mean"] == 2
     assert found["words_max"] == 3
     assert_close(found["unigram_entropy_data"], math.log(4))
+    for n in (1, 2, 3):
+        assert found[f"distinct_{n}"] == diversity.distinct_n(["a b", "a b", "c", "d e f"], n)
+        assert found[f"distinct_{n}_data"] == diversity.distinct_n(["a b c d"], n)
+
+
+def test_self_bleu_is_that_of_sacrebleu_with_the_others_as_references() -> None:
+    a, b, c = "the red star is near", "the red dot is near the star", "a blue dot on top"
+    by_hand = [
+        sentence_bleu(x, others).score for x, others in ((a, [b, c]), (b, [a, c]), (c, [a, b]))
+    ]
+    assert 0 < min(by_hand) < max(by_hand) < 100
+    assert self_bleu.self_bleu([a, b, c]) == pytest.approx(sum(by_hand) / 3)
+    assert self_bleu.self_bleu([a, a, a]) == pytest.approx(100)
+    assert self_bleu.self_bleu(["a b", "c d", "e f"]) == 0
+    assert self_bleu.self_bleu([a]) is None
+
+
+def test_self_bleu_compares_equally_many_of_both_and_says_how_many() -> None:
+    ours, theirs = ["a b c d"] * 4, ["a b c d", "a b c d", "e f g h", "a b c d", "e f g h"]
+    found = self_bleu.compute(ours, theirs, count=3)
+    assert found == {
+        "self_bleu": pytest.approx(100),
+        "self_bleu_held_out": pytest.approx(200 / 3),
+        "self_bleu_sentences": 3,
+    }
+    assert self_bleu.compute(ours, theirs)["self_bleu_sentences"] == 4
+    assert self_bleu.compute(ours * 26, theirs * 21)["self_bleu_sentences"] == 100
+    assert self_bleu.compute(["a"], theirs)["self_bleu"] is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "distance"),
+    [
+        ([5], [9, 9], 4.0),  # two points: their distance
+        ([3, 4, 5], [7, 6, 5], 2.0),  # a shift: its size
+        ([1, 1, 4], [4, 1], 0.5),  # F - G = 2/3 - 1/2 on [1, 4)
+        ([2, 6], [4], 2.0),  # the same mean
+        ([6, 2, 2], [2, 6, 2, 2, 6, 2], 0.0),  # the same shares
+    ],
+)
+def test_length_distance_is_its_closed_form(ours, theirs, distance: float) -> None:
+    assert lengths.distance(ours, theirs) == pytest.approx(distance)
+    assert lengths.distance(theirs, ours) == pytest.approx(distance)
+
+
+def test_lengths_of_both_are_held_against_the_training_split() -> None:
+    found = lengths.compute([2, 2, 8], [3, 5], [4, 4, 4, 4])
+    assert found == {
+        "tokens_mean": 4,
+        "tokens_mean_held_out": 4,
+        "length_distance": pytest.approx(8 / 3),
+        "length_distance_held_out": pytest.approx(1),
+    }

@@ -117,6 +117,11 @@ class Automata:
     def __getitem__(self, rows: slice) -> "Automata":
         return Automata(self.classes[rows], self.moves[rows], self.accepts[rows])
 
+    def repeat(self, times: int) -> "Automata":
+        """Every row `times` in turn."""
+        parts = (self.classes, self.moves, self.accepts)
+        return Automata(*(part.repeat_interleave(times, 0) for part in parts))
+
     def to(self, device: torch.device) -> "Automata":
         return Automata(*(part.to(device) for part in (self.classes, self.moves, self.accepts)))
 

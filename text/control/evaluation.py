@@ -51,7 +51,10 @@ def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -
     began = time.monotonic()
     automata = pipeline.automata([target for target in targets for _ in range(n)])
     seeds = range(request.seed, request.seed + n * len(targets))
-    texts = pipeline.write(seeds, request, progress=True, automata=automata).texts
+    written = pipeline.write(
+        seeds, request, progress=True, candidates=request.mbr, automata=automata
+    )
+    texts = written.texts
     seconds = time.monotonic() - began
     by_target = [texts[i * n : (i + 1) * n] for i in range(len(targets))]
     scene = pipeline.config.data.name == "scene"
@@ -64,7 +67,8 @@ def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -
         "sentences": len(texts),
         "distinct": len(set(texts)) / len(texts),
         "seconds": seconds,
-        "settings": request.settings() | {"seed": request.seed, "weights": request.weights},
+        "settings": request.settings()
+        | {"seed": request.seed, "weights": request.weights, "mbr": request.mbr},
     }
 
 

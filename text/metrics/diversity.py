@@ -8,12 +8,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+GRAMS = (1, 2, 3)
+
 
 def compute(
-    predictions: Sequence[str], references: Iterable[str], training: Iterable[str]
+    predictions: Sequence[str], references: Sequence[str], training: Iterable[str]
 ) -> dict[str, float]:
-    """Measures of `predictions`; `references` are held-out sentences, as many if possible, since
-    the entropy of a finite sample grows with its size; `training` is what copies are copies of.
+    """Measures of `predictions`, and as `..._data` of `references`: held-out sentences, as many if
+    possible, since entropy grows with the size of a sample and the share of distinct n-grams falls;
+    `training` is what copies are copies of.
 
     ValueError when there are no predictions.
     """
@@ -24,9 +27,8 @@ def compute(
     return {
         "unigram_entropy": unigram_entropy(predictions),
         "unigram_entropy_data": unigram_entropy(references),
-        "distinct_1": distinct_n(predictions, 1),
-        "distinct_2": distinct_n(predictions, 2),
-        "distinct_3": distinct_n(predictions, 3),
+        **{f"distinct_{n}": distinct_n(predictions, n) for n in GRAMS},
+        **{f"distinct_{n}_data": distinct_n(references, n) for n in GRAMS},
         "distinct_sentences": len(set(predictions)) / len(predictions),
         "training_copies": sum(s in known for s in predictions) / len(predictions),
         "words_mean": sum(lengths) / len(lengths),

@@ -1,0 +1,99 @@
+"""Minimum Bayes risk: of several sentences drawn alike, the one that the others agree with most.
+
+    choice = argmax over w in S of the mean of u(w, w') over the other w' in S
+
+S are draws of one model, so the mean estimates a sentence's expected utility under it; a bad draw
+is unlike the others and loses (Kumar & Byrne 2004; Li et al. 2022, where the loss is -u). Copies
+are not thrown away: a sentence drawn k times is k members of S, weighs k, and is ranked once.
+
+u is sentence BLEU, the sentence as hypothesis and every other draw in turn as its reference. (The
+code that Li et al. released has the two the other way round, and add-one smoothing.)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import track
+from sacrebleu import BLEU
+
+from shared.errors import ConfigError
+
+STRIDE = 1 << 41  # beyond the seeds that samples are asked for, and shared.sampling.FIT_SEED
+SCORER = BLEU(effective_order=True)  # made once: sentence_bleu makes one a call, twice its work
+Utility = Callable[[str, str], float]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sentence with its mean utility against the other draws (None when there are none), how many
+    draws gave it, and the least of their seeds."""
+
+    text: str
+    utility: float | None
+    count: int
+    seed: int
+
+
+def candidate_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of the candidates for the sample of this seed: seed + k 2^41, the first its own. Those
+    of one sample are never those of another whose seed lies less than 2^41 away."""
+    return [seed + k * STRIDE for k in range(count)]
+
+
+def check_candidates(count: int, n_best: int) -> None:
+    """ConfigError unless 1 <= n_best <= count."""
+    if count < 1:
+        raise ConfigError(f"mbr = {count}: expected 1 candidate a sample or more")
+    if not 1 <= n_best <= count:
+        raise ConfigError(
+            f"n_best = {n_best}: expected 1 to {count}, the candidates drawn for a sample; more "
+            "are drawn with mbr"
+        )
+
+
+def bleu(hypothesis: str, reference: str) -> float:
+    """As sacrebleu's sentence_bleu: 0 to 100, 13a words, orders up to 4 or as many as the
+    hypothesis has words, exponential smoothing."""
+    return SCORER.sentence_score(hypothesis, [reference]).score
+
+
+def rank(texts: Sequence[str], seeds: Sequence[int], utility: Utility = bleu) -> list[Candidate]:
+    """Draws and their seeds -> the different sentences among them, best first.
+
+    `utility(hypothesis, reference)` is high when they agree. The order of the draws does not
+    matter: of equals, the one drawn more often comes first, then the alphabet decides.
+    """
+    seeds_of: dict[str, list[int]] = {}
+    for text, seed in zip(texts, seeds, strict=True):
+        seeds_of.setdefault(text, []).append(seed)
+    counts = {text: len(own) for text, own in seeds_of.items()}
+    ranked = [
+        Candidate(text, _mean_utility(text, counts, utility), counts[text], min(own))
+        for text, own in seeds_of.items()
+    ]
+    return sorted(ranked, key=lambda c: (-(c.utility or 0.0), -c.count, c.text))
+
+
+def rank_each(
+    texts: Sequence[str], seeds: Sequence[int], count: int, progress: bool = False
+) -> list[list[Candidate]]:
+    """The draws of several samples, `count` of each in turn -> `rank` of every sample's own."""
+    starts = track(
+        range(0, len(texts), count),
+        "choosing",
+        console=Console(stderr=True),
+        disable=not progress or count == 1,
+    )
+    return [rank(texts[i : i + count], seeds[i : i + count]) for i in starts]
+
+
+def _mean_utility(text: str, counts: dict[str, int], utility: Utility) -> float | None:
+    """The mean over all draws but one of `text`; fsum, whose sum does not depend on the order."""
+    others = {other: count - (other == text) for other, count in counts.items()}
+    total = sum(others.values())
+    if total == 0:
+        return None
+    weighed = (count * utility(text, other) for other, count in others.items() if count)
+    return math.fsum(weighed) / total

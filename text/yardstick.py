@@ -1,0 +1,97 @@
+"""What sentences are measured with, whatever drew them: the data they should be like, and a judge.
+
+Every number has the data's own beside it: held-out sentences under the same judge and, where a
+number depends on how many sentences there are, as many of them.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from shared.runs import Run
+from shared.task import Panel
+from shared.tokenizer import FILE, PAD, Tokenizer, load_tokenizer
+from text.config import TextConfig
+from text.data import Rows, read_sentences, some, to_rows
+from text.judge import Judge, find_judge
+from text.metrics import diversity, lengths, perplexity, self_bleu
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """The splits of a run's data as rows of its tokenizer, and the judge of that data."""
+
+    config: TextConfig
+    tokenizer: Tokenizer
+    training: Rows
+    held_out: Rows
+    judge: Judge
+
+    def measure(self, texts: list[str]) -> dict[str, Any]:
+        """Everything that is measured of sentences, by name."""
+        references = some(self._references, len(texts))
+        ours, theirs = self._perplexity(texts), self._perplexity_held_out
+        result: dict[str, Any] = {
+            "samples": len(texts),
+            "perplexity": ours["perplexity"],
+            "perplexity_held_out": theirs["perplexity"],
+            "perplexity_ratio": ours["perplexity"] / theirs["perplexity"],
+            "mean_perplexity": ours["mean_perplexity"],
+            "mean_perplexity_held_out": theirs["mean_perplexity"],
+            **diversity.compute(texts, references, self._training),
+            **self_bleu.compute(texts, references),
+            **lengths.compute(
+                self._lengths(texts), self._lengths(references), self._training_lengths
+            ),
+        }
+        if self.config.data.name == "scene":
+            result |= self._against_the_grammar(texts)
+        return result
+
+    @cached_property
+    def _references(self) -> list[str]:
+        """As the model could have written them: what the tokenizer does not know reads <unk>."""
+        return [self.tokenizer.decode(ids) for ids in self.held_out.ids.tolist()]
+
+    @cached_property
+    def _training(self) -> list[str]:
+        return [self.tokenizer.decode(ids) for ids in self.training.ids.tolist()]
+
+    @cached_property
+    def _perplexity_held_out(self) -> dict[str, Any]:
+        return self._perplexity(self._references)
+
+    @cached_property
+    def _training_lengths(self) -> list[int]:
+        return self._lengths(self._training)
+
+    def _perplexity(self, texts: list[str]) -> dict[str, Any]:
+        return perplexity.compute(texts, self.judge.model, self.judge.tokenizer)
+
+    def _lengths(self, texts: list[str]) -> list[int]:
+        """In tokens, without the end."""
+        return [len(self.tokenizer.encode(text)) for text in texts]
+
+    def _against_the_grammar(self, texts: list[str]) -> dict[str, float]:
+        """The share of sentences that parse, and the perplexity of the scene world itself: the
+        least that any model can have on average over its sentences."""
+        from text.reader import grammatical
+        from text.teller import entropy
+
+        tokens = float((self.held_out.ids != PAD).sum() / len(self.held_out))
+        return {
+            "grammatical": sum(map(grammatical, texts)) / len(texts),
+            "perplexity_floor": math.exp(entropy(only=self.config.data.narrowed()) / tokens),
+        }
+
+
+def find_yardstick(run: Run, panel: Panel) -> Yardstick:
+    """What a run is measured with; its judge is trained now unless it is in the cache."""
+    config: TextConfig = run.config
+    tokenizer = load_tokenizer(run.folder / FILE)
+    training, held_out = (
+        to_rows(read_sentences(config.data, held_out), tokenizer, config.data.length)
+        for held_out in (False, True)
+    )
+    return Yardstick(config, tokenizer, training, held_out, find_judge(config, training.ids, panel))
