@@ -90,6 +90,8 @@ class ImageConfig:
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "
                 f"got {self.codec.kind!r}: use 'v', 'eps' or 'x0'"
             )
+        if self.diffusion.end_to_end is not None:
+            raise ValueError("diffusion.end_to_end: learns a table of latents, pixels have none")
         if (
             self.diffusion.fit_density
             and self.diffusion.prediction != "categorical"

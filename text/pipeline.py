@@ -24,6 +24,7 @@ from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling, Wrap, draw
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.baseline import CausalLM
+from text.codec import nearness
 from text.config import TextConfig
 from text.given import Given, parse_given
 
@@ -82,6 +83,7 @@ class Pipeline:
         generator: torch.Generator | None = None,
         given: str | None = None,
         temperature: float = 1.0,
+        clamp: bool = False,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
     ) -> Output:
@@ -89,9 +91,16 @@ class Pipeline:
 
         `given` is a template, see `text.given`; its words are in every sentence exactly. `watch`
         sees the estimate of the first sentence at every step. `temperature` divides the logits:
-        below 1, surer words and less variety. ConfigError for what the model cannot do.
+        below 1, surer words and less variety. `clamp` makes every estimate the nearest words.
+        ConfigError for what the model cannot do.
         """
-        how = Sampling(solver=solver, steps=num_inference_steps, grid=grid, temperature=temperature)
+        how = Sampling(
+            solver=solver,
+            steps=num_inference_steps,
+            grid=grid,
+            temperature=temperature,
+            clamp=clamp,
+        )
         return self.write(_seeds(n, seeds, generator), how, given, watch, progress)
 
     def write(
@@ -108,10 +117,10 @@ class Pipeline:
                 "guidance, guide: the text panel's models have no condition; leave it out"
             )
         if isinstance(self.learner, CausalLM):
-            if given is not None or watch is not None:
+            if given is not None or watch is not None or how.clamp:
                 raise ConfigError(
-                    "given, trajectory: the causal reference writes from left to right only; use "
-                    "a run with model: diffusion"
+                    "given, trajectory, clamp: the causal reference writes from left to right "
+                    "only; use a run with model: diffusion"
                 )
             rows = self.learner.generate(list(seeds), how.temperature)
         else:
@@ -158,9 +167,8 @@ class Pipeline:
         device = next(self.learner.parameters()).device
         if template is None:
             return codec.decode(x0.to(device)).cpu()
-        # every word's point has the same length, in both codecs
         points = codec.encode(torch.arange(len(self.tokenizer), device=device))
-        scores = x0.to(device) @ points.T
+        scores = nearness(x0.to(device), points)
         return scores.masked_fill(~template.allowed.to(device), -torch.inf).argmax(-1).cpu()
 
 
