@@ -59,7 +59,7 @@ class FromBetas(Schedule):
 
 def from_betas(betas: Tensor | Sequence[float]) -> FromBetas:
     """betas (T,) of a chain, in the order of rising noise -> its schedule."""
-    return FromBetas(tuple(torch.as_tensor(betas, dtype=torch.float64).tolist()))
+    return FromBetas(tuple(torch.as_tensor(betas, dtype=torch.float64, device="cpu").tolist()))
 
 
 def to_betas(schedule: Schedule, n: int) -> Tensor:
