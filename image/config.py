@@ -91,7 +91,10 @@ class ImageConfig:
                 f"got {self.codec.kind!r}: use 'v', 'eps' or 'x0'"
             )
         if self.diffusion.end_to_end is not None:
-            raise ValueError("diffusion.end_to_end: learns a table of latents, pixels have none")
+            raise ValueError(
+                "diffusion.end_to_end: learns a table of latents, and pixels and bits have none; "
+                "leave it out"
+            )
         if (
             self.diffusion.fit_density
             and self.diffusion.prediction != "categorical"

@@ -1,8 +1,9 @@
 """The end-to-end objective of Diffusion-LM: latents that are learned together with their model.
 
 Data w are points EMB(w) of a learned table, x0 ~ N(EMB(w), sigma_1^2 I) has the noise of the first
-step of a chain of T, and x_t follows from x0 as ever. With one t a datum, uniform in 1, ..., T, and
-f = x0_hat (Li et al. 2022, sec. 4.1, with the prediction of x0 of sec. 4.2):
+step of a chain of T (the paper's sigma_0, so in their code), and x_t follows from x0 as ever. With
+one t a datum, uniform in 1, ..., T, and f = x0_hat (Li et al. 2022, sec. 4.1, with the prediction
+of x0 of sec. 4.2):
 
 denoising  |x0 - f(x_t, t)|^2 for t > 1, and |EMB(w) - f(x_1, 1)|^2 for t = 1
 rounding   -log p(w | x0), where p(v | x0) ~ exp(<EMB(v), x0> + b_v), element by element
