@@ -90,6 +90,11 @@ class ImageConfig:
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "
                 f"got {self.codec.kind!r}: use 'v', 'eps' or 'x0'"
             )
+        if self.diffusion.end_to_end is not None:
+            raise ValueError(
+                "diffusion.end_to_end: learns a table of latents, and pixels and bits have none; "
+                "leave it out"
+            )
         if (
             self.diffusion.fit_density
             and self.diffusion.prediction != "categorical"

@@ -61,6 +61,15 @@ class DiscreteCodec(Protocol):
         ...
 
 
+@runtime_checkable
+class PointCodec(Codec, DiscreteCodec, Protocol):
+    """What a codec adds whose latents are points of a learned table."""
+
+    def table(self) -> Tensor:
+        """The points (K, C), C the last axis of a latent."""
+        ...
+
+
 def check_range(data: Tensor, size: int) -> None:
     """ValueError unless data holds integers in [0, size). Compared as Python integers: a uint8
     tensor would compare 256 as 0."""

@@ -76,9 +76,8 @@ class DiffusionConfig:
     """Schedule, prediction and loss."""
 
     schedule: str = "cosine"
-    logsnr_min: float = ENDS[
-        "logsnr_min"
-    ]  # of schedules that can be cut there; linear ends where its betas do
+    # of schedules that can be cut there; linear ends where its betas do
+    logsnr_min: float = ENDS["logsnr_min"]
     logsnr_max: float = ENDS["logsnr_max"]
     # the other numbers of the schedule, by the names its class has: {rho: 7} for edm
     schedule_options: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
@@ -97,6 +96,8 @@ class DiffusionConfig:
     drop_condition: float = 0.1  # share of samples trained without their condition (Ho & Salimans)
     # fit the density of training times to the slope of the loss (Dieleman et al. 2022, sec. 3.3)
     fit_density: bool = False
+    # steps of the chain on which a table of latents is learned with the model (Li et al. 2022)
+    end_to_end: int | None = None
 
     def __post_init__(self) -> None:
         one_of("diffusion.schedule", self.schedule, list(SCHEDULES))
@@ -119,6 +120,8 @@ class DiffusionConfig:
                 )
         if not self.logsnr_min < self.logsnr_max:
             raise ValueError("diffusion.logsnr_min must be below diffusion.logsnr_max")
+        if self.end_to_end is not None:
+            self._check_end_to_end(self.end_to_end)
         self._check_loss()
         for part, check in (("schedule", self.base_schedule), ("times", self.sampler)):
             try:
@@ -141,6 +144,15 @@ class DiffusionConfig:
     def sampler(self) -> TimeSampler:
         """The sampler of training times named here, on the schedule before any shift."""
         return named_times(self.times, self.times_options, self.base_schedule())
+
+    def _check_end_to_end(self, steps: int) -> None:
+        positive("diffusion.end_to_end", steps)
+        paper = {"schedule": "sqrt", "prediction": "x0", "weighting": "x0", "times": "uniform"}
+        plain = {"integral": False, "uncertainty": False, "fit_density": False, "shift": 0.0}
+        for name, value in {**paper, **plain, "schedule_options": {}, **ENDS}.items():
+            got = getattr(self, name)
+            if got != value:
+                raise ValueError(f"diffusion.{name} = {got!r}: end_to_end needs {value!r}")
 
     def _check_loss(self) -> None:
         learned = self.schedule == "learned"

@@ -7,16 +7,19 @@ learn too) and, when asked, the density of training times that is fitted to the 
 import torch
 from torch import Tensor, nn
 
-from shared.codec import Codec
+from shared.codec import Codec, PointCodec
 from shared.config import DiffusionConfig
 from shared.denoiser import Denoiser
 from shared.density import LossDensity
-from shared.objective import Uncertainty, diffusion_loss, drop_condition, named_times
-from shared.schedule import Schedule, Shifted
+from shared.objective import EndToEnd, Uncertainty, diffusion_loss, drop_condition, named_times
+from shared.schedule import FromBetas, Schedule, Shifted, from_betas, sqrt_betas
 
 
 def build_schedule(config: DiffusionConfig) -> Schedule:
-    """The schedule that a configuration names, with its numbers and its shift."""
+    """The schedule that a configuration names, with its numbers and its shift; the chain itself
+    where latents are learned on one."""
+    if config.end_to_end is not None:
+        return from_betas(sqrt_betas(config.end_to_end))
     base = config.base_schedule()
     return Shifted(base, config.shift) if config.shift else base
 
@@ -52,6 +55,11 @@ class DiffusionLearner(nn.Module):
         self.times = named_times(config.times, config.times_options, self.base)
         self.integral = config.integral
         self.uncertainty = Uncertainty() if config.uncertainty else None
+        self.end_to_end: EndToEnd | None = None
+        if config.end_to_end is not None:
+            assert isinstance(codec, PointCodec)  # as the panel's configuration has checked
+            assert isinstance(self.base, FromBetas)
+            self.end_to_end = EndToEnd(codec.logit_channels, self.base)
 
     @property
     def schedule(self) -> Schedule:
@@ -68,6 +76,10 @@ class DiffusionLearner(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if condition is not None:
             condition = drop_condition(condition, keys, self.drop_rate)
+        if self.end_to_end is not None:
+            assert isinstance(self.codec, PointCodec)
+            terms, level = self.end_to_end(self.denoiser, self.codec, data, condition, t, keys)
+            return terms.total, level.logsnr
         t, density = self.times(t)
         losses, level = diffusion_loss(
             self.denoiser,

@@ -17,7 +17,7 @@ from shared import noise
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError, NonFinite
 from shared.files import write_text
-from shared.guidance import autoguidance, classifier_free
+from shared.guidance import autoguidance, clamp, classifier_free
 from shared.learner import DiffusionLearner
 from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
 
@@ -44,6 +44,8 @@ class Sampling:
         guide: Run of a weaker model of the same data: guidance departs from its estimates, not from
             those without a condition (autoguidance).
         temperature: Divides the logits of categorical models: below 1, surer and less varied.
+        clamp: Make every estimate the nearest point that stands for data, such as the embeddings of
+            words (the clamping trick of Diffusion-LM).
         nan: end: look at the samples; stop: look at every estimate, and name the step and level of
             the first that is not finite.
     """
@@ -56,6 +58,7 @@ class Sampling:
     guidance_interval: tuple[float, float] | None = None
     guide: str | None = None
     temperature: float = 1.0
+    clamp: bool = False
     nan: str = "end"
 
     def __post_init__(self) -> None:
@@ -183,7 +186,12 @@ def fitted_grid(learner: DiffusionLearner, file: Path | None = None) -> Fitted:
 
 
 def _guided(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner | None) -> Denoise:
-    """The model at its temperature, guided as the settings say."""
+    """The model at its temperature, guided and then clamped as the settings say."""
+    guided = _towards(learner, how, guide)
+    return clamp(guided, learner.codec) if how.clamp else guided
+
+
+def _towards(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner | None) -> Denoise:
     model = _at_temperature(learner.denoiser, how.temperature)
     if guide is None:
         return classifier_free(model, how.guidance, interval=how.guidance_interval)

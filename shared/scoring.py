@@ -82,10 +82,12 @@ def score(
 
 
 def _stops(schedule: Schedule) -> list[float]:
-    """Times at which the reverse process may stop: its own end, and LEVELS that are noisier."""
+    """Times at which the reverse process may stop: its own end, if noise is left there, and LEVELS
+    that are noisier."""
     ends = schedule.logsnr(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
     inside = [level for level in LEVELS if ends[1] < level < ends[0]]
-    return [0.0, *schedule.time(torch.tensor(inside, dtype=torch.float64)).tolist()]
+    times = schedule.time(torch.tensor(inside, dtype=torch.float64)).tolist()
+    return times if math.isinf(ends[0]) else [0.0, *times]
 
 
 def _bound(

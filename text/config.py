@@ -52,6 +52,7 @@ class CodecConfig:
 
     kind: str = "embedding"
     dim: int = 16  # small: then words become decidable in a narrow band of noise levels
+    unit_norm: bool = True  # all embeddings have one length; false: each has its own (Diffusion-LM)
 
     def __post_init__(self) -> None:
         one_of("codec.kind", self.kind, CODECS)
@@ -85,8 +86,20 @@ class TextConfig:
         one_of("model", self.model, MODELS)
         if self.net.cross_attention:
             raise ValueError("net.cross_attention = true: the text panel has no condition yet")
-        if self.codec.kind == "embedding" and self.diffusion.prediction != "categorical":
+        self._check_codec()
+
+    def _check_codec(self) -> None:
+        learned, end_to_end = self.codec.kind == "embedding", self.diffusion.end_to_end is not None
+        if end_to_end and not learned:
+            raise ValueError("diffusion.end_to_end learns embeddings: set codec.kind = 'embedding'")
+        if learned and not end_to_end and self.diffusion.prediction != "categorical":
             raise ValueError(
                 f"diffusion.prediction = {self.diffusion.prediction!r}: learned embeddings need "
-                "'categorical', since a squared error alone is least when all words are one point"
+                "'categorical', since a squared error alone is least when all words are one point; "
+                "or 'x0' with diffusion.end_to_end, whose rounding term keeps them apart"
+            )
+        if not self.codec.unit_norm and not end_to_end:
+            raise ValueError(
+                "codec.unit_norm = false: needs diffusion.end_to_end; under a cross-entropy alone "
+                "embeddings grow until no noise hides them"
             )

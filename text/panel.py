@@ -64,25 +64,7 @@ class TextPanel:
 
     def learner(self, config: TextConfig, run: Path) -> nn.Module:
         """A fresh diffusion model, or the causal reference."""
-        size, length = len(load_tokenizer(run / FILE)), config.data.length
-        autocast = torch.bfloat16 if config.train.precision == "bf16" else None
-        if config.model == "causal":
-            return CausalLM(size, length, config.net, autocast)
-        codec: Codec = (
-            Bits(size, (length,))
-            if config.codec.kind == "bits"
-            else Embedding(size, length, config.codec.dim)
-        )
-        categorical = config.diffusion.prediction == "categorical"
-        channels = codec.latent_shape[-1]
-        net = TextNet(
-            channels,
-            codec.logit_channels if categorical else channels,
-            length,
-            config.net,
-            config.diffusion.self_condition,
-        )
-        return DiffusionLearner(net, codec, config.diffusion, autocast=autocast)
+        return build_learner(config, len(load_tokenizer(run / FILE)))
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """samples.txt, one sentence a line; samples.json with seeds and settings; on request the
@@ -147,6 +129,29 @@ class TextPanel:
 
     def datasets(self) -> dict[str, str]:
         return {"scene": "sentences about small scenes, from a grammar with known entropy"}
+
+
+def build_learner(config: TextConfig, size: int) -> nn.Module:
+    """A fresh diffusion model, or the causal reference, of `size` words."""
+    length = config.data.length
+    autocast = torch.bfloat16 if config.train.precision == "bf16" else None
+    if config.model == "causal":
+        return CausalLM(size, length, config.net, autocast)
+    codec: Codec = (
+        Bits(size, (length,))
+        if config.codec.kind == "bits"
+        else Embedding(size, length, config.codec.dim, config.codec.unit_norm)
+    )
+    categorical = config.diffusion.prediction == "categorical"
+    channels = codec.latent_shape[-1]
+    net = TextNet(
+        channels,
+        codec.logit_channels if categorical else channels,
+        length,
+        config.net,
+        config.diffusion.self_condition,
+    )
+    return DiffusionLearner(net, codec, config.diffusion, autocast=autocast)
 
 
 def _n_best_lines(n_best: list[list[Candidate]]) -> str:

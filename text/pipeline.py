@@ -27,6 +27,7 @@ from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling, Wrap, draw
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.baseline import CausalLM
+from text.codec import nearness
 from text.config import TextConfig
 from text.control import (
     Automata,
@@ -100,6 +101,7 @@ class Pipeline:
         controls: Sequence[str] = (),
         guidance_scale: float = 1.0,
         temperature: float = 1.0,
+        clamp: bool = False,
         num_candidates: int = 1,
         n_best: int = 1,
         watch: Callable[[Glimpse], None] | None = None,
@@ -111,9 +113,9 @@ class Pipeline:
         `controls`, such as "length=9", are satisfied by every sentence, see `text.control`;
         `guidance_scale` is how strongly the rest of it follows them. `watch` sees the estimate of
         the first sentence at every step. `temperature` divides the logits: below 1, surer words and
-        less variety. Of `num_candidates` drawn for each sentence, the one that agrees most with the
-        others is kept (`text.mbr`); the `n_best` different ones come along. ConfigError for what
-        the model cannot do.
+        less variety. `clamp` makes every estimate the nearest words. Of `num_candidates` drawn for
+        each sentence, the one that agrees most with the others is kept (`text.mbr`); the `n_best`
+        different ones come along. ConfigError for what the model cannot do.
         """
         how = Sampling(
             solver=solver,
@@ -121,6 +123,7 @@ class Pipeline:
             grid=grid,
             guidance=guidance_scale,
             temperature=temperature,
+            clamp=clamp,
         )
         chosen = _seeds(n, seeds, generator)
         asked = parse_controls(controls)
@@ -177,15 +180,17 @@ class Pipeline:
         """One sentence per seed, as drawn."""
         if automata is not None and given is not None:
             raise ConfigError("given and controls: say both as one control, pattern='...'")
+        if automata is not None and how.clamp:
+            raise ConfigError("clamp: under controls estimates stay means of words; leave it out")
         if how.guided and (automata is None or how.guide or how.guidance_interval):
             raise ConfigError(
                 "guidance, guide: the text panel's models have no condition; leave it out"
             )
         if isinstance(self.learner, CausalLM):
-            if given is not None or watch is not None or automata is not None:
+            if given is not None or watch is not None or automata is not None or how.clamp:
                 raise ConfigError(
-                    "given, controls, trajectory: the causal reference writes from left to right "
-                    "only; use a run with model: diffusion"
+                    "given, controls, trajectory, clamp: the causal reference writes from left to "
+                    "right only; use a run with model: diffusion"
                 )
             rows = self.learner.generate(seeds, how.temperature)
         else:
@@ -240,9 +245,8 @@ class Pipeline:
         device = next(self.learner.parameters()).device
         if template is None:
             return codec.decode(x0.to(device)).cpu()
-        # every word's point has the same length, in both codecs
         points = codec.encode(torch.arange(len(self.tokenizer), device=device))
-        scores = x0.to(device) @ points.T
+        scores = nearness(x0.to(device), points)
         return scores.masked_fill(~template.allowed.to(device), -torch.inf).argmax(-1).cpu()
 
 

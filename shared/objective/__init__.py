@@ -1,6 +1,7 @@
 """What a diffusion model is trained on and measured by: losses, weightings, times, bounds."""
 
 from shared.objective.bound import Bound, discrete_bound, elbo_terms, step_kl
+from shared.objective.end_to_end import EndToEnd, Terms
 from shared.objective.hybrid import hybrid_loss
 from shared.objective.loss import diffusion_loss
 from shared.objective.moment import Moment, moment
@@ -31,10 +32,12 @@ __all__ = [
     "TIMES",
     "WEIGHTINGS",
     "Bound",
+    "EndToEnd",
     "Importance",
     "LogNormal",
     "LogitNormal",
     "Moment",
+    "Terms",
     "TimeSampler",
     "Uncertainty",
     "Weighting",

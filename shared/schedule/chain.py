@@ -31,7 +31,7 @@ class FromBetas(Schedule):
     @cached_property
     def _knots(self) -> Tensor:
         """ln alpha^2 at t = 0, 1 / T, ..., 1: float64, on the CPU."""
-        betas = torch.tensor(self.betas, dtype=torch.float64)
+        betas = torch.tensor(self.betas, dtype=torch.float64, device="cpu")
         return torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])
 
     def logsnr(self, t: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class FromBetas(Schedule):
 
 def from_betas(betas: Tensor | Sequence[float]) -> FromBetas:
     """betas (T,) of a chain, in the order of rising noise -> its schedule."""
-    return FromBetas(tuple(torch.as_tensor(betas, dtype=torch.float64).tolist()))
+    return FromBetas(tuple(torch.as_tensor(betas, dtype=torch.float64, device="cpu").tolist()))
 
 
 def to_betas(schedule: Schedule, n: int) -> Tensor:
@@ -93,8 +93,8 @@ def scaled_linear_betas(n: int = 1000, first: float = 8.5e-4, last: float = 0.01
 
 def betas_through(alpha2: Callable[[Tensor], Tensor], n: int, largest: float = 0.999) -> Tensor:
     """betas (n,), float64, of the chain through alpha^2(u), u = i / n, each at most `largest`
-    (Nichol & Dhariwal 2021, sec. 3.2: no singular last step)."""
-    values = alpha2(torch.arange(n + 1, dtype=torch.float64) / n)
+    (Nichol & Dhariwal 2021, sec. 3.2: no singular last step). On the CPU."""
+    values = alpha2(torch.arange(n + 1, dtype=torch.float64, device="cpu") / n)
     return (1 - values[1:] / values[:-1]).clamp(max=largest)
 
 

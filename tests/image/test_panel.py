@@ -224,6 +224,10 @@ def test_too_few_samples_to_measure_are_refused(make_run):
         ("judge.width=12", "multiple of 8"),
         ("diffusion.prediction=categorical", "needs codec.kind = 'bits'"),
         ("diffusion.fit_density=true", "a loss that only falls as logsnr rises"),
+        (
+            "diffusion={schedule: sqrt, prediction: x0, weighting: x0, end_to_end: 9}",
+            "end_to_end: learns a table of latents",
+        ),
         ("model=gan", "expected one of diffusion, classifier"),
         ("data.nam=digits", "did you mean data.name?"),
     ],

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from shared import noise
-from shared.codec import Identity
+from shared.codec import Bits, Identity
 from shared.config import DiffusionConfig, NetConfig
 from shared.errors import ConfigError, NonFinite
-from shared.guidance import autoguidance
+from shared.guidance import autoguidance, clamp
 from shared.learner import DiffusionLearner
 from shared.sampling import Sampling, draw, fitted_grid
 from shared.solver import sample
@@ -87,6 +87,18 @@ def test_guide_takes_the_place_of_no_condition(learner: DiffusionLearner, weaker
     start = noise.normal(SEEDS, 0, SHAPE)
     torch.testing.assert_close(got, sample(guided, start, learner.schedule, steps=4, seeds=SEEDS))
     assert not torch.allclose(got, drawn(learner, steps=4))
+
+
+def test_clamp_rounds_what_guidance_proposes_to_points_of_the_codec(
+    learner: DiffusionLearner, weaker: DiffusionLearner
+):
+    learner.codec = codec = Bits(7, SHAPE[:1])
+    how = Sampling(steps=4, guidance=1.8, guide="runs/weaker", clamp=True)
+    got = draw(learner, SEEDS, how, guide=weaker, progress=False)
+    guided = clamp(autoguidance(learner.denoiser, weaker.denoiser, 1.8), codec)
+    start = noise.normal(SEEDS, 0, SHAPE)
+    torch.testing.assert_close(got, sample(guided, start, learner.schedule, steps=4, seeds=SEEDS))
+    assert torch.equal(got, codec.encode(codec.decode(got)))
 
 
 def test_guide_of_other_latents_is_refused(learner: DiffusionLearner):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from shared.codec import Bits
 from shared.likelihood import Estimate, Likelihood, elbo
 from shared.oracle import PointMixture
-from shared.schedule import Cosine
+from shared.schedule import Cosine, Schedule, from_betas, sqrt_betas
 from shared.scoring import Split, measured, score, told
 from tests.likelihoods import f64
 
@@ -35,7 +35,7 @@ class Half(nn.Module):
         return torch.where(clean, torch.zeros_like(x_t), exact)
 
 
-def learner(limit: float, schedule: Cosine) -> Any:
+def learner(limit: float, schedule: Schedule) -> Any:
     module: Any = nn.Linear(1, 1)  # something with parameters
     module.codec, module.schedule = Bits(5, (2,), scale=0.1), schedule
     module.denoiser = Half(PointMixture(module.codec.encode(DATA)), limit)
@@ -49,6 +49,14 @@ def test_the_codec_takes_over_where_the_network_knows_nothing(limit: float, expe
     found = score(learner(limit, Cosine(-12, 12)), many, many, 3, progress=False)
     assert found is not None
     assert found.cleanest_logsnr == pytest.approx(expected)
+
+
+def test_a_chain_which_is_clean_at_its_end_stops_before_it():
+    some = Split(DATA)
+    found = score(learner(5.0, from_betas(sqrt_betas(50))), some, some, 3, progress=False)
+    assert found is not None
+    assert found.cleanest_logsnr in [pytest.approx(x) for x in (9.0, 7.5, 6.0, 4.5, 3.0)]
+    assert math.isfinite(found.likelihood.nats_per_datum.value)
 
 
 def test_the_level_is_chosen_by_training_data_and_the_bound_is_of_held_out_data():

@@ -13,8 +13,14 @@ from text.codec import Embedding
 SIZE, LENGTH, DIM, BATCH = 7, 3, 5, 2
 
 
+@pytest.fixture(params=[True, False], ids=["unit norm", "free"])
+def codec(request) -> Embedding:
+    torch.manual_seed(0)
+    return Embedding(SIZE, LENGTH, DIM, unit_norm=request.param)
+
+
 @pytest.fixture
-def codec() -> Embedding:
+def directions() -> Embedding:
     torch.manual_seed(0)
     return Embedding(SIZE, LENGTH, DIM)
 
@@ -40,15 +46,21 @@ def test_it_is_a_codec_of_discrete_data(codec: Embedding) -> None:
     assert codec.logit_channels == SIZE
 
 
-def test_every_coordinate_has_unit_power(codec: Embedding) -> None:
-    assert_close(codec.table().square().mean(1), torch.ones(SIZE))
+def test_every_coordinate_has_unit_power(directions: Embedding) -> None:
+    assert_close(directions.table().square().mean(1), torch.ones(SIZE))
 
 
 def test_every_word_comes_back_from_its_point_and_from_near_it(codec: Embedding) -> None:
     ids = torch.arange(SIZE)[:, None].expand(SIZE, LENGTH)
     x0 = codec.encode(ids)
     assert torch.equal(codec.decode(x0), ids)
-    assert torch.equal(codec.decode(0.5 * x0 + 0.01), ids)
+    assert torch.equal(codec.decode((0.5 if codec.unit_norm else 1.0) * x0 + 0.01), ids)
+
+
+def test_what_is_decoded_is_the_nearest_word(codec: Embedding) -> None:
+    x0 = torch.randn(50, LENGTH, DIM, generator=torch.Generator().manual_seed(2))
+    distances = torch.cdist(x0, codec.table().expand(50, SIZE, DIM))
+    assert torch.equal(codec.decode(x0), distances.argmin(-1))
 
 
 def test_evidence_is_the_posterior_of_uniform_words_at_each_samples_level(codec) -> None:
@@ -93,7 +105,8 @@ def test_nll_is_the_cross_entropy_summed_over_the_sentence(codec: Embedding) -> 
     assert_close(codec.nll(logits, ids), torch.tensor(exact))
 
 
-def test_the_table_learns_but_cannot_grow(codec: Embedding) -> None:
+def test_the_table_learns_but_cannot_grow(directions: Embedding) -> None:
+    codec = directions
     optimizer = torch.optim.SGD(codec.parameters(), lr=10.0)
     x_t, level = noisy([0.0, 0.0])
     before = codec.table().detach().clone()

@@ -11,8 +11,8 @@ SIZE, LENGTH, DIM = 7, 3, 5
 DATA = torch.tensor([[0, 4, 6], [2, 2, 5]])
 
 
-def parts() -> tuple[Embedding, PointMixture]:
-    codec = Embedding(SIZE, LENGTH, DIM).double()
+def parts(unit_norm: bool) -> tuple[Embedding, PointMixture]:
+    codec = Embedding(SIZE, LENGTH, DIM, unit_norm).double()
     generator = torch.Generator().manual_seed(0)
     codec.weight.data = torch.randn(SIZE, DIM, generator=generator, dtype=torch.float64)
     return codec, PointMixture(codec.table().detach().double(), places=(LENGTH,))
@@ -20,10 +20,11 @@ def parts() -> tuple[Embedding, PointMixture]:
 
 @pytest.mark.parametrize("logsnr", [(-8.0, -1.0), (0.5, 4.0)])
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("unit_norm", [True, False])
 def test_evidence_is_the_exact_posterior_of_independent_words(
-    family: str, logsnr: tuple[float, float]
+    family: str, logsnr: tuple[float, float], unit_norm: bool
 ):
-    codec, oracle = parts()
+    codec, oracle = parts(unit_norm)
     level = level_at(family, *logsnr)
     x_t = noised(codec.encode(DATA).detach().double(), level)
     with torch.no_grad():

@@ -144,3 +144,5 @@ def test_the_causal_reference_writes_too_but_cannot_infill(make_run) -> None:
     assert pipe(seeds=[7]).texts == [texts[7]]
     with pytest.raises(ConfigError, match="left to right"):
         pipe(seeds=[7], given="a [MASK]*")
+    with pytest.raises(ConfigError, match="left to right"):
+        pipe(seeds=[7], clamp=True)

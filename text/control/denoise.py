@@ -16,6 +16,7 @@ from shared.codec import DiscreteCodec
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError
 from shared.schedule import Level
+from text.codec import nearness
 from text.control.automaton import Automata, best_row, log_accepted
 
 
@@ -51,12 +52,11 @@ def controlled(
 
 
 def nearest_accepted(denoiser: Denoiser, x0: Tensor, automata: Automata) -> Tensor:
-    """x0 (n, L, d) -> the accepted rows of ids (n, L) nearest to it. All points have one length, so
-    the largest sum of inner products is the least distance."""
+    """x0 (n, L, d) -> the accepted rows of ids (n, L) nearest to it."""
     device, codec = _device(denoiser), denoiser.codec
     assert codec is not None
     points = codec.encode(torch.arange(automata.classes.shape[1], device=device)).detach()
-    return best_row(x0.to(device) @ points.T, automata.to(device)).cpu()
+    return best_row(nearness(x0.to(device), points), automata.to(device)).cpu()
 
 
 def _device(denoiser: Denoiser) -> torch.device:
