@@ -4,6 +4,8 @@ from shared.config import DiffusionConfig, NetConfig, TrainConfig, one_of, posit
 
 MODELS = ("diffusion", "classifier")
 CODECS = ("pixels", "bits")
+NETWORKS = ("transformer", "unet")
+RESAMPLE = ("residual", "conv")
 
 
 @schema
@@ -49,6 +51,41 @@ class CodecConfig:
 
 
 @schema
+class UnetConfig:
+    """The U-Net. Level 0 has the latent's size, each further one half its height and width."""
+
+    channels: tuple[int, ...] = (64, 128, 256)  # of each level
+    layers: int = 2  # residual blocks of a level on the way down; on the way up one more
+    attention: tuple[int, ...] = (1, 2)  # levels whose blocks attend; any: the middle does too
+    head_dim: int = 64  # channels of a head, as in ADM
+    scale_shift: bool = True  # level and class scale and shift after the norm (ADM), or only shift
+    resample: str = "residual"  # between levels: a residual block (BigGAN, ADM), or a convolution
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.channels or any(n < 8 or n % 8 for n in self.channels):
+            raise ValueError(
+                f"unet.channels = {self.channels}: expected a multiple of 8 for each level"
+            )
+        positive("unet.layers", self.layers)
+        positive("unet.head_dim", self.head_dim)
+        one_of("unet.resample", self.resample, RESAMPLE)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"unet.dropout = {self.dropout}: expected a number in [0, 1)")
+        last = len(self.channels) - 1
+        if any(not 0 <= level <= last for level in self.attention):
+            raise ValueError(
+                f"unet.attention = {self.attention}: expected levels from 0 (the finest) to {last}"
+            )
+        for level in {*self.attention, last} if self.attention else ():
+            if self.channels[level] % self.head_dim:
+                raise ValueError(
+                    f"unet.head_dim = {self.head_dim}: expected a divisor of the "
+                    f"{self.channels[level]} channels of level {level}, which attends"
+                )
+
+
+@schema
 class JudgeConfig:
     """The classifier that `diptych evaluate` trains on the same data and measures with."""
 
@@ -69,14 +106,17 @@ class JudgeConfig:
 @schema
 class ImageConfig:
     """A run of the image panel. `model` is `diffusion`, or `classifier`, which reads data, judge
-    and train only."""
+    and train only. `network` is `transformer`, which reads net and patch, or `unet`, which reads
+    unet: `network=unet` alone makes any configuration one of a U-Net."""
 
     panel: str = "image"
     model: str = "diffusion"
     data: DataConfig = DataConfig()
     codec: CodecConfig = CodecConfig()
+    network: str = "transformer"
     net: NetConfig = NetConfig(dim=128)
     patch: int = 2  # pixels along a side of a token
+    unet: UnetConfig = UnetConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig = TrainConfig()
     judge: JudgeConfig = JudgeConfig()
@@ -84,7 +124,13 @@ class ImageConfig:
     def __post_init__(self) -> None:
         one_of("panel", self.panel, ["image"])
         one_of("model", self.model, MODELS)
+        one_of("network", self.network, NETWORKS)
         positive("patch", self.patch)
+        if self.network != "unet" and self.unet != UnetConfig():
+            raise ValueError(
+                f"unet: network = {self.network!r} does not read it; add network=unet, or leave "
+                "unet out"
+            )
         if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
             raise ValueError(
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "

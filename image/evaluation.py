@@ -2,9 +2,9 @@
 whether pictures show what was asked for.
 
 Every distance has its floor beside it: what the held-out split scores against the training split,
-with as many pictures (a distance between samples shrinks as they grow). FID proper needs the
-Inception network of its paper; a distance in other features carries their name. On request, the
-likelihood of held-out pictures: an upper bound on -log p given their conditions.
+with as many pictures (a Frechet distance between samples shrinks as they grow). FID and KID proper
+need the Inception network of their papers; a distance in other features carries their name. On
+request, the likelihood of held-out pictures: an upper bound on -log p given their conditions.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from image.classifier import Classifier
 from image.config import ImageConfig
 from image.data import Pictures, load_pictures
 from image.judge import Judge, find_judge
-from image.metrics import frechet, recall
+from image.metrics import frechet, kernel, recall
 from image.pipeline import Pipeline
 from image.reader import read
 from shared import noise
@@ -28,6 +28,7 @@ from shared.scoring import BOUND, TRIED, UNDEFINED, Split, measured, score, told
 from shared.task import EvaluateRequest, Panel
 
 K = 3  # nearest neighbours of precision and recall, as in the paper
+SUBSET = 1000  # rows of features at most in a subset of the kernel distance, as in the paper
 ROWS = 1  # stream of `noise` that picks conditions and references
 
 
@@ -99,7 +100,8 @@ def _draw(pipeline: Pipeline, request: EvaluateRequest, condition: Tensor) -> Te
 def _distances(
     judge: Judge, images: Tensor, training: Pictures, held_out: Pictures, seed: int
 ) -> dict[str, Any]:
-    """Frechet distance to the training split, precision and recall, and what held-out data gets."""
+    """Frechet and kernel distance to the training split, precision and recall, and what held-out
+    data gets."""
     n, m = len(images), min(len(images), len(held_out))
     ours, data = judge.features(images), judge.features(training.images)
     floor = judge.features(held_out.images[_some_rows(len(held_out), m, seed)])
@@ -119,11 +121,34 @@ def _distances(
             "floor_images": m,
             "ratio_images": m,
         },
+        **_kernel_distances(judge, ours, floor, data, seed),
         **recall.compute(ours, some, K),
         "precision_held_out": real["precision"],
         "recall_held_out": real["recall"],
         "recall_k": K,
         "recall_references": len(some),
+    }
+
+
+def _kernel_distances(
+    judge: Judge, ours: Tensor, floor: Tensor, data: Tensor, seed: int
+) -> dict[str, Any]:
+    """Kernel distances of features to the training split's, ours and the held-out ones. There is no
+    ratio: the floor of a perfect split is 0 in expectation."""
+    size = min(len(ours), len(floor), len(data), SUBSET)
+    generator = torch.Generator().manual_seed(seed)
+    here, least = (kernel.compute(x, data, size, generator) for x in (ours, floor))
+    return {
+        "kernel_distance": here["kernel_distance"],
+        "kernel_floor": least["kernel_distance"],
+        "kernel": {
+            "features": judge.name,
+            "reference": "training split",
+            "floor": "held-out split",
+            "subset_images": size,
+            "std_over_subsets": here["kernel_std"],
+            "floor_std_over_subsets": least["kernel_std"],
+        },
     }
 
 

@@ -1,14 +1,15 @@
-"""The network of the image panel: patches of a picture as the tokens of the shared transformer.
+"""The networks of the image panel. This one takes patches of a picture as the tokens of the shared
+transformer; `image.unet` has the other, and `build_net` the choice.
 
-A latent is (B, C, H, W), or (B, C, H, W, n) when a codec gives n numbers for a pixel; these become
-n C channels. Positions are the trunk's learned table, one entry a patch (Dosovitskiy et al. 2021,
+Positions are the trunk's learned table, one entry a patch (Dosovitskiy et al. 2021,
 sec. 3.1), since rotary angles know one dimension only.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from image.config import ImageConfig
+from image.latent import channels_of, from_channels, to_channels
 from shared.config import NetConfig
 from shared.errors import ConfigError
 from shared.nets.transformer import Transformer
@@ -41,13 +42,13 @@ class PatchNet(nn.Module):
         conditions: int = 0,
     ) -> None:
         super().__init__()
-        channels, height, width, *depth = latent_shape
+        _, height, width = latent_shape[:3]
         if height % patch or width % patch:
             raise ConfigError(
                 f"patch = {patch}: expected a divisor of the picture's {height} x {width} pixels"
             )
         self.latent_shape, self.patch, self.self_condition = latent_shape, patch, self_condition
-        token = channels * (depth[0] if depth else 1) * patch**2
+        token = channels_of(latent_shape) * patch**2
         self.trunk = Transformer(
             token * (2 if self_condition else 1),
             token,
@@ -64,16 +65,17 @@ class PatchNet(nn.Module):
     def forward(
         self, x: Tensor, logsnr: Tensor, condition: Tensor | None, previous: Tensor | None
     ) -> Tensor:
-        h = self._channels(x)
-        if self.self_condition:
-            last = torch.zeros_like(h) if previous is None else self._channels(previous)
-            h = torch.cat([h, last], dim=1)
+        h = to_channels(x, previous, self.self_condition)
         tokens = self.trunk(patchify(h, self.patch), logsnr, condition)
         out = unpatchify(tokens, self.patch, *self.latent_shape[1:3])
-        if len(self.latent_shape) == 3:
-            return out
-        return out.unflatten(1, (-1, self.latent_shape[0])).movedim(1, -1)
+        return from_channels(out, self.latent_shape)
 
-    def _channels(self, x: Tensor) -> Tensor:
-        """(B, C, H, W, n) -> (B, n C, H, W); four axes stay as they are."""
-        return x if x.ndim == 4 else x.movedim(-1, 1).flatten(1, 2)
+
+def build_net(config: ImageConfig, latent_shape: tuple[int, ...], conditions: int) -> nn.Module:
+    """The network that a configuration names, for latents of a shape and so many condition ids."""
+    self_condition = config.diffusion.self_condition
+    if config.network == "unet":
+        from image.unet import Unet  # seconds of diffusers, which no other run needs
+
+        return Unet(latent_shape, config.unet, self_condition, conditions)
+    return PatchNet(latent_shape, config.patch, config.net, self_condition, conditions)

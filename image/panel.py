@@ -15,7 +15,7 @@ from image.config import ImageConfig
 from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
 from image.evaluation import evaluate
 from image.grid import save_png, tile, to_bytes
-from image.net import PatchNet
+from image.net import build_net
 from image.pipeline import Glimpse, Pipeline
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
@@ -70,13 +70,7 @@ class ImagePanel:
                 autocast=autocast,
             )
         codec = build_codec(config.codec, facts.levels, facts.shape)
-        net = PatchNet(
-            codec.latent_shape,
-            config.patch,
-            config.net,
-            config.diffusion.self_condition,
-            facts.conditions,
-        )
+        net = build_net(config, codec.latent_shape, facts.conditions)
         return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast)
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
@@ -119,7 +113,7 @@ class ImagePanel:
         raise ConfigError("control: for runs of the text panel; pictures take --class, --guidance")
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
-        """Frechet distance, precision, recall, agreement with the condition; see
+        """Frechet and kernel distance, precision, recall, agreement with the condition; see
         `image.evaluation`."""
         return evaluate(open_run(run), request, self)
 

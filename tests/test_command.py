@@ -94,6 +94,8 @@ def test_text_run_samples_sentences_and_keeps_the_given_words(text_run: Path, tm
         (["image/digits", "diffusion.prediction=w"], "diffusion.prediction"),
         (["text/scene", "data.length=1"], "data.length"),
         (["image/digits", "train.steps"], "expected key=value"),
+        (["image/digits", "network=unet", "unet.channels=[12]"], "unet.channels"),
+        (["image/digits", "unet.layers=3"], "add network=unet"),
     ],
 )
 def test_impossible_configuration_is_refused_with_code_2(
@@ -102,6 +104,21 @@ def test_impossible_configuration_is_refused_with_code_2(
     result = diptych("train", *words, f"run={tmp_path / 'run'}")
     assert_refused(result, 2, expected)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_unet_over_bits_trains_from_the_command(tmp_path: Path):
+    run = tmp_path / "run"
+    unet = ["network=unet", "unet.channels=[8, 16]", "unet.layers=1", "unet.head_dim=8"]
+    unet += ["unet.attention=[1]", "train.batch=8", "train.steps=2"]
+    told(diptych("train", "image/digits_bits", f"run={run}", *unet, "--json"))
+    told(diptych("sample", run, "-n", "3", "--steps", "2", "--class", "7", "--json"))
+    assert told(diptych("status", run, "--json"))["checkpoint"] == 2
+
+
+def test_unet_of_more_levels_than_the_picture_halves_is_refused_with_code_2(tmp_path: Path):
+    unet = ["network=unet", "unet.channels=[8, 8, 8, 8, 8]", "unet.attention=[]"]
+    result = diptych("train", "image/digits", f"run={tmp_path / 'run'}", *unet)
+    assert_refused(result, 2, "5 levels halve", "at most 4 levels")
 
 
 def test_missing_data_is_refused_with_code_3_and_leaves_nothing(tmp_path: Path):

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared.nets.condition import mean_token, that_count
+
 
 def level_features(logsnr: Tensor, dim: int) -> Tensor:
     """logsnr (B,) in nats -> sines and cosines (B, dim), periods from 0.4 to 400 nats."""
@@ -142,8 +144,8 @@ class Transformer(nn.Module):
         tokens = mask = None
         if self.condition is not None:
             ids = condition if condition is not None else x.new_zeros(len(x), 1, dtype=torch.long)
-            tokens, counts = self.condition(ids), _that_count(ids)
-            told = told + (tokens * counts.unsqueeze(-1)).sum(1) / counts.sum(1, keepdim=True)
+            tokens, counts = self.condition(ids), that_count(ids)
+            told = told + mean_token(tokens, counts)
             mask = counts[:, None, None, :] if self.cross_attention else None
         m = self.modulate(told).unflatten(-1, (6, self.dim))
         for block in self.blocks:
@@ -159,10 +161,3 @@ def _norm(x: Tensor) -> Tensor:
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """The normalised x (B, L, dim), scaled and shifted per sample; addcmul: one pass less."""
     return torch.addcmul(shift, _norm(x), 1 + scale)
-
-
-def _that_count(ids: Tensor) -> Tensor:
-    """(B, M) ids -> bool (B, M): ids other than 0; the first one where all are 0."""
-    counts = ids != 0
-    counts[:, 0] |= ~counts.any(1)
-    return counts

@@ -2,7 +2,8 @@
 
 Muon (Jordan et al. 2024) makes the momentum of a matrix orthogonal before the step, so that every
 direction of it moves alike; short runs then need about half of AdamW's steps. It looks at whole
-matrices, which ZeRO 1 to 3 cut into pieces: it is for stage 0.
+matrices, which ZeRO 1 to 3 cut into pieces: it is for stage 0. The kernel of a convolution is the
+matrix (out, in x height x width) that multiplies a patch, as in Jordan's training of CIFAR-10.
 """
 
 from collections.abc import Callable
@@ -49,15 +50,16 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
 
 
 def hidden_matrices(module: nn.Module) -> list[Tensor]:
-    """The weights of linear layers inside a list of blocks: neither embeddings nor heads."""
-    linear = [
+    """The weights of linear layers and convolutions inside a list of blocks, each once: neither
+    embeddings, nor the layers before the first and after the last block."""
+    layers = dict.fromkeys(  # lists may stand in lists: a U-Net's levels hold their blocks
         layer
         for blocks in module.modules()
         if isinstance(blocks, nn.ModuleList)
         for layer in blocks.modules()
-        if isinstance(layer, nn.Linear)
-    ]
-    return [layer.weight for layer in linear if layer.weight.requires_grad]
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    )
+    return [layer.weight for layer in layers if layer.weight.requires_grad]
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -92,20 +94,21 @@ class MuonAdamW(torch.optim.Optimizer):
                 self._adamw(moving, group)
 
     def _muon(self, moving: list[Tensor], lr: float) -> None:
-        by_shape: dict[torch.Size, list[Tensor]] = {}
+        by_shape: dict[tuple[int, int], list[Tensor]] = {}
         for p in moving:
-            by_shape.setdefault(p.shape, []).append(p)
+            by_shape.setdefault((len(p), p[0].numel()), []).append(p)
         for (rows, columns), alike in by_shape.items():
             steps: list[Tensor] = []
             for p in alike:
                 assert p.grad is not None
                 momentum = self.state[p]["exp_avg"].mul_(MUON_MOMENTUM).add_(p.grad)
                 self.state[p]["step"] += 1
-                steps.append(p.grad.add(momentum, alpha=MUON_MOMENTUM))  # Nesterov
+                step = p.grad.add(momentum, alpha=MUON_MOMENTUM)  # Nesterov
+                steps.append(step.flatten(1))
             tall = max(1.0, rows / columns) ** 0.5
             updates = orthogonal(torch.stack(steps), self.narrow)
             for p, update in zip(alike, updates, strict=True):
-                p.add_(update, alpha=-lr * MUON_SCALE * tall)
+                p.add_(update.view(p.shape), alpha=-lr * MUON_SCALE * tall)
 
     def _adamw(self, moving: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[p] for p in moving]

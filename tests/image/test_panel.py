@@ -34,7 +34,10 @@ def measured(n: int, **settings: Any) -> EvaluateRequest:
     return EvaluateRequest(n=n, **values)
 
 
-@pytest.mark.parametrize("name", packaged_configs("image"))
+# the one left out has 296 M parameters: tests/image/test_unet.py builds it without memory
+@pytest.mark.parametrize(
+    "name", [name for name in packaged_configs("image") if name != "image/imagenet64_adm"]
+)
 def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Path):
     _, panel, config, _ = load_config(name, ["data.name=digits"] if "mnist" in name else [])
     shape = [1, 28, 28] if "mnist" in name else [3, 32, 32] if "scene" in name else [1, 8, 8]
@@ -119,8 +122,11 @@ def test_evaluation_of_digits_is_complete_and_repeatable(make_run, codec: str):
     assert result["frechet"]["floor_images"] == 30  # as many as there are samples
     assert result["frechet"]["reference_images"] == 1433
     assert result["frechet"]["features"] == result["judge"]["name"]
+    assert result["kernel"]["features"] == result["judge"]["name"]
+    assert result["kernel"]["subset_images"] == 30
     # four steps of training: noise, and the judge can tell
     assert result["frechet_ratio"] > 3
+    assert result["kernel_distance"] > 3 * abs(result["kernel_floor"])
     assert result["class_agreement"] < 0.6
     assert result["precision_held_out"] > 0.5
     assert result["recall_held_out"] > 0.2

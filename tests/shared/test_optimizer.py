@@ -49,6 +49,12 @@ def test_hidden_matrices_are_those_inside_blocks():
     assert {id(p) for p in hidden_matrices(net)} == {id(first.weight), id(second.weight)}
 
 
+def test_matrix_in_a_list_within_a_list_is_taken_once():
+    inner = nn.ModuleList([nn.Linear(2, 3), nn.Conv2d(2, 3, 3)])
+    found = hidden_matrices(nn.Sequential(nn.Conv2d(2, 2, 3), nn.ModuleList([inner])))
+    assert [id(p) for p in found] == [id(inner[0].weight), id(inner[1].weight)]
+
+
 def test_steps_are_those_of_torchs_muon_and_adamw():
     """Three steps, each from the same weights, of gradients with singular values all of a size:
     rounding to bfloat16, which both do to Muon's, turns the vectors of small ones anyhow."""
@@ -86,6 +92,48 @@ def test_steps_are_those_of_torchs_muon_and_adamw():
                 assert (moved.norm() / expected.norm()).item() == pytest.approx(1, abs=0.02), name
             else:
                 torch.testing.assert_close(moved, expected, atol=1e-7, rtol=1e-4, msg=name)
+
+
+SHAPES = [(5, 2, 3, 4), (7, 3, 1, 1)]  # of kernels: wide and tall as matrices
+
+
+def steps_of_muon(shape: tuple[int, ...], gradients: list[Tensor]) -> Tensor:
+    """How far a hidden weight of this shape, (out, in) or of a convolution, moves."""
+    out, inputs, *sides = shape
+    layer = nn.Conv2d(inputs, out, (sides[0], sides[1])) if sides else nn.Linear(inputs, out)
+    weight = layer.weight
+    nn.init.zeros_(weight)
+    config = toy_config("train.optimizer=muon", "train.lr=3e-3").train
+    optimizer = build_optimizer(nn.ModuleList([layer]), config)
+    for gradient in gradients:
+        weight.grad = gradient.reshape(shape).clone()
+        optimizer.step()
+    assert optimizer.state[weight]["exp_avg"].shape == weight.shape
+    return weight.detach()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_first_step_of_a_convolution_is_its_flattened_gradient_made_orthogonal(
+    shape: tuple[int, ...],
+):
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    u, _, vh = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
+    moved = steps_of_muon(shape, [gradient]).flatten(1)
+    rate = 3e-3 * MUON_SCALE * max(1.0, len(moved) / moved.shape[1]) ** 0.5
+    rotated = -u.T @ moved @ vh.T / rate
+    values = rotated.diagonal()
+    torch.testing.assert_close(rotated, values.diag(), atol=1e-4, rtol=0)
+    assert float(values.min()) > 0.6
+    assert float(values.max()) < 1.25
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolution_moves_as_a_linear_layer_of_its_patches(shape: tuple[int, ...]):
+    generator = torch.Generator().manual_seed(3)
+    gradients = [torch.randn(shape, generator=generator) for _ in range(3)]
+    flat = (shape[0], gradients[0][0].numel())
+    moved, expected = (steps_of_muon(s, gradients) for s in (shape, flat))
+    torch.testing.assert_close(moved.flatten(1), expected, atol=1e-7, rtol=0)
 
 
 def test_every_trained_parameter_is_in_one_group():

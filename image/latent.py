@@ -1,0 +1,35 @@
+"""Latents as channels over the pixels, as the networks of this panel take them.
+
+A latent is (B, C, H, W), or (B, C, H, W, n) when a codec gives n numbers for a pixel; these become
+n C channels.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def channels_of(latent_shape: tuple[int, ...]) -> int:
+    """The channels of latents of a shape (C, H, W) or (C, H, W, n)."""
+    return latent_shape[0] * math.prod(latent_shape[3:])
+
+
+def to_channels(x: Tensor, previous: Tensor | None, self_condition: bool) -> Tensor:
+    """x (B, *latent_shape) -> (B, n C, H, W); with `self_condition`, `previous` or zeros behind it,
+    (B, 2 n C, H, W)."""
+    h = _folded(x)
+    if not self_condition:
+        return h
+    return torch.cat([h, torch.zeros_like(h) if previous is None else _folded(previous)], dim=1)
+
+
+def from_channels(h: Tensor, latent_shape: tuple[int, ...]) -> Tensor:
+    """(B, n C, H, W) -> (B, *latent_shape), back where `to_channels` took each number from."""
+    if len(latent_shape) == 3:
+        return h
+    return h.unflatten(1, (-1, latent_shape[0])).movedim(1, -1)
+
+
+def _folded(x: Tensor) -> Tensor:
+    return x if x.ndim == 4 else x.movedim(-1, 1).flatten(1, 2)
