@@ -34,7 +34,7 @@ from shared.provenance import ROOT, provenance
 MIRRORS = {
     "prediction": ("test_denoiser.py", "test_solver.py"),
     "objective": ("test_denoiser.py",),
-    "density": ("test_denoiser.py",),
+    "density": ("test_denoiser.py", "test_schedule.py"),
     "solver": ("test_corrector.py", "test_grid.py", "test_gaussian_diffusion.py"),
 }
 MODULES = (
