@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -70,6 +71,9 @@ class Sampling:
             if value not in known:
                 names = ", ".join(name for name in known if name)
                 raise ConfigError(f"{name} = {value!r}: expected one of {names}")
+        for name in ("guidance", "td", "temperature"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} = {getattr(self, name)}: expected a finite number")
         interval = self.guidance_interval
         if interval is not None and not interval[0] < interval[1]:
             raise ConfigError(

@@ -108,6 +108,12 @@ def test_guide_of_other_latents_is_refused(learner: DiffusionLearner):
         draw(learner, SEEDS, Sampling(guidance=2.0, guide="runs/b"), guide=other, progress=False)
 
 
+@pytest.mark.parametrize("name", ["guidance", "td", "temperature"])
+def test_numbers_that_are_not_finite_are_refused(name: str):
+    with pytest.raises(ConfigError, match=f"{name} = nan: expected a finite number"):
+        Sampling(**{name: float("nan")})
+
+
 def test_guide_without_a_scale_is_refused():
     with pytest.raises(ConfigError, match="guide = runs/b: does nothing at guidance = 1"):
         Sampling(guide="runs/b")
