@@ -58,6 +58,16 @@ def test_rounding_is_symmetrised_and_more_than_rounding_refused():
         Gaussian.of(normal(3), 1e10 * C + 1e13 * skew)
 
 
+def test_half_of_the_digits_may_differ():
+    """Entries may be 2^-26 of the standard deviations' product apart, in float64."""
+    apart = torch.zeros(2, 2, dtype=torch.float64)
+    apart[0, 1] = 6.0 * 2.0**-26
+    C = torch.tensor([[4.0, 0.5], [0.5, 9.0]], dtype=torch.float64)
+    Gaussian.of(torch.zeros(2, dtype=torch.float64), C + 0.9 * apart)
+    with pytest.raises(ValueError, match="not symmetric"):
+        Gaussian.of(torch.zeros(2, dtype=torch.float64), C + 1.1 * apart)
+
+
 def dependent_rows(rows: int, columns: int, seed: int) -> Tensor:
     """All rows but the last, and a combination of them."""
     free = normal(rows - 1, columns, seed=seed)
