@@ -21,9 +21,11 @@ from shared.files import write_text
 from shared.provenance import provenance
 from shared.task import ControlRequest, SampleRequest
 from text import teller
-from text.control import parse_controls, scene_tags_of
+from text.control import parse_controls
 from text.control.evaluation import control, measure
+from text.control.lexicon import tags_of
 from text.pipeline import Pipeline
+from text.reader import Reading, analyse
 
 STREAM = 7  # of `noise`: which words of a sentence a target takes
 SEED = 17  # of the scene world's stream of held-out sentences
@@ -51,15 +53,29 @@ def _prefix(words: list[str], _: float) -> dict[str, str]:
 
 
 def _pos(words: list[str], _: float) -> dict[str, str]:
-    return {"pos": " ".join(scene_tags_of(" ".join(words)) or ())}
+    return {"pos": " ".join(tags_of(_reading(words)))}
+
+
+def _says(words: list[str], u: float) -> dict[str, str]:
+    thing = _reading(words).facts.things[0]._asdict()
+    known = [f"{name}:{value}" for name, value in thing.items() if value is not None]
+    return {"says": known[int(u * len(known))]}
+
+
+def _reading(words: list[str]) -> Reading:
+    found = analyse(" ".join(words))
+    assert found is not None  # of a sentence that the grammar made
+    return found
 
 
 KINDS: dict[str, Made] = {
     "length": _length,
+    "one fact": _says,
     "two words in a row": _contains,
     "beginning": _prefix,
     "beginning and end": _between,
     "parts of speech": _pos,
+    "length and one fact": lambda words, u: _length(words, u) | _says(words, u),
     "length and two words": lambda words, u: _length(words, u) | _contains(words, u),
     "parts of speech and two words": lambda words, u: _pos(words, u) | _contains(words, u),
 }

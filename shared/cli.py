@@ -88,7 +88,8 @@ def control(
     Args:
         run: The folder that `diptych train` wrote.
         controls: Of text: length=9 or 8-12 (words), contains="red star", avoids="...", prefix,
-            suffix, pos="DET ADJ NOUN" (the part of speech of every word), pattern="a [MASK]* <NOUN>
+            suffix, says="colour:red" (in whatever words; scene world), pos="DET ADJ NOUN" (the part
+            of speech of every word), pattern="a [MASK]* <NOUN>
             (is|sits) [MASK]{2,4}".
         out: Where to write instead.
     """

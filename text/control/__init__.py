@@ -8,7 +8,7 @@ that it ends at, accepted in any case.
 from text.control.automaton import Automata, Automaton
 from text.control.controls import PATTERNS, Control, compile_controls, parse_controls
 from text.control.denoise import controlled, nearest_accepted
-from text.control.lexicon import scene_tags, scene_tags_of
+from text.control.lexicon import scene_tags
 from text.control.pattern import Vocabulary
 
 __all__ = [
@@ -22,5 +22,4 @@ __all__ = [
     "nearest_accepted",
     "parse_controls",
     "scene_tags",
-    "scene_tags_of",
 ]

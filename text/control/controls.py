@@ -3,7 +3,8 @@
     length=12          words; or a range, length=10-14
     contains="red star"  these words in a row, anywhere; avoids="...": nowhere
     prefix, suffix     what it begins or ends with
-    pos="DET NOUN"     the part of speech of every word
+    says="colour:red"  this of a thing, in whatever words (scene world)
+    pos="DET NOUN"     the part of speech of every word (scene world)
     pattern="..."      see `text.control.pattern`
 
 Every control but `avoids` is a pattern, and the ones asked for together are intersected.
@@ -17,8 +18,10 @@ from functools import reduce
 from shared.config import one_of
 from shared.errors import ConfigError
 from text.control.automaton import Automaton, both
+from text.control.lexicon import says, scene_phrases, tags_of
 from text.control.pattern import Vocabulary, compile_pattern, matches
 from text.given import MASK
+from text.reader import Reading
 
 ANY = f"{MASK}*"
 
@@ -28,6 +31,10 @@ def _length(value: str) -> str:
     if not found or int(found[1]) < 1 or int(found[2] or found[1]) < int(found[1]):
         raise ConfigError(f"length = {value!r}: expected a number of words, or a range, 8-12")
     return f"{MASK}{{{found[1]},{found[2] or found[1]}}}"
+
+
+def _one_of(phrases: Sequence[str]) -> str:
+    return f"{ANY} ({' | '.join(phrases)}) {ANY}"
 
 
 def _pos(value: str) -> str:
@@ -43,6 +50,7 @@ PATTERNS: dict[str, Callable[[str], str]] = {
     "avoids": lambda value: f"{ANY} {value} {ANY}",
     "prefix": lambda value: f"{value} {ANY}",
     "suffix": lambda value: f"{ANY} {value}",
+    "says": lambda value: _one_of(scene_phrases(value)),
     "pos": _pos,
     "pattern": lambda value: value,
 }
@@ -68,18 +76,34 @@ class Control:
         """What a sentence matches that satisfies it, or, of `avoids`, that does not."""
         return PATTERNS[self.name](self.value)
 
-    def success(self, sentence: str, tags: Sequence[str] | None = None) -> bool:
-        """Whether a sentence satisfies it. `tags` are the parts of speech that it really has, by
-        its parse, which `pos` and patterns with <TAG> are held against: none satisfy neither."""
+    def success(self, sentence: str, reading: Reading | None = None) -> bool:
+        """Whether a sentence satisfies it. What it says and its parts of speech are held against
+        its reading: without one it says nothing, and has none."""
+        if self.name == "says":
+            return reading is not None and says(reading, self.value)
+        tags = None if reading is None else tags_of(reading)
         return matches(self.pattern, sentence, tags) != (self.name == "avoids")
 
     def automaton(self, vocabulary: Vocabulary) -> Automaton:
         """The rows that satisfy it. ConfigError for words that the model does not know."""
-        found = compile_pattern(self.pattern, vocabulary, f"{self.name} = {self.value!r}")
+        asked = f"{self.name} = {self.value!r}"
+        found = compile_pattern(self._known(vocabulary, asked), vocabulary, asked)
         if self.name != "avoids":
             return found
         sentences = compile_pattern(ANY, vocabulary)
         return both(sentences, Automaton(found.classes, found.moves, ~found.accepts))
+
+    def _known(self, vocabulary: Vocabulary, asked: str) -> str:
+        """The pattern; of ways to say a fact those that the model has words for."""
+        if self.name != "says":
+            return self.pattern
+        if not vocabulary.tags:
+            raise ConfigError(f"{asked}: how facts are said is known of the scene world only")
+        unknown = vocabulary.tokenizer.unknown
+        phrases = [phrase for phrase in scene_phrases(self.value) if not unknown(phrase)]
+        if not phrases:
+            raise ConfigError(f"{asked}: the model has no words for it")
+        return _one_of(phrases)
 
 
 def parse_controls(words: Sequence[str]) -> list[Control]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from shared.errors import ConfigError, DataError
 from shared.task import ControlRequest
-from text.control import Control, parse_controls, scene_tags_of
+from text.control import Control, parse_controls
 from text.pipeline import Pipeline
+from text.reader import analyse
 
 
 def read_targets(path: Path) -> list[list[Control]]:
@@ -82,12 +83,12 @@ def measure(
     grammatical: list[bool] = []
     for target, said in zip(targets, texts, strict=True):
         for text in said:
-            tags = scene_tags_of(text) if scene else None
-            found = [one.success(text, tags) for one in target]
+            reading = analyse(text) if scene else None
+            found = [one.success(text, reading) for one in target]
             for one, success in zip(target, found, strict=True):
                 kinds.setdefault(one.name, []).append(success)
             together.append(all(found))
-            grammatical.append(tags is not None)
+            grammatical.append(reading is not None)
     shares = {name: sum(found) / len(found) for name, found in kinds.items()}
     result: dict[str, Any] = {"success": shares, "all": sum(together) / len(together)}
     if scene:
