@@ -31,11 +31,10 @@ from shared.likelihood.checks import check, gathered
 from shared.likelihood.estimate import Likelihood
 from shared.likelihood.trace import Trace, hutchinson
 from shared.objective.moment import noised
-from shared.objective.streams import CLEANEST
+from shared.objective.streams import CLEANEST, PROBE
 from shared.schedule import Level, Schedule
 
 MAX_STEP = 1.0  # nats: what happens within less, where all else is still, would be jumped over
-PROBE = -5  # stream of `noise` beside those of the bound (`shared.objective.streams`)
 TERMS = ("flow", "noise", "reconstruction")
 
 

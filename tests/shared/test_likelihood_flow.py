@@ -11,8 +11,8 @@ from shared.codec import Bits, Identity
 from shared.guidance import count_evaluations
 from shared.likelihood import elbo, exact, hutchinson, log_density, ode
 from shared.likelihood.bound import evaluation_keys
-from shared.likelihood.flow import PROBE, _probe, _worst
-from shared.objective.streams import CLEANEST
+from shared.likelihood.flow import _probe, _worst
+from shared.objective.streams import CLEANEST, PROBE
 from shared.oracle import LowRankGaussian, PointMixture
 from shared.schedule import Cosine, FromBetas, Level, Schedule
 from tests.likelihoods import FAMILIES, Plain, between, f64, mixture

@@ -18,6 +18,7 @@ from shared.objective import (
     named_times,
     sample_keys,
     stratified_times,
+    streams,
     uniform_times,
 )
 from shared.schedule import Cosine, Edm, Flow, Linear, Ve, Warped, slope
@@ -151,3 +152,13 @@ def test_samplers_have_names_and_only_the_numbers_that_they_use():
         named_times("uniform", {"mean": 0.0}, schedule)
     with pytest.raises(ValueError, match="no option sd: expected one of mean, std; did you mean"):
         named_times("log_normal", {"sd": 0.0}, schedule)
+
+
+def test_every_use_of_a_key_has_a_stream_of_its_own():
+    """Below those of the solvers, from 0 up; nothing lies beyond the chain's, which go on down."""
+    uses = [
+        streams.TIME, streams.NOISE, streams.DROP, streams.CLEANEST, streams.LATENT, streams.PROBE,
+    ]  # fmt: skip
+    assert len(set(uses)) == len(uses)
+    assert max(uses) < 0
+    assert min(uses) > streams.CHAIN
