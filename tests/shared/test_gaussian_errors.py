@@ -42,6 +42,20 @@ def test_covariance_of_nearly_dependent_coordinates_is_taken_in_any_units(D: int
     torch.testing.assert_close(p.cholesky[:, 1, 1], expected, rtol=1e-2, atol=0)
 
 
+def test_a_coordinate_keeps_more_of_its_variance_than_rounding_takes():
+    """The bound is a share of 10 sqrt(D) eps: 3.1e-15 for two coordinates in float64."""
+    bound = 10 * math.sqrt(2) * 2.0**-52
+
+    def with_share(share: float) -> torch.Tensor:
+        covariance = torch.eye(2, dtype=torch.float64)
+        covariance[0, 1] = covariance[1, 0] = 1 - share / 2
+        return covariance
+
+    Gaussian.of(torch.zeros(2, dtype=torch.float64), with_share(1.5 * bound))
+    with pytest.raises(ValueError, match="singular"):
+        Gaussian.of(torch.zeros(2, dtype=torch.float64), with_share(0.6 * bound))
+
+
 def test_rounding_is_symmetrised_and_more_than_rounding_refused():
     C = covariance(3)
     skew = torch.zeros(3, 3, dtype=torch.float64)
