@@ -1,5 +1,6 @@
 """From a model and seeds to latents: what the settings say is what the solver is told."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,9 @@ def test_guide_of_other_latents_is_refused(learner: DiffusionLearner):
 
 @pytest.mark.parametrize("name", ["guidance", "td", "temperature"])
 def test_numbers_that_are_not_finite_are_refused(name: str):
+    settings: dict[str, Any] = {name: math.nan}
     with pytest.raises(ConfigError, match=f"{name} = nan: expected a finite number"):
-        Sampling(**{name: float("nan")})
+        Sampling(**settings)
 
 
 def test_guide_without_a_scale_is_refused():
