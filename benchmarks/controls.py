@@ -127,7 +127,7 @@ def run(
             rows.append({"control": kind, "evaluations": number, "by_chance": by_chance} | found)
             if number == max(steps):
                 shown[kind] = [
-                    (", ".join(f"{k}={v}" for k, v in target["controls"].items()), text)
+                    (", ".join(target["controls"]), text)
                     for target in found["targets"]
                     for text in target["texts"][:1]
                 ][:SHOWN]

@@ -87,10 +87,8 @@ def control(
 
     Args:
         run: The folder that `diptych train` wrote.
-        controls: Of text: length=9 or 8-12 (words), contains="red star", avoids="...", prefix,
-            suffix, says="colour:red" (in whatever words; scene world), pos="DET ADJ NOUN" (the part
-            of speech of every word), pattern="a [MASK]* <NOUN>
-            (is|sits) [MASK]{2,4}".
+        controls: What must hold, all of it, by the names that RUN's panel has for it (docs/text.md
+            lists those of text; an unknown name is answered with all that there are).
         out: Where to write instead.
     """
     found = open_run(run)

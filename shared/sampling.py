@@ -115,10 +115,11 @@ def draw(
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
     condition (n, M) of ids. `guide` is the weaker model that `how.guide` names. `wrap(denoise,
-    rows)` adds more guidance for the chunk of samples `rows`, around both kinds. `grid_file` keeps
-    the grid of solver auto. Sample i depends on its seed, not on the others. Warns when guidance
-    departs from no condition and the model was trained without dropout of it. ConfigError for what
-    the model or its schedule cannot do, NonFinite for values that are not finite.
+    rows)` adds more guidance for the chunk of samples `rows`, around both kinds, or puts guidance
+    through the logits in their place. `grid_file` keeps the grid of solver auto. Sample i depends
+    on its seed, not on the others. Warns when guidance departs from no condition and the model was
+    trained without dropout of it. ConfigError for what the model or its schedule cannot do,
+    NonFinite for values that are not finite.
     """
     departs = condition is not None and guide is None and how.guidance != 1
     if departs and learner.drop_rate == 0:

@@ -104,8 +104,7 @@ class TextPanel:
         result = control(pipeline, controls, request)
         lines: list[str] = []
         for target in result["targets"]:
-            asked = ", ".join(f"{name}={value}" for name, value in target["controls"].items())
-            lines += [f"# {asked}", *target["texts"], ""]
+            lines += [f"# {', '.join(target['controls'])}", *target["texts"], ""]
         write_text(out / "controlled.txt", "\n".join(lines))
         write_text(out / "controlled.json", json.dumps(result, indent=1, ensure_ascii=False))
         shown = [text for target in result.pop("targets") for text in target["texts"]][:8]

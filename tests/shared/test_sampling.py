@@ -22,14 +22,18 @@ SHAPE = (5, 3)
 SEEDS = [4, 9, 2]
 
 
+def made(seed: int, heads: int) -> DiffusionLearner:
+    torch.manual_seed(seed)
+    net = ToyNet(SHAPE[1], NetConfig(dim=8, depth=1, heads=heads))
+    learner = DiffusionLearner(net, Identity(SHAPE), DiffusionConfig(), 0.5)
+    for weight in learner.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return learner.eval()
+
+
 @pytest.fixture
 def learner() -> DiffusionLearner:
-    torch.manual_seed(3)
-    net = ToyNet(SHAPE[1], NetConfig(dim=8, depth=1, heads=2))
-    made = DiffusionLearner(net, Identity(SHAPE), DiffusionConfig(), 0.5)
-    for weight in made.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    return made.eval()
+    return made(3, heads=2)
 
 
 def drawn(learner: DiffusionLearner, **settings: Any) -> Tensor:
@@ -73,12 +77,7 @@ def test_auto_steps_where_the_path_of_this_model_bends(learner: DiffusionLearner
 
 @pytest.fixture
 def weaker() -> DiffusionLearner:
-    torch.manual_seed(5)
-    net = ToyNet(SHAPE[1], NetConfig(dim=8, depth=1, heads=1))
-    made = DiffusionLearner(net, Identity(SHAPE), DiffusionConfig(), 0.5)
-    for weight in made.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    return made.eval()
+    return made(5, heads=1)
 
 
 def test_guide_takes_the_place_of_no_condition(learner: DiffusionLearner, weaker: DiffusionLearner):

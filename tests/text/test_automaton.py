@@ -94,12 +94,12 @@ def test_best_row_is_the_best_of_the_accepted_rows():
 def test_what_the_model_excludes_altogether_is_still_found():
     """Hardly possible tokens, at many places: no underflow, no NaN."""
     length = 40
-    exactly = build(
-        torch.arange(V),
-        0,
-        lambda state, kind: state + 1 if 0 <= state < length and kind == 3 else -1,  # type: ignore[operator]
-        lambda state: state == length,
-    )
+
+    def step(state: Hashable, kind: int) -> Hashable:
+        assert isinstance(state, int)
+        return state + 1 if 0 <= state < length and kind == 3 else -1
+
+    exactly = build(torch.arange(V), 0, step, lambda state: state == length)
     log_probs = torch.full((1, length, V), -60.0).requires_grad_()
     chance = log_accepted(log_probs, Automata.of([exactly]))
     (found,) = torch.autograd.grad(chance.sum(), log_probs)
@@ -115,5 +115,9 @@ def test_possible_lengths():
 
 
 def test_too_many_states_are_refused():
+    def step(state: Hashable, kind: int) -> Hashable:
+        assert isinstance(state, int)
+        return 2 * state + kind + 1
+
     with pytest.raises(ValueError, match="more than 4096 states"):
-        build(torch.arange(2), 0, lambda state, kind: 2 * state + kind + 1, bool)  # type: ignore[operator]
+        build(torch.arange(2), 0, step, bool)

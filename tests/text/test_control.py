@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -189,6 +188,9 @@ def test_a_file_of_targets_names_its_bad_line(tmp_path: Path):
         [Control("length", "9"), Control("contains", "red")],
         [Control("prefix", "the")],
     ]
+    file.write_text('{"says": ["colour:red", "shape:star"]}\n')
+    facts = [Control("says", "colour:red"), Control("says", "shape:star")]
+    assert read_targets(file) == [facts]
     file.write_text('{"length": 9}\n{"length": 9\n')
     with pytest.raises(DataError, match=r"targets.jsonl, line 2"):
         read_targets(file)
@@ -223,16 +225,17 @@ def has(token: int) -> Automaton:
     return build((torch.arange(V) == token).long(), False, lambda s, k: bool(s) or k == 1, bool)
 
 
-class Independent(torch.nn.Module):
+class Independent(Denoiser):
     """The exact logits of rows whose tokens are independent, p (L, V), in an embedding codec."""
 
     def __init__(self, codec: Embedding, p: Tensor) -> None:
-        super().__init__()
-        self.codec, self.p = codec, p
-        self.prediction = "categorical"
+        super().__init__(torch.nn.Identity(), "categorical", codec=codec)
+        self.words, self.p = codec, p
 
-    def output(self, x_t: Tensor, level: Level, condition: Any, previous: Any) -> Tensor:
-        return self.codec.evidence(x_t, level) + self.p.log()
+    def output(
+        self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
+    ) -> Tensor:
+        return self.words.evidence(x_t, level) + self.p.log()
 
 
 @pytest.fixture
@@ -247,16 +250,16 @@ def test_estimate_is_the_mean_given_acceptance(exact: Independent):
     """E[x0 | x_t, accepted] over all rows written out; each sample has a level of its own."""
     automata = Automata.of([has(2), has(0), has(4), has(1)])
     level, x_t = flow_level(0.2, 0.4, 0.6, 0.8), normals(4, L, D)
-    law = exact.codec.log_probs(exact.output(x_t, level, None, None)).exp()
+    law = exact.words.log_probs(exact.output(x_t, level, None, None)).exp()
     rows = torch.cartesian_prod(*[torch.arange(V)] * L)
     joint = law[:, torch.arange(L), rows].prod(-1)
     joint = joint * torch.stack([(rows == token).any(1) for token in (2, 0, 4, 1)])
     weights = joint / joint.sum(1, keepdim=True)
-    expected = torch.einsum("br,rld->bld", weights, exact.codec.encode(rows).double())
-    got = controlled(exact, automata)(x_t, level)  # type: ignore[arg-type]
+    expected = torch.einsum("br,rld->bld", weights, exact.words.encode(rows).double())
+    got = controlled(exact, automata)(x_t, level)
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
-    plain = exact.codec.mean(exact.output(x_t, level, None, None))
-    twice = controlled(exact, automata, 2.0)(x_t, level)  # type: ignore[arg-type]
+    plain = exact.words.mean(exact.output(x_t, level, None, None))
+    twice = controlled(exact, automata, 2.0)(x_t, level)
     torch.testing.assert_close(twice, plain + 2 * (expected - plain), atol=1e-6, rtol=1e-6)
 
 
@@ -265,9 +268,9 @@ def test_samples_follow_the_exact_conditional(exact: Independent):
     n, automaton = 4000, has(3)
     automata = Automata.of([automaton] * n)
     noise = torch.randn(n, L, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    denoise = controlled(exact, automata)  # type: ignore[arg-type]
+    denoise = controlled(exact, automata)
     x0 = sample(denoise, noise, Cosine(), "ancestral", 200, seeds=range(n))
-    found = nearest_accepted(exact, x0.float(), automata)  # type: ignore[arg-type]
+    found = nearest_accepted(exact, x0.float(), automata)
     rows = torch.cartesian_prod(*[torch.arange(V)] * L)
     law = exact.p[torch.arange(L), rows].prod(1) * (rows == 3).any(1)
     law = law / law.sum()
@@ -286,9 +289,9 @@ def test_samples_follow_the_exact_conditional(exact: Independent):
 def test_without_a_restriction_it_is_the_denoisers_estimate(exact: Independent):
     free = build(torch.zeros(V), None, lambda state, kind: None, lambda state: True)
     level, x_t = flow_level(0.3, 0.7), normals(2, L, D)
-    got = controlled(exact, Automata.of([free, free]))(x_t, level)  # type: ignore[arg-type]
+    got = controlled(exact, Automata.of([free, free]))(x_t, level)
     law = exact.output(x_t, level, None, None).softmax(-1)
-    torch.testing.assert_close(got, law @ exact.codec.encode(torch.arange(V)).double())
+    torch.testing.assert_close(got, law @ exact.words.encode(torch.arange(V)).double())
 
 
 def test_bits_give_laws_of_valid_words_only():
@@ -327,6 +330,14 @@ def test_every_candidate_satisfies_the_controls_of_its_sentence(make_run, tmp_pa
         make_run(), [], ControlRequest(n=2, steps=3, mbr=3, targets=file), tmp_path
     )
     assert result["success"] == {"length": 1.0}
+
+
+def test_controls_of_one_name_are_all_told(make_run, tmp_path: Path):
+    asked = ["contains=a", "contains=the", "length=5"]
+    PANEL.control(make_run(), asked, ControlRequest(n=1, steps=2), tmp_path)
+    said = json.loads((tmp_path / "controlled.json").read_text())["targets"][0]
+    assert said["controls"] == asked
+    assert {"a", "the"} <= set(said["texts"][0].split())
 
 
 def test_targets_are_sampled_together_as_alone(make_run, tmp_path: Path):

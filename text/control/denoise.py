@@ -10,7 +10,7 @@ laws are exact and independent, scale 1 gives E[x0 | x_t, accepted].
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shared.codec import DiscreteCodec
 from shared.denoiser import Denoise, Denoiser
@@ -18,6 +18,8 @@ from shared.errors import ConfigError
 from shared.schedule import Level
 from text.codec import nearness
 from text.control.automaton import Automata, best_row, log_accepted
+
+CHUNK = 64  # rows whose scores of all words are held at once
 
 
 def controlled(
@@ -32,7 +34,7 @@ def controlled(
             f"diffusion.prediction = {denoiser.prediction!r}: controls need the law of each word; "
             "train with 'categorical'"
         )
-    automata = automata.to(_device(denoiser))
+    automata = automata.to(next(denoiser.parameters()).device)
 
     def denoise(
         x_t: Tensor,
@@ -52,14 +54,12 @@ def controlled(
 
 
 def nearest_accepted(denoiser: Denoiser, x0: Tensor, automata: Automata) -> Tensor:
-    """x0 (n, L, d) -> the accepted rows of ids (n, L) nearest to it."""
-    device, codec = _device(denoiser), denoiser.codec
+    """x0 (n, L, d) -> the accepted rows of ids (n, L) nearest to it, CHUNK at a time."""
+    device, codec = next(denoiser.parameters()).device, denoiser.codec
     assert codec is not None
     points = codec.encode(torch.arange(automata.classes.shape[1], device=device)).detach()
-    return best_row(nearness(x0.to(device), points), automata.to(device)).cpu()
-
-
-def _device(denoiser: Denoiser) -> torch.device:
-    codec = denoiser.codec
-    assert isinstance(codec, nn.Module)
-    return next(iter([*codec.parameters(), *codec.buffers()])).device
+    starts = range(0, len(x0), CHUNK)
+    parts = [slice(start, start + CHUNK) for start in starts]
+    return torch.cat(
+        [best_row(nearness(x0[i].to(device), points), automata[i].to(device)).cpu() for i in parts]
+    )

@@ -1,9 +1,9 @@
 """`diptych control`: sentences under controls, and whether they satisfy them.
 
 One target is the controls asked for together; a file of targets has one JSON object a line, such as
-{"length": "8-10", "contains": "red star"}. Success is measured on the text that comes out, by
-regular expressions of Python and, in the scene world, by exact parses: not by the automata that
-sampled it.
+{"length": "8-10", "says": ["colour:red", "shape:star"]}. Success is measured on the text that comes
+out, by regular expressions of Python and, in the scene world, by exact parses: not by the automata
+that sampled it.
 """
 
 import json
@@ -31,7 +31,9 @@ def read_targets(path: Path) -> list[list[Control]]:
             said = json.loads(line)
             if not isinstance(said, dict) or not said:
                 raise ConfigError("expected a JSON object of controls")
-            targets.append(parse_controls([f"{name}={value}" for name, value in said.items()]))
+            asked = {k: v if isinstance(v, list) else [v] for k, v in said.items()}
+            words = [f"{name}={value}" for name, values in asked.items() for value in values]
+            targets.append(parse_controls(words))
         except (json.JSONDecodeError, ConfigError) as error:
             raise DataError(f"{path}, line {number}: {error}") from None
     if not targets:
@@ -61,7 +63,7 @@ def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -
     scene = pipeline.config.data.name == "scene"
     return {
         "targets": [
-            {"controls": {c.name: c.value for c in target}, "texts": said}
+            {"controls": [f"{c.name}={c.value}" for c in target], "texts": said}
             for target, said in zip(targets, by_target, strict=True)
         ],
         **measure(targets, by_target, scene),
