@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from shared.config import one_of
 from shared.errors import ConfigError
+from shared.schema import one_of
 from text.control.automaton import Automaton, both
 from text.control.lexicon import says, scene_phrases, tags_of
 from text.control.pattern import Vocabulary, compile_pattern, matches
