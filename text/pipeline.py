@@ -118,9 +118,9 @@ class Pipeline:
         `controls`, such as "length=9", are satisfied by every sentence, see `text.control`;
         `guidance_scale` is then how strongly the rest of it follows them. `watch` sees the estimate
         of the first sentence at every step. `temperature` divides the logits: below 1, surer words
-        and less variety. `clamp` makes every estimate the nearest words. Of `num_candidates` drawn for
-        each sentence, the one that agrees most with the others is kept (`text.mbr`); the `n_best`
-        different ones come along. ConfigError for what the model cannot do.
+        and less variety. `clamp` makes every estimate the nearest words. Of `num_candidates` drawn
+        for each sentence, the one that agrees most with the others is kept (`text.mbr`); the
+        `n_best` different ones come along. ConfigError for what the model cannot do.
         """
         how = Sampling(
             solver=solver,
