@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from image.autoencoder.codec import Measured, write_codec
+from image.autoencoder.network import build_network
 from image.config import ImageConfig
 from image.data import load_pictures, read_facts
 from image.evaluation import some_rows
@@ -34,21 +36,28 @@ def measured(n: int, **settings: Any) -> EvaluateRequest:
     return EvaluateRequest(n=n, **values)
 
 
-# the one left out has 296 M parameters: tests/image/test_unet.py builds it without memory
-@pytest.mark.parametrize(
-    "name", [name for name in packaged_configs("image") if name != "image/imagenet64_adm"]
-)
+# 296 and 84 M parameters: test_unet.py and test_autoencoder.py build them without memory
+LARGE = {"image/imagenet64_adm", "image/autoencoder_kl_f8"}
+
+
+@pytest.mark.parametrize("name", sorted({*packaged_configs("image")} - LARGE))
 def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Path):
-    _, panel, config, _ = load_config(name, ["data.name=digits"] if "mnist" in name else [])
-    shape = [1, 28, 28] if "mnist" in name else [3, 32, 32] if "scene" in name else [1, 8, 8]
+    _, panel, config, _ = load_config(name, [])
+    fashion = "mnist" in config.data.name
+    shape = [1, 28, 28] if fashion else [3, 32, 32] if "scene" in name else [1, 8, 8]
     facts = {
         "images": 1, "shape": shape, "levels": 17, "classes": ["a"], "conditions": 2, "data_std": 1
     }  # fmt: skip
     (tmp_path / "data.json").write_text(json.dumps(facts))
+    if config.codec.kind == "autoencoder":
+        _, _, source, _ = load_config("image/autoencoder_kl", [])
+        network = build_network(source.autoencoder, 1)
+        write_codec(network, Measured("here", 1, 0.0, 1.0, None), tmp_path / "autoencoder")
     learner = panel.learner(config, tmp_path)
     data = torch.zeros(2, *shape, dtype=torch.uint8)
     losses, logsnr = learner(data, torch.ones(2, 1).long(), torch.arange(2), torch.rand(2))
-    assert losses.shape == logsnr.shape == (2,)
+    assert losses.shape == (2,)
+    assert (logsnr is None) == (config.model == "autoencoder")
     assert bool(losses.isfinite().all())
 
 
