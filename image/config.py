@@ -216,6 +216,11 @@ class ImageConfig:
                 f"autoencoder: model = {self.model!r} does not read it; add model=autoencoder, or "
                 "leave autoencoder out (codec.run names one that is trained)"
             )
+        if self.model != "diffusion" and self.codec.kind == "autoencoder":
+            raise ValueError(
+                f"codec.kind = 'autoencoder': for model = 'diffusion', got {self.model!r}; leave "
+                "codec out"
+            )
         if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
             raise ValueError(
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "

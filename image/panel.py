@@ -44,15 +44,18 @@ class ImagePanel:
             from image.autoencoder.install import install  # seconds of diffusers
 
             install(config.codec, pictures, run)
-        codec = build_codec(config.codec, pictures.levels, (C, H, W), run)
-        x0 = codec.encode(pictures.images[spread(len(pictures), MEASURED)])
+            data_std = config.codec.scale  # as it is measured there
+        else:
+            codec = build_codec(config.codec, pictures.levels, (C, H, W))
+            x0 = codec.encode(pictures.images[spread(len(pictures), MEASURED)])
+            data_std = float(x0.double().square().mean().sqrt())
         facts = Facts(
             images=len(pictures),
             shape=(C, H, W),
             levels=pictures.levels,
             classes=pictures.classes,
             conditions=pictures.conditions,
-            data_std=float(x0.double().square().mean().sqrt()),
+            data_std=data_std,
         )
         write_facts(facts, run)
         if config.model == "autoencoder":

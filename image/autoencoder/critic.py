@@ -53,7 +53,7 @@ class Verdict:
     weight: Tensor
 
 
-def judge(
+def verdict(
     critic: nn.Module,
     x: Tensor,
     x_hat: Tensor,

@@ -16,7 +16,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
 
-from image.autoencoder.critic import PatchDiscriminator, judge
+from image.autoencoder.critic import PatchDiscriminator, verdict
 from image.autoencoder.network import chosen, decoded, encoded, nearest, posterior, table
 from image.autoencoder.perceptual import Perceptual
 from image.codec import Pixels
@@ -101,7 +101,7 @@ class AutoencoderLearner(nn.Module):
         losses = self.apart(x, leaf)
         pull = torch.autograd.grad(losses.sum(), leaf)[0]
         along = ((x_hat - x_hat.detach()) * pull).flatten(1).sum(1)
-        said = judge(self.critic, x, x_hat, pull, hidden, self.config.adversarial)
+        said = verdict(self.critic, x, x_hat, pull, hidden, self.config.adversarial)
         return losses.detach() + along + said.fooling + said.telling
 
 

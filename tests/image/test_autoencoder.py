@@ -11,7 +11,7 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from image.autoencoder.critic import SMALL, PatchDiscriminator, judge, last_layer_norms
+from image.autoencoder.critic import SMALL, PatchDiscriminator, last_layer_norms, verdict
 from image.autoencoder.evaluation import perplexity
 from image.autoencoder.learner import AutoencoderLearner
 from image.autoencoder.network import build_network, chosen, nearest, posterior
@@ -55,10 +55,12 @@ def test_loss_of_a_gaussian_autoencoder_is_l1_and_the_kl_divergence():
     assert isinstance(learner.network, AutoencoderKL)
     losses, logsnr = learner(data(), None, torch.arange(B), torch.rand(B))
     x = data() / 8 - 1
-    found = learner.network.encode(x).latent_dist
+    said: Any = learner.network.encode(x)
+    found = said.latent_dist
     standard = Normal(torch.zeros(()), torch.ones(()))
     kl = kl_divergence(Normal(found.mean, found.std), standard).flatten(1).sum(1)
-    x_hat = learner.network.decode(found.mean).sample
+    assert learner.network.post_quant_conv is not None
+    x_hat = learner.network.decoder(learner.network.post_quant_conv(found.mean))
     expected = ((x - x_hat).abs().flatten(1).sum(1) + 0.3 * kl) / (2 * 8 * 12)
     assert logsnr is None
     assert float(kl.detach().min()) > 1
@@ -162,7 +164,7 @@ def test_adversarial_terms_move_each_side_by_its_own_loss():
     critic, layer = PatchDiscriminator(2, 4, 1), nn.Conv2d(5, 2, 3, padding=1)
     x, hidden, pull = torch.randn(B, 2, 8, 12), torch.randn(B, 5, 8, 12), torch.randn(B, 2, 8, 12)
     x_hat = layer(hidden)
-    said = judge(critic, x, x_hat, pull, hidden, AdversarialConfig(weight=0.7, width=4, layers=1))
+    said = verdict(critic, x, x_hat, pull, hidden, AdversarialConfig(weight=0.7, width=4, layers=1))
     fooling = -critic(x_hat).mean(1)
     torch.testing.assert_close(said.fooling, said.weight * fooling)
     for i in range(B):
@@ -204,7 +206,7 @@ def test_gradient_of_the_whole_loss_is_reconstruction_regular_and_weighted_adver
     x_hat = learner.decode(z)
     losses = learner.apart(x, x_hat)
     pull = torch.autograd.grad(losses.sum(), x_hat, retain_graph=True)[0]
-    said = judge(learner.critic, x, x_hat, pull, hidden[0], ADVERSARIAL)
+    said = verdict(learner.critic, x, x_hat, pull, hidden[0], ADVERSARIAL)
     adversarial = said.weight.detach() * -learner.critic(x_hat).mean(1)
     assert float(said.weight.min()) > 1e-3
     total = (losses + regular + adversarial).sum()
@@ -259,7 +261,8 @@ def test_autoencoder_of_stable_diffusion_has_its_size():
     with torch.device("meta"):
         network = build_network(config.autoencoder, 3)
         assert isinstance(network, AutoencoderKL)
-        z = network.encode(torch.zeros(1, 3, 256, 256)).latent_dist.mean
+        said: Any = network.encode(torch.zeros(1, 3, 256, 256))
+        z = said.latent_dist.mean
     assert tuple(z.shape) == (1, 4, 32, 32)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(83.65e6, rel=0.01)
 
@@ -384,3 +387,5 @@ def test_settings_of_an_autoencoder_are_for_autoencoders():
         image_config("codec.kind=autoencoder")
     with pytest.raises(ConfigError, match=r"codec\.kind = 'pixels'"):
         image_config("codec.cache_latents=true")
+    with pytest.raises(ConfigError, match="leave codec out"):
+        image_config("model=autoencoder", "codec.kind=autoencoder", "codec.run=x")
