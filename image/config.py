@@ -1,10 +1,13 @@
 """The configuration of an image run: what to read, how pixels become latents, what to train."""
 
+import math
+
 from shared.config import DiffusionConfig, NetConfig, TrainConfig
 from shared.schema import one_of, positive, schema
 
-MODELS = ("diffusion", "classifier")
-CODECS = ("pixels", "bits")
+MODELS = ("diffusion", "classifier", "autoencoder")
+CODECS = ("pixels", "bits", "autoencoder")
+AUTOENCODERS = ("kl", "vq")
 NETWORKS = ("transformer", "unet")
 RESAMPLE = ("residual", "conv")
 
@@ -38,17 +41,41 @@ class DataConfig:
 
 @schema
 class CodecConfig:
-    """How levels become x0: `pixels` in [-scale, scale], or analog `bits` of -scale and +scale."""
+    """How levels become x0: `pixels` in [-scale, scale], analog `bits` of -scale and +scale, or the
+    latents of an `autoencoder`, shifted and scaled to mean 0 and standard deviation `scale`.
+
+    An autoencoder is a `run` of ours (model: autoencoder), or `pretrained`, a folder of diffusers'
+    AutoencoderKL, AutoencoderTiny or VQModel; $VARIABLES are expanded. It is copied into the run.
+    """
 
     kind: str = "pixels"
     scale: float = 1.0
     gray: bool = False  # bits in Gray code: neighbouring levels differ in one bit
+    run: str | None = None
+    pretrained: str | None = None
+    sample: bool = False  # train on draws of the encoder's Gaussian, not on its mean
+    cache_latents: bool = False  # encode the training data once, to disk
+    tiling: bool = False  # decode large pictures tile by tile, for memory
+    slicing: bool = False  # decode picture by picture, for memory
 
     def __post_init__(self) -> None:
         one_of("codec.kind", self.kind, CODECS)
         positive("codec.scale", self.scale)
         if self.gray and self.kind != "bits":
             raise ValueError(f"codec.gray = true: a code of bits, but codec.kind = {self.kind!r}")
+        if self.kind == "autoencoder":
+            if (self.run is None) == (self.pretrained is None):
+                raise ValueError(
+                    f"codec.run = {self.run}, codec.pretrained = {self.pretrained}: expected one "
+                    "of them: a run of model: autoencoder, or a folder of a diffusers autoencoder"
+                )
+            return
+        for name in ("run", "pretrained", "sample", "cache_latents", "tiling", "slicing"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"codec.{name} = {getattr(self, name)}: of an autoencoder, but codec.kind = "
+                    f"{self.kind!r}; set codec.kind=autoencoder, or leave it out"
+                )
 
 
 @schema
@@ -87,6 +114,57 @@ class UnetConfig:
 
 
 @schema
+class AdversarialConfig:
+    """A discriminator of patches beside the reconstruction loss; weight 0: none."""
+
+    weight: float = 0.0  # of the adaptive weight; 0.5 in Rombach et al. 2022
+    start: int = 0  # the step at which it joins: 50,001 there
+    width: int = 64  # channels of its first layer
+    layers: int = 3  # strided ones: each doubles the side of a patch
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "start"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"autoencoder.adversarial.{name} = {getattr(self, name)}: expected 0 or more"
+                )
+        positive("autoencoder.adversarial.width", self.width)
+        positive("autoencoder.adversarial.layers", self.layers)
+
+
+@schema
+class AutoencoderConfig:
+    """An autoencoder: `kl`, whose latents are drawn from a Gaussian, or `vq`, whose latents are
+    vectors of a table. Level 0 has the pictures' size, each further one half its sides."""
+
+    kind: str = "kl"
+    channels: tuple[int, ...] = (16, 32, 64)  # of each level
+    layers: int = 1  # residual blocks of a level on the way down; on the way up one more
+    attention: bool = False  # in the middle
+    latent_channels: int = 4
+    kl_weight: float = 1e-6  # of the KL divergence per picture (Rombach et al. 2022, app. G)
+    codes: int = 512
+    commitment: float = 0.25  # beta (van den Oord et al. 2017, eq. 3)
+    perceptual: str | None = None  # a run of model: classifier, in whose features to compare too
+    perceptual_weight: float = 1.0
+    adversarial: AdversarialConfig = AdversarialConfig()
+
+    def __post_init__(self) -> None:
+        one_of("autoencoder.kind", self.kind, AUTOENCODERS)
+        if not self.channels or any(n < 4 or n % 4 for n in self.channels):
+            raise ValueError(
+                f"autoencoder.channels = {self.channels}: expected a multiple of 4 for each level"
+            )
+        for name in ("layers", "latent_channels", "perceptual_weight"):
+            positive(f"autoencoder.{name}", getattr(self, name))
+        if self.codes < 2:
+            raise ValueError(f"autoencoder.codes = {self.codes}: expected 2 or more")
+        for name in ("kl_weight", "commitment"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"autoencoder.{name} = {getattr(self, name)}: expected 0 or more")
+
+
+@schema
 class JudgeConfig:
     """The classifier that `diptych evaluate` trains on the same data and measures with."""
 
@@ -106,9 +184,10 @@ class JudgeConfig:
 
 @schema
 class ImageConfig:
-    """A run of the image panel. `model` is `diffusion`, or `classifier`, which reads data, judge
-    and train only. `network` is `transformer`, which reads net and patch, or `unet`, which reads
-    unet: `network=unet` alone makes any configuration one of a U-Net."""
+    """A run of the image panel. `model` is `diffusion`; `classifier`, which reads data, judge and
+    train only; or `autoencoder`, which reads data, autoencoder, train and judge. `network` is
+    `transformer`, which reads net and patch, or `unet`, which reads unet: `network=unet` alone
+    makes any configuration one of a U-Net."""
 
     panel: str = "image"
     model: str = "diffusion"
@@ -121,6 +200,7 @@ class ImageConfig:
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig = TrainConfig()
     judge: JudgeConfig = JudgeConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
 
     def __post_init__(self) -> None:
         one_of("panel", self.panel, ["image"])
@@ -131,6 +211,16 @@ class ImageConfig:
             raise ValueError(
                 f"unet: network = {self.network!r} does not read it; add network=unet, or leave "
                 "unet out"
+            )
+        if self.model != "autoencoder" and self.autoencoder != AutoencoderConfig():
+            raise ValueError(
+                f"autoencoder: model = {self.model!r} does not read it; add model=autoencoder, or "
+                "leave autoencoder out (codec.run names one that is trained)"
+            )
+        if self.model != "diffusion" and self.codec.kind == "autoencoder":
+            raise ValueError(
+                f"codec.kind = 'autoencoder': for model = 'diffusion', got {self.model!r}; leave "
+                "codec out"
             )
         if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
             raise ValueError(

@@ -37,6 +37,8 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     config: ImageConfig = run.config
     training = load_pictures(config.data)
     held_out = load_pictures(config.data, held_out=True, classes=training.classes)
+    if config.model == "autoencoder":
+        return _autoencoder(run, request, training, held_out, panel)
     if training.condition is None:
         raise ConfigError(
             "data.label_column = null: pictures are judged by a classifier, which needs classes"
@@ -76,16 +78,39 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     }
 
 
+def _autoencoder(
+    run: Run, request: EvaluateRequest, training: Pictures, held_out: Pictures, panel: Panel
+) -> dict[str, Any]:
+    """Of request.n held-out pictures, or all there are. Without classes there is no judge."""
+    from image.autoencoder.evaluation import measure_reconstructions, reconstruction_distance
+    from image.autoencoder.learner import AutoencoderLearner
+
+    if request.likelihood:
+        raise ConfigError("likelihood: an autoencoder alone has none of pictures; leave it out")
+    learner = load_learner(run.folder, request.weights)
+    assert isinstance(learner, AutoencoderLearner)
+    rows = some_rows(len(held_out), min(request.n, len(held_out)), request.seed)
+    images = held_out.images[rows]
+    facts = {"images": len(images), "split": run.config.data.held_out}
+    facts |= measure_reconstructions(learner, images)
+    if training.condition is not None:
+        judge = find_judge(run.config, training, panel)
+        facts |= reconstruction_distance(learner, judge, images, training)
+        facts["judge"] = judge.facts | _accuracy(judge, held_out)
+    facts["settings"] = {"seed": request.seed, "weights": request.weights, "precision": "fp32"}
+    return facts | {"provenance": provenance()}
+
+
 def _conditions(
     config: ImageConfig, training: Pictures, held_out: Pictures, request: EvaluateRequest
 ) -> Tensor:
     """Condition ids (n, M): classes as often as in the training split; scenes never trained on."""
     source = held_out if config.data.name == "scene" else training
     assert source.condition is not None
-    return source.condition[_some_rows(len(source), request.n, request.seed)]
+    return source.condition[some_rows(len(source), request.n, request.seed)]
 
 
-def _some_rows(size: int, n: int, seed: int) -> Tensor:
+def some_rows(size: int, n: int, seed: int) -> Tensor:
     """n of `size` rows in a random order, each as often as the others up to one."""
     parts = [noise.uniform([seed], ROWS + i, (size,))[0].argsort() for i in range(-(-n // size))]
     return torch.cat(parts)[:n]
@@ -104,8 +129,8 @@ def _distances(
     data gets."""
     n, m = len(images), min(len(images), len(held_out))
     ours, data = judge.features(images), judge.features(training.images)
-    floor = judge.features(held_out.images[_some_rows(len(held_out), m, seed)])
-    some = data[_some_rows(len(data), min(n, len(data)), seed)]
+    floor = judge.features(held_out.images[some_rows(len(held_out), m, seed)])
+    some = data[some_rows(len(data), min(n, len(data)), seed)]
     least = frechet.compute(floor, data)["frechet_distance"]
     alike = frechet.compute(ours[:m], data)["frechet_distance"]
     real = recall.compute(floor, some[:m], K)
@@ -184,7 +209,7 @@ def _likelihood(
 ) -> dict[str, dict[str, Any]]:
     """The bound on request.n held-out pictures, or all there are, given their conditions."""
     measure, choose = (
-        Split(*some.take(_some_rows(len(some), min(n, len(some)), request.seed)))
+        Split(*some.take(some_rows(len(some), min(n, len(some)), request.seed)))
         for some, n in ((held_out, request.n), (training, TRIED))
     )
     scored = score(pipeline.learner, measure, choose, request.draws, request.seed)

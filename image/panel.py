@@ -1,6 +1,7 @@
 """The image panel as the core sees it: how to prepare, train, sample and evaluate a run."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,16 @@ from torch import Tensor, nn
 from image.classifier import Classifier
 from image.codec import build_codec
 from image.config import ImageConfig
-from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
-from image.evaluation import evaluate
+from image.data import Facts, load_pictures, read_facts, spread, write_facts
+from image.evaluation import evaluate, some_rows
 from image.grid import save_png, tile, to_bytes
 from image.net import build_net
 from image.pipeline import Glimpse, Pipeline
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.learner import DiffusionLearner
-from shared.runs import open_run
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest
+from shared.runs import load_learner, open_run
+from shared.task import ControlRequest, EvaluateRequest, Examples, SampleRequest
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
@@ -39,24 +40,42 @@ class ImagePanel:
         if config.model == "classifier" and pictures.condition is None:
             raise ConfigError("model = 'classifier' needs classes: set data.label_column")
         C, H, W = pictures.images.shape[1:]
-        codec = build_codec(config.codec, pictures.levels, (C, H, W))
-        x0 = codec.encode(pictures.images[spread(len(pictures), MEASURED)])
+        if config.codec.kind == "autoencoder":
+            from image.autoencoder.install import install  # seconds of diffusers
+
+            install(config.codec, pictures, run)
+            data_std = config.codec.scale  # as it is measured there
+        else:
+            codec = build_codec(config.codec, pictures.levels, (C, H, W))
+            x0 = codec.encode(pictures.images[spread(len(pictures), MEASURED)])
+            data_std = float(x0.double().square().mean().sqrt())
         facts = Facts(
             images=len(pictures),
             shape=(C, H, W),
             levels=pictures.levels,
             classes=pictures.classes,
             conditions=pictures.conditions,
-            data_std=float(x0.double().square().mean().sqrt()),
+            data_std=data_std,
         )
         write_facts(facts, run)
+        if config.model == "autoencoder":
+            from image.autoencoder.perceptual import install_perceptual
 
-    def examples(self, config: ImageConfig, run: Path) -> Pictures:
-        """The pictures of the training split."""
+            install_perceptual(config.autoencoder.perceptual, facts, run)
+
+    def examples(self, config: ImageConfig, run: Path) -> Examples:
+        """The pictures of the training split, or their latents."""
+        if config.codec.cache_latents and config.model == "diffusion":
+            from image.autoencoder.cache import cached_latents
+            from image.autoencoder.codec import load_codec
+
+            facts = read_facts(run)
+            codec = load_codec(config.codec, facts.levels, facts.shape, run)
+            return cached_latents(codec, lambda: load_pictures(config.data), facts.images, run)
         return load_pictures(config.data)
 
     def learner(self, config: ImageConfig, run: Path) -> nn.Module:
-        """A fresh diffusion model, or the classifier."""
+        """A fresh diffusion model, classifier or autoencoder."""
         facts = read_facts(run)
         autocast = torch.bfloat16 if config.train.precision == "bf16" else None
         if config.model == "classifier":
@@ -69,7 +88,18 @@ class ImagePanel:
                 dropout=config.judge.dropout,
                 autocast=autocast,
             )
-        codec = build_codec(config.codec, facts.levels, facts.shape)
+        if config.model == "autoencoder":
+            from image.autoencoder.learner import AutoencoderLearner
+            from image.autoencoder.network import build_network, latent_shape
+            from image.autoencoder.perceptual import load_perceptual
+
+            network = build_network(config.autoencoder, facts.shape[0])
+            latent_shape(network, facts.shape)
+            perceptual = load_perceptual(run)
+            return AutoencoderLearner(
+                network, facts.levels, facts.shape, config.autoencoder, perceptual, autocast
+            )
+        codec = build_codec(config.codec, facts.levels, facts.shape, run)
         net = build_net(config, codec.latent_shape, facts.conditions)
         return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast)
 
@@ -83,6 +113,8 @@ class ImagePanel:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
         if (request.mbr, request.n_best) != (1, 1):
             raise ConfigError("mbr, n_best: the image panel compares no candidates; leave them out")
+        if open_run(run).config.model == "autoencoder":
+            return self._reconstruct(run, request, out)
         pipeline = Pipeline.from_pretrained(run, request.weights)
         seeds = list(request.seeds)
         condition = pipeline.condition(request.condition, request.n)
@@ -107,6 +139,34 @@ class ImagePanel:
             _save_trajectory(glimpses, images[0], out)
             result["trajectory"] = str(out / "trajectory.png")
         return result
+
+    def _reconstruct(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
+        """reconstructions.png, held-out pictures each with its reconstruction to the right of it,
+        and reconstructions.npz (originals and reconstructions as bytes, their rows)."""
+        from image.autoencoder.evaluation import reconstruct
+        from image.autoencoder.learner import AutoencoderLearner
+
+        if request.condition is not None or request.trajectory:
+            raise ConfigError(
+                "class, trajectory: an autoencoder draws nothing, it gives held-out pictures back; "
+                "leave them out"
+            )
+        learner = load_learner(run, request.weights)
+        assert isinstance(learner, AutoencoderLearner)
+        config = open_run(run).config
+        held_out = load_pictures(config.data, held_out=True, classes=read_facts(run).classes)
+        rows = some_rows(len(held_out), request.n, request.seed)
+        images, levels = held_out.images[rows], held_out.levels
+        pair = [to_bytes(each, levels) for each in (images, reconstruct(learner, images))]
+        both = torch.stack(pair, 1).flatten(0, 1)
+        save_png(tile(both, 2 * math.ceil(math.sqrt(request.n / 2))), out / "reconstructions.png")
+        named = {"originals": pair[0], "reconstructions": pair[1], "rows": rows}
+        _save_npz(out / "reconstructions.npz", {key: x.numpy() for key, x in named.items()})
+        return {
+            "n": request.n,
+            "grid": str(out / "reconstructions.png"),
+            "images": str(out / "reconstructions.npz"),
+        }
 
     def control(
         self, run: Path, controls: Sequence[str], request: ControlRequest, out: Path
@@ -133,7 +193,10 @@ def _save_arrays(path: Path, images: Tensor, seeds: list[int], condition: Tensor
     arrays: dict[str, Any] = {"images": images.numpy(), "seeds": np.array(seeds)}
     if condition is not None:
         arrays["condition"] = condition.numpy()
+    _save_npz(path, arrays)
 
+
+def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
             np.savez_compressed(file, **arrays)

@@ -57,7 +57,7 @@ class Pipeline:
     def __init__(self, learner: nn.Module, facts: Facts, config: ImageConfig) -> None:
         if not isinstance(learner, DiffusionLearner):
             raise ConfigError(
-                "model = 'classifier': it draws nothing; use a run of model: diffusion"
+                f"model = {config.model!r}: it draws nothing; use a run of model: diffusion"
             )
         self.learner, self.facts, self.config = learner.eval(), facts, config
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept

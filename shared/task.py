@@ -7,7 +7,7 @@ here.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import tyro
 from torch import Tensor, nn
@@ -149,6 +149,15 @@ class EvaluateRequest(Request):
         return {value: replace(self, frontier=None, **change) for value, change in at.items()}
 
 
+@runtime_checkable
+class Stepwise(Protocol):
+    """A learner whose loss changes in the course of training."""
+
+    def begin_step(self, step: int) -> None:
+        """Told how many updates were done, before each."""
+        ...
+
+
 class Panel(Protocol):
     """A modality: its configuration and how to build, sample and evaluate a run of it."""
 
@@ -168,7 +177,8 @@ class Panel(Protocol):
 
     def learner(self, config: Any, run: Path) -> nn.Module:
         """A fresh trainable module: forward(data, condition, keys, t) -> losses (B,), logsnr (B,)
-        or None. Diffusion models are a `shared.learner.DiffusionLearner`."""
+        or None. Diffusion models are a `shared.learner.DiffusionLearner`; a learner may be
+        `Stepwise`."""
         ...
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:

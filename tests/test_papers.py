@@ -51,7 +51,7 @@ def test_the_table_names_all_papers():
         "IDDPM",
     ):
         assert f"| {paper}" in table
-    for paper in ("ADM", "EDM", "VDM", "Analog Bits", "Latent diffusion", "Diffusion-LM"):
+    for paper in ("ADM", "EDM", "VDM", "Analog Bits", "VQGAN", "Latent diffusion", "Diffusion-LM"):
         assert f"| {paper} (" in table
     assert "| LatentOps (" in table
     assert "| Rectified flow (" in table
