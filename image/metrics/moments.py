@@ -1,6 +1,6 @@
 """Count, mean and scatter of features, gathered batch by batch in float64.
 
-Two parts a and b make the whole (Chan, Golub & LeVeque 1983, eq. 2.1):
+Two parts a and b make the whole (Chan, Golub & LeVeque 1983):
 
     n = n_a + n_b,    m = m_a + n_b / n d,    d = m_b - m_a
     S = S_a + S_b + n_a n_b / n d d'            with S the sum of (x - m)(x - m)'

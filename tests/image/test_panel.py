@@ -12,7 +12,7 @@ from PIL import Image
 
 from image.config import ImageConfig
 from image.data import load_pictures, read_facts
-from image.evaluation import _some_rows
+from image.comparison import some_rows
 from image.grid import tile, to_bytes
 from image.judge import find_judge
 from image.panel import PANEL
@@ -143,10 +143,10 @@ def test_evaluation_of_real_pictures_gives_the_floor(make_run, monkeypatch):
     condition = held_out.condition
     assert condition is not None
     monkeypatch.setattr(
-        "image.evaluation._conditions", lambda *_: condition[_some_rows(364, 300, 3)]
+        "image.evaluation._conditions", lambda *_: condition[some_rows(364, 300, 3)]
     )
     monkeypatch.setattr(
-        "image.evaluation._draw", lambda *_: held_out.images[_some_rows(364, 300, 3)].long()
+        "image.evaluation._draw", lambda *_: held_out.images[some_rows(364, 300, 3)].long()
     )
     result = PANEL.evaluate(run, measured(300, seed=3))
     assert result["frechet_ratio"] == pytest.approx(1, abs=1e-9)
@@ -155,10 +155,10 @@ def test_evaluation_of_real_pictures_gives_the_floor(make_run, monkeypatch):
 
 
 def test_rows_are_drawn_without_replacement_and_then_again():
-    rows = _some_rows(7, 17, seed=2)
+    rows = some_rows(7, 17, seed=2)
     assert sorted(rows[:7].tolist()) == sorted(rows[7:14].tolist()) == list(range(7))
     assert rows[:7].tolist() != rows[7:14].tolist()
-    assert torch.equal(_some_rows(7, 3, seed=2), rows[:3])
+    assert torch.equal(some_rows(7, 3, seed=2), rows[:3])
 
 
 def test_scenes_are_judged_by_what_is_read_in_them(make_run, monkeypatch):
@@ -168,7 +168,7 @@ def test_scenes_are_judged_by_what_is_read_in_them(make_run, monkeypatch):
     assert result["scene_agreement"] == result["shape_agreement"] == 0.0
     # drawn perfectly, they are read perfectly
     held_out = load_pictures(image_config("data.name=scene", "data.limit=80").data, held_out=True)
-    monkeypatch.setattr("image.evaluation._draw", lambda *_: held_out.images[_some_rows(80, 6, 0)])
+    monkeypatch.setattr("image.evaluation._draw", lambda *_: held_out.images[some_rows(80, 6, 0)])
     result = PANEL.evaluate(run, measured(6))
     keys = ("readable", "scene_agreement", "shape_agreement", "place_agreement")
     assert [result[key] for key in keys] == [1.0] * 4
