@@ -18,7 +18,7 @@ import torch
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
-BLOCK = 1024  # rows that are made float64 at once
+BLOCK = 512  # rows that are made float64 at once: they stay in a cache until their product
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,9 @@ class Stream:
             self._blocks = part.new_empty(BLOCK + 1, D, dtype=torch.float64)
         if self._sum is None:
             self._sum = empty(D, part.device)
-        mean = part.mean(0, dtype=torch.float64)
-        torch.sub(part, mean, out=self._blocks[:B])
+        centred = self._blocks[:B].copy_(part)
+        mean = centred.mean(0)
+        centred -= mean
         count, centre, apart = _joint(self._sum.count, self._sum.mean, B, mean)
         if count > D:
             body = _products(self._sum.body) if self._sum.has_rows else self._sum.body
@@ -114,7 +115,7 @@ class Stream:
             _add_products(body, self._blocks[: B + 1])
         else:
             between = apart[None] if self._sum.count else apart.new_empty(0, D)
-            body = torch.cat([self._sum.body, _without_one(self._blocks[:B]), between])
+            body = torch.cat([self._sum.body, _without_one(centred), between])
         self._sum = Moments(count, centre, body)
 
 
