@@ -1,4 +1,4 @@
-"""torch-fidelity and torchmetrics, whose packages import torchvision for what is not needed here."""
+"""torch-fidelity and torchmetrics, without torchvision, which is imported for what we do not use."""
 
 import importlib
 import importlib.util

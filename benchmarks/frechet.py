@@ -1,15 +1,15 @@
 """The Frechet distance beside torch-fidelity's and torchmetrics': `python -m benchmarks.frechet`.
 
 Features are given: 2,048 of them, float32, positive and correlated, as a network's last layer has
-them. All implementations run in turn in one process. `root` is what is left to do at the end when
-moments are gathered while features are made: of ours the distance of two moments, of the peers' the
-distance of two pairs of means and covariances. The error is relative to
+them. All implementations run in turn in one process, each in two stages: features to moments, which
+may be done while features are made, and moments to the distance. The error is relative to
 |m1 - m2|^2 + tr S1 + tr S2 - 2 sum sqrt eigvalsh(S1^1/2 S2 S1^1/2) in float64, from numpy's
 covariances.
 """
 
 import json
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from benchmarks.fidelity import fidelity, torchmetrics
-from benchmarks.measure import Task, Times, facts, interleave, ratio
+from benchmarks.measure import facts, now, ratio
 from benchmarks.tables import Column, Table
 from image.metrics import frechet
 from image.metrics.moments import moments
@@ -37,9 +37,10 @@ GOALS = {  # times as fast as a peer
     ("torchmetrics", 500): 50.0,
 }
 OURS = "diptych"
-ROOT = ", root"
 
-Compute = Callable[[], float]
+Gather = Callable[[Tensor, Tensor], Any]  # features of both sets -> their moments
+Finish = Callable[[Any], float]  # moments -> the distance
+Stages = dict[str, tuple[list[float], list[float]]]  # seconds of each round in each stage
 
 
 class Given(nn.Module):
@@ -71,90 +72,81 @@ def reference(x: Tensor, y: Tensor) -> float:
     return float(apart.square().sum()) + float(np.trace(a) + np.trace(b) - 2 * overlap)
 
 
-def computations(x: Tensor, y: Tensor) -> dict[str, Compute]:
+def implementations() -> dict[str, tuple[Gather, Finish]]:
     """What is timed, by name; peers that are not installed are left out."""
-    a, b = moments(x), moments(y)
-    found: dict[str, Compute] = {
-        OURS: lambda: frechet.compute(x, y)["frechet_distance"],
-        OURS + ROOT: lambda: frechet.distance(a, b),
+    found: dict[str, tuple[Gather, Finish]] = {
+        OURS: (lambda x, y: (moments(x), moments(y)), lambda both: frechet.distance(*both))
     }
     fid, metrics = fidelity("metric_fid"), torchmetrics("image.fid")
     if fid is not None:
-        key = fid.KEY_METRIC_FID
         to_statistics = fid.fid_features_to_statistics
-        kept = to_statistics(x), to_statistics(y)
-        found["torch-fidelity" + ROOT] = lambda: fid.fid_statistics_to_metric(*kept, False)[key]
-        found["torch-fidelity"] = lambda: fid.fid_statistics_to_metric(
-            to_statistics(x), to_statistics(y), False
-        )[key]
+        found["torch-fidelity"] = (
+            lambda x, y: (to_statistics(x), to_statistics(y)),
+            lambda both: fid.fid_statistics_to_metric(*both, False)[fid.KEY_METRIC_FID],
+        )
     if metrics is not None:
 
-        def filled() -> Any:
+        def filled(x: Tensor, y: Tensor) -> Any:
             metric = metrics.FrechetInceptionDistance(Given()).set_dtype(torch.float64)
             metric.update(x, real=False)
             metric.update(y, real=True)
             return metric
 
-        def again() -> float:
-            full._computed = None  # the metric keeps its last answer
-            return float(full.compute())
-
-        full = filled()
-        found["torchmetrics" + ROOT] = again
-        found["torchmetrics"] = lambda: float(filled().compute())
+        found["torchmetrics"] = filled, lambda metric: float(metric.compute())
     return found
 
 
-def measure(count: int, seconds: float) -> Table:
+def measure(count: int, rounds: int) -> Table:
     """One table: a row an implementation."""
     x, y = features(count, 0), features(count, 1)
-    tasks, exact = computations(x, y), reference(x, y)
-    values: dict[str, float] = {}
-
-    def keeping(name: str, task: Compute) -> Task:
-        def run() -> None:
-            values[name] = task()
-
-        return run
-
-    times = interleave({name: keeping(name, task) for name, task in tasks.items()}, seconds)
-    names = [name for name in times if not name.endswith(ROOT)]
-    rows = [_row(name, count, times, values[name] / exact - 1) for name in names]
+    exact, errors, times = reference(x, y), dict[str, float](), Stages()
+    for i in range(rounds + 1):
+        for name, (gather, finish) in implementations().items():
+            began = now()
+            gathered = gather(x, y)
+            between = now()
+            errors[name] = abs(finish(gathered) / exact - 1)
+            stages = between - began, now() - between
+            if i > 0:  # the first round warms up
+                for kept, seconds in zip(times.setdefault(name, ([], [])), stages, strict=True):
+                    kept.append(seconds)
+    rows = [_row(name, count, times, error) for name, error in errors.items()]
     return Table(
         f"{count:,} against {count:,} features of {DIM:,} dimensions",
-        f"Seconds, best and median of {len(times[OURS])} rounds; times: how many times as long as "
-        "ours, median over the rounds; root: the end alone, from moments.",
+        f"Seconds, best and median of {rounds} rounds; times: how many times as long as ours, "
+        "median over the rounds; end: the distance alone, once moments are there.",
         (
             Column("name", ""),
             Column("seconds", "best", ".3f"),
             Column("seconds_median", "median", ".3f"),
             Column("times", "times", ".2f"),
             Column("goal", "goal", ".1f"),
-            Column("root_seconds", "root, best", ".3f"),
-            Column("root_times", "times", ".2f"),
+            Column("end_seconds", "end, best", ".3f"),
+            Column("end_times", "end, times", ".2f"),
             Column("error", "relative error", ".1e"),
         ),
         rows,
     )
 
 
-def _row(name: str, count: int, times: Times, error: float) -> dict[str, Any]:
+def _row(name: str, count: int, times: Stages, error: float) -> dict[str, Any]:
+    own, ours = ([a + b for a, b in zip(*times[key], strict=True)] for key in (name, OURS))
     return {
         "name": name,
         "count": count,
-        "rounds": len(times[name]),
-        "seconds": min(times[name]),
-        "seconds_median": median(times[name]),
-        "times": ratio(times[name], times[OURS])[1],
+        "rounds": len(own),
+        "seconds": min(own),
+        "seconds_median": median(own),
+        "times": ratio(own, ours)[1],
         "goal": GOALS.get((name, count)),
-        "root_seconds": min(times[name + ROOT]),
-        "root_times": ratio(times[name + ROOT], times[OURS + ROOT])[1],
-        "error": abs(error),
+        "end_seconds": min(times[name][1]),
+        "end_times": ratio(times[name][1], times[OURS][1])[1],
+        "error": error,
     }
 
 
 def main(
-    seconds: float = 60.0,
+    rounds: int = 5,
     threads: int = 1,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     markdown: Path | None = None,
@@ -162,25 +154,43 @@ def main(
     """Measure the Frechet distance beside its peers.
 
     Args:
-        seconds: Time of the interleaved measurements at each count.
+        rounds: How often each implementation runs at each count.
         threads: Of torch and BLAS; with one, CPU time is what counts.
         json_file: Write all numbers here.
         markdown: Write the tables here.
     """
     torch.set_num_threads(threads)
     threadpool_limits(threads)
-    console, about = Console(width=120), facts(seconds)
-    tables = [measure(count, seconds) for count in COUNTS]
+    console = Console(width=120)
+    about = facts(0) | {
+        "torch-fidelity": _version("torch-fidelity"),
+        "torchmetrics": _version("torchmetrics"),
+    }
+    del about["seconds_per_measurement"]
+    tables = [measure(count, rounds) for count in COUNTS]
     for table in tables:
         table.show(console)
     if json_file is not None:
         rows = [row for table in tables for row in table.rows]
         write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
     if markdown is not None:
-        head = "# The Frechet distance beside its peers\n\nWritten by `python -m benchmarks.frechet "
+        head = (
+            "# The Frechet distance beside its peers\n\nWritten by `python -m benchmarks.frechet "
+        )
         head += f"--markdown FILE`. {about['machine']}; {about['threads']} thread(s), "
-        head += f"{about['clock']}; torch {about['torch']}; commit {about['commit']}.\n\n"
+        head += (
+            f"{about['clock']}; load average {about['load_average_at_start']} at the start; torch "
+        )
+        head += f"{about['torch']}, torch-fidelity {about['torch-fidelity']}, torchmetrics "
+        head += f"{about['torchmetrics']}; commit {about['commit']}.\n\n"
         write_text(markdown, head + "\n".join(table.markdown() for table in tables))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 if __name__ == "__main__":

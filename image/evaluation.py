@@ -1,9 +1,9 @@
 """`diptych evaluate` for pictures: distance, fidelity and variety in the features of a judge, and
 whether pictures show what was asked for.
 
-Every number has that of the held-out split beside it, see `image.comparison`. On request, the same in
-the features of a further network, under its name, and the likelihood of held-out pictures: an upper
-bound on -log p given their conditions.
+Every number has that of the held-out split beside it, see `image.comparison`. On request, the same
+in the features of a further network, under its name, and the likelihood of held-out pictures: an
+upper bound on -log p given their conditions.
 """
 
 from typing import Any

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from scipy.linalg.blas import dsyrk
+from scipy.linalg import get_blas_funcs
 from torch import Tensor
 
 BLOCK = 512  # rows that are made float64 at once: they stay in a cache until their product
@@ -70,7 +70,9 @@ class Stream:
         """features (B, D) of any B and float dtype. ValueError for another D, or a NaN."""
         if features.ndim != 2 or features.shape[1] < 1:
             raise ValueError(f"features {tuple(features.shape)}: expected (B, D)")
-        before = self._waiting[0] if self._waiting else None if self._sum is None else self._sum.body
+        before = (
+            self._waiting[0] if self._waiting else None if self._sum is None else self._sum.body
+        )
         if before is not None and before.shape[1] != features.shape[1]:
             raise ValueError(
                 f"features (B, {features.shape[1]}) after (B, {before.shape[1]}): expected as many"
@@ -187,5 +189,6 @@ def _add_products(total: Tensor, rows: Tensor) -> None:
     if rows.device.type != "cpu":
         total += (rows.T @ rows).triu()
         return
+    syrk = get_blas_funcs("syrk", dtype="float64")
     # in the order of Fortran rows are columns, and the upper triangle is the lower one
-    dsyrk(1.0, rows.numpy().T, beta=1.0, c=total.numpy().T, lower=1, overwrite_c=1)
+    syrk(1.0, rows.numpy().T, beta=1.0, c=total.numpy().T, lower=1, overwrite_c=1)

@@ -3,8 +3,8 @@
     PSNR = 10 log10 (range^2 / MSE), in decibels
     SSIM = mean (2 m_x m_y + C1) (2 c_xy + C2) / ((m_x^2 + m_y^2 + C1) (v_x + v_y + C2))
 
-with means m, variances v and covariance c under a window at each place of a picture. C = (K range)^2
-keep flat places stable.
+with means m, variances v and covariance c under a window at each place of a picture. C1 and C2,
+(K range)^2, keep flat places stable.
 """
 
 import torch

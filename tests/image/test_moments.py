@@ -194,8 +194,8 @@ GATHER = """
 import sys, torch, torch.distributed as dist
 from image.metrics.moments import empty, moments
 from image.metrics.statistics import gathered
-dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=int(sys.argv[1]), world_size=3)
-rank, x = int(sys.argv[1]), torch.load(sys.argv[2])
+rank, x, meeting = int(sys.argv[1]), torch.load(sys.argv[2]), "file://" + sys.argv[3]
+dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=3)
 for first, second in ((2, 4), (3, 30), (0, 3)):
     part = [x[:first], x[first:second], x[second:second + 1]][rank]
     whole = gathered(moments(part) if len(part) else empty(x.shape[1]))

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from image.comparison import some_rows
 from image.config import ImageConfig
 from image.data import load_pictures, read_facts
-from image.comparison import some_rows
 from image.grid import tile, to_bytes
 from image.judge import find_judge
 from image.panel import PANEL
