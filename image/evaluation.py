@@ -1,10 +1,9 @@
 """`diptych evaluate` for pictures: distance, fidelity and variety in the features of a judge, and
 whether pictures show what was asked for.
 
-Every distance has its floor beside it: what the held-out split scores against the training split,
-with as many pictures (a Frechet distance between samples shrinks as they grow). FID and KID proper
-need the Inception network of their papers; a distance in other features carries their name. On
-request, the likelihood of held-out pictures: an upper bound on -log p given their conditions.
+Every number has that of the held-out split beside it, see `image.comparison`. On request, the same
+in the features of a further network, under its name, and the likelihood of held-out pictures: an
+upper bound on -log p given their conditions.
 """
 
 from typing import Any
@@ -13,23 +12,19 @@ import torch
 from torch import Tensor
 
 from image.classifier import Classifier
+from image.comparison import K, compare, some_rows
 from image.config import ImageConfig
 from image.data import Pictures, load_pictures
+from image.features import JUDGE, build_features
 from image.judge import Judge, find_judge
-from image.metrics import frechet, kernel, recall
 from image.pipeline import Pipeline
 from image.reader import read
-from shared import noise
 from shared.errors import ConfigError, DataError
 from shared.provenance import provenance
 from shared.runs import Run, load_learner
 from shared.scene import ATTRIBUTES, from_ids
 from shared.scoring import BOUND, TRIED, UNDEFINED, Split, measured, score, told
 from shared.task import EvaluateRequest, Panel
-
-K = 3  # nearest neighbours of precision and recall, as in the paper
-SUBSET = 1000  # rows of features at most in a subset of the kernel distance, as in the paper
-ROWS = 1  # stream of `noise` that picks conditions and references
 
 
 def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
@@ -39,18 +34,14 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     held_out = load_pictures(config.data, held_out=True, classes=training.classes)
     if config.model == "autoencoder":
         return _autoencoder(run, request, training, held_out, panel)
-    if training.condition is None:
-        raise ConfigError(
-            "data.label_column = null: pictures are judged by a classifier, which needs classes"
-        )
     if config.model == "classifier":
-        model = load_learner(run.folder, request.weights)
-        assert isinstance(model, Classifier)
-        model.autocast = None
-        judge = Judge(model, run.folder.name, {})
-        if request.likelihood:
-            raise ConfigError("likelihood: a classifier has none of pictures; leave it out")
-        return _accuracy(judge, held_out) | {"provenance": provenance()}
+        return _of_classifier(run, request, held_out)
+    network = build_features(request.features, training.levels)
+    if training.condition is None and network is None:
+        raise ConfigError(
+            "data.label_column = null: pictures are judged by a classifier, which needs classes; "
+            "without them, compare in the features of a given network: --features inception:FILE"
+        )
     if request.n <= K:
         raise ConfigError(f"n = {request.n}: expected more than {K} pictures to measure")
     if len(held_out) <= K:
@@ -59,15 +50,21 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
             f"than {K} to measure against"
         )
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
-    judge = find_judge(config, training, panel)
+    judge = None if training.condition is None else find_judge(config, training, panel)
     condition = _conditions(config, training, held_out, request)
     images = _draw(pipeline, request, condition)
-    return {
-        "samples": request.n,
-        **_distances(judge, images, training, held_out, request.seed),
-        **_agreement(config, judge, images, condition),
-        **(_likelihood(pipeline, training, held_out, request) if request.likelihood else {}),
-        "judge": judge.facts | _accuracy(judge, held_out),
+    result: dict[str, Any] = {"samples": request.n}
+    if judge is not None and condition is not None:
+        own = request.reference if network is None else None
+        result |= compare(judge, images, training, held_out, request.seed, own)
+        result |= _agreement(config, judge, images, condition)
+        result["judge"] = judge.facts | _accuracy(judge, held_out)
+    if network is not None:
+        found = compare(network, images, training, held_out, request.seed, request.reference)
+        result[network.name] = found | {"network": network.facts}
+    if request.likelihood:
+        result |= _likelihood(pipeline, training, held_out, request)
+    return result | {
         "settings": {
             **request.settings(),
             "seed": request.seed,
@@ -85,8 +82,9 @@ def _autoencoder(
     from image.autoencoder.evaluation import measure_reconstructions, reconstruction_distance
     from image.autoencoder.learner import AutoencoderLearner
 
-    if request.likelihood:
-        raise ConfigError("likelihood: an autoencoder alone has none of pictures; leave it out")
+    for name, asked in _of_samples(request).items():
+        if asked:
+            raise ConfigError(f"{name}: an autoencoder alone draws no pictures; leave it out")
     learner = load_learner(run.folder, request.weights)
     assert isinstance(learner, AutoencoderLearner)
     rows = some_rows(len(held_out), min(request.n, len(held_out)), request.seed)
@@ -101,80 +99,40 @@ def _autoencoder(
     return facts | {"provenance": provenance()}
 
 
+def _of_classifier(run: Run, request: EvaluateRequest, held_out: Pictures) -> dict[str, Any]:
+    """Its accuracy on the held-out split."""
+    for name, asked in _of_samples(request).items():
+        if asked:
+            raise ConfigError(f"{name}: a classifier draws no pictures; leave it out")
+    model = load_learner(run.folder, request.weights)
+    assert isinstance(model, Classifier)
+    model.autocast = None
+    return _accuracy(Judge(model, run.folder.name, {}), held_out) | {"provenance": provenance()}
+
+
+def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
+    """What was asked for that needs pictures drawn."""
+    return {
+        "likelihood": request.likelihood,
+        "features": request.features != JUDGE,
+        "reference": request.reference is not None,
+    }
+
+
 def _conditions(
     config: ImageConfig, training: Pictures, held_out: Pictures, request: EvaluateRequest
-) -> Tensor:
+) -> Tensor | None:
     """Condition ids (n, M): classes as often as in the training split; scenes never trained on."""
     source = held_out if config.data.name == "scene" else training
-    assert source.condition is not None
+    if source.condition is None:
+        return None
     return source.condition[some_rows(len(source), request.n, request.seed)]
 
 
-def some_rows(size: int, n: int, seed: int) -> Tensor:
-    """n of `size` rows in a random order, each as often as the others up to one."""
-    parts = [noise.uniform([seed], ROWS + i, (size,))[0].argsort() for i in range(-(-n // size))]
-    return torch.cat(parts)[:n]
-
-
-def _draw(pipeline: Pipeline, request: EvaluateRequest, condition: Tensor) -> Tensor:
+def _draw(pipeline: Pipeline, request: EvaluateRequest, condition: Tensor | None) -> Tensor:
     """Levels (n, C, H, W)."""
     latents = pipeline.latents(request.seeds, condition, request, progress=True)
     return pipeline.decode(latents)
-
-
-def _distances(
-    judge: Judge, images: Tensor, training: Pictures, held_out: Pictures, seed: int
-) -> dict[str, Any]:
-    """Frechet and kernel distance to the training split, precision and recall, and what held-out
-    data gets."""
-    n, m = len(images), min(len(images), len(held_out))
-    ours, data = judge.features(images), judge.features(training.images)
-    floor = judge.features(held_out.images[some_rows(len(held_out), m, seed)])
-    some = data[some_rows(len(data), min(n, len(data)), seed)]
-    least = frechet.compute(floor, data)["frechet_distance"]
-    alike = frechet.compute(ours[:m], data)["frechet_distance"]
-    real = recall.compute(floor, some[:m], K)
-    return {
-        "frechet_distance": frechet.compute(ours, data)["frechet_distance"],
-        "frechet_floor": least,
-        "frechet_ratio": alike / least,
-        "frechet": {
-            "features": judge.name,
-            "reference": "training split",
-            "reference_images": len(data),
-            "floor": "held-out split",
-            "floor_images": m,
-            "ratio_images": m,
-        },
-        **_kernel_distances(judge, ours, floor, data, seed),
-        **recall.compute(ours, some, K),
-        "precision_held_out": real["precision"],
-        "recall_held_out": real["recall"],
-        "recall_k": K,
-        "recall_references": len(some),
-    }
-
-
-def _kernel_distances(
-    judge: Judge, ours: Tensor, floor: Tensor, data: Tensor, seed: int
-) -> dict[str, Any]:
-    """Kernel distances of features to the training split's, ours and the held-out ones. There is no
-    ratio: the floor of a perfect split is 0 in expectation."""
-    size = min(len(ours), len(floor), len(data), SUBSET)
-    generator = torch.Generator().manual_seed(seed)
-    here, least = (kernel.compute(x, data, size, generator) for x in (ours, floor))
-    return {
-        "kernel_distance": here["kernel_distance"],
-        "kernel_floor": least["kernel_distance"],
-        "kernel": {
-            "features": judge.name,
-            "reference": "training split",
-            "floor": "held-out split",
-            "subset_images": size,
-            "std_over_subsets": here["kernel_std"],
-            "floor_std_over_subsets": least["kernel_std"],
-        },
-    }
 
 
 def _agreement(

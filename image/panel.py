@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from image.classifier import Classifier
 from image.codec import build_codec
+from image.comparison import some_rows
 from image.config import ImageConfig
 from image.data import Facts, load_pictures, read_facts, spread, write_facts
-from image.evaluation import evaluate, some_rows
+from image.evaluation import evaluate
 from image.grid import save_png, tile, to_bytes
 from image.net import build_net
 from image.pipeline import Glimpse, Pipeline

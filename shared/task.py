@@ -120,6 +120,10 @@ class EvaluateRequest(Request):
         n: How many samples to draw and to compare.
         likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
         draws: Draws of noise a datum for that bound.
+        features: In whose features samples are compared: those of the judge that the suite trains,
+            or of a further network, NAME:FILE with its weights (pictures: inception:FILE).
+        reference: A file of feature statistics to compare with, in place of the training split's
+            (panels that have such statistics).
         frontier: Instead, likeness beside variety at several values of one setting:
             temperature=0.7,0.8,0.9 or steps=8,32 or td=0,1; writes RUN/frontier.json and
             RUN/frontier.png (panels that can).
@@ -128,6 +132,8 @@ class EvaluateRequest(Request):
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
     likelihood: bool = False
     draws: int = 8
+    features: Annotated[str, tyro.conf.arg(metavar="judge|NAME:FILE")] = "judge"
+    reference: Path | None = None
     frontier: Annotated[str | None, tyro.conf.arg(metavar="NAME=VALUE,...")] = None
 
     def __post_init__(self) -> None:
@@ -138,6 +144,11 @@ class EvaluateRequest(Request):
             if self.likelihood:
                 raise ConfigError(
                     "likelihood, frontier: the bound is the same however samples are drawn; ask "
+                    "for one of them"
+                )
+            if self.features != "judge" or self.reference is not None:
+                raise ConfigError(
+                    "features, reference, frontier: a frontier is measured by the judge alone; ask "
                     "for one of them"
                 )
             self.points()

@@ -127,6 +127,8 @@ class TextPanel:
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Perplexity under a judge, diversity, novelty, grammaticality; see `text.evaluation`."""
+        if request.features != "judge" or request.reference is not None:
+            raise ConfigError("features, reference: for runs of the image panel; leave them out")
         found = open_run(run)
         return evaluate(found, request, self)
 

@@ -35,10 +35,10 @@ def reconstruct(learner: AutoencoderLearner, images: Tensor) -> Tensor:
 def measure_reconstructions(learner: AutoencoderLearner, images: Tensor) -> dict[str, Any]:
     """PSNR, SSIM and mean absolute error (of pictures in [-1, 1]) of pictures (N, C, H, W), and
     what the latents hold."""
-    made, peak = reconstruct(learner, images), learner.pixels.levels - 1
-    found = psnr(made, images, peak)
-    alike = ssim(made, images, peak).mean() if min(images.shape[2:]) >= WINDOW else None
-    error = 2 / peak * (made - images.long()).abs().double().mean()
+    made, levels = reconstruct(learner, images), learner.pixels.levels
+    found = psnr(made, images, levels)
+    alike = ssim(made, images, levels).mean() if min(images.shape[2:]) >= WINDOW else None
+    error = 2 / (levels - 1) * (made - images.long()).abs().double().mean()
     return {
         "psnr_db": float(found.mean()) if bool(found.isfinite().all()) else None,
         "ssim": None if alike is None else float(alike),

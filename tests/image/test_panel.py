@@ -12,9 +12,9 @@ from PIL import Image
 
 from image.autoencoder.codec import Measured, write_codec
 from image.autoencoder.network import build_network
+from image.comparison import some_rows
 from image.config import ImageConfig
 from image.data import load_pictures, read_facts
-from image.evaluation import some_rows
 from image.grid import tile, to_bytes
 from image.judge import find_judge
 from image.panel import PANEL
