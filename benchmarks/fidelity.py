@@ -1,4 +1,4 @@
-"""torch-fidelity and torchmetrics, without torchvision, which is imported for what we do not use."""
+"""torch-fidelity and torchmetrics, without the torchvision that parts of them import."""
 
 import importlib
 import importlib.util

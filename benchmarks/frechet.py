@@ -36,7 +36,7 @@ GOALS = {  # times as fast as a peer
     ("torch-fidelity", 500): 50.0,
     ("torchmetrics", 500): 50.0,
 }
-OURS = "diptych"
+OURS, PEERS = "diptych", ("torch-fidelity", "torchmetrics")
 
 Gather = Callable[[Tensor, Tensor], Any]  # features of both sets -> their moments
 Finish = Callable[[Any], float]  # moments -> the distance
@@ -162,10 +162,7 @@ def main(
     torch.set_num_threads(threads)
     threadpool_limits(threads)
     console = Console(width=120)
-    about = facts(0) | {
-        "torch-fidelity": _version("torch-fidelity"),
-        "torchmetrics": _version("torchmetrics"),
-    }
+    about = facts(0) | {name: _version(name) for name in PEERS}
     del about["seconds_per_measurement"]
     tables = [measure(count, rounds) for count in COUNTS]
     for table in tables:

@@ -14,6 +14,7 @@ would show in d^2, singular values are taken after all.
 """
 
 import math
+from typing import Any
 
 import torch
 from scipy.linalg import get_lapack_funcs
@@ -88,7 +89,7 @@ def _squares(a: Moments, b: Moments) -> Tensor | None:
         factor = _cholesky(one.body)
         if factor is not None:
             # L' S L in place, as LAPACK has it for generalised eigenvalue problems
-            sygst = get_lapack_funcs("sygst", dtype="float64")
+            sygst: Any = get_lapack_funcs("sygst", dtype="float64")
             similar = other.body.clone().numpy().T
             similar, _ = sygst(similar, factor.numpy().T, itype=2, lower=1, overwrite_a=1)
             return torch.linalg.eigvalsh(torch.from_numpy(similar.T), UPLO="U")
@@ -119,6 +120,6 @@ def _root(part: Moments) -> Tensor:
 
 def _cholesky(upper: Tensor) -> Tensor | None:
     """U (D, D), upper, with S = U' U from the upper triangle of S; None for a singular S."""
-    potrf = get_lapack_funcs("potrf", dtype="float64")
+    potrf: Any = get_lapack_funcs("potrf", dtype="float64")
     factor, failed = potrf(upper.numpy().T, lower=1, clean=1)
     return None if failed else torch.from_numpy(factor.T)

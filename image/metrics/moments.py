@@ -13,6 +13,7 @@ than dimensions R itself is kept: n - 1 rows, of which the Frechet distance make
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.linalg import get_blas_funcs
@@ -189,6 +190,6 @@ def _add_products(total: Tensor, rows: Tensor) -> None:
     if rows.device.type != "cpu":
         total += (rows.T @ rows).triu()
         return
-    syrk = get_blas_funcs("syrk", dtype="float64")
+    syrk: Any = get_blas_funcs("syrk", dtype="float64")
     # in the order of Fortran rows are columns, and the upper triangle is the lower one
     syrk(1.0, rows.numpy().T, beta=1.0, c=total.numpy().T, lower=1, overwrite_c=1)

@@ -30,7 +30,7 @@ def test_density_and_coverage_are_those_of_their_definition(k: int, monkeypatch)
 
 def test_density_and_coverage_of_one_law_are_their_expectations():
     """E density = 1; E coverage = 1 - (M - 1) ... (M - k) / (M + N - 1) ... (M + N - k). The mean
-    of 200 draws is within 4 standard errors: 1 false alarm in 8,000 seeds, and this one is fixed."""
+    of 200 draws is within 4 standard errors: 1 false alarm in 8,000 seeds; this one is fixed."""
     k, M, N = 3, 30, 20
     draws = torch.randn(200, M + N, 2, generator=seeded(2)).double()
     found = [coverage.compute(x[M:], x[:M], k) for x in draws]

@@ -74,3 +74,8 @@ def test_a_judge_of_other_data_or_settings_is_another(make_run, cache, monkeypat
 def test_impossible_settings_are_refused_by_name(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         validate(TextConfig, override({"panel": "text"}, [assignment]), "test")
+
+
+def test_feature_networks_and_their_statistics_are_refused(make_run) -> None:
+    with pytest.raises(ConfigError, match="for runs of the image panel"):
+        PANEL.evaluate(make_run("codec.kind=embedding"), EvaluateRequest(n=9, features="x:y"))
