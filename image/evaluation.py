@@ -21,6 +21,7 @@ from image.pipeline import Pipeline
 from image.reader import read
 from shared import noise
 from shared.errors import ConfigError, DataError
+from shared.learner import DiffusionLearner
 from shared.provenance import provenance
 from shared.runs import Run, load_learner
 from shared.scene import ATTRIBUTES, from_ids
@@ -187,14 +188,17 @@ def _likelihood(
         Split(*some.take(_some_rows(len(some), min(n, len(some)), request.seed)))
         for some, n in ((held_out, request.n), (training, TRIED))
     )
-    scored = score(pipeline.learner, measure, choose, request.draws, request.seed)
+    learner, config = pipeline.learner, pipeline.config
+    assert isinstance(learner, DiffusionLearner)
+    assert config is not None
+    scored = score(learner, measure, choose, request.draws, request.seed)
     if scored is None:
         return {"likelihood": {"what": UNDEFINED}}
     found = scored.likelihood
     facts = told(found, BOUND, "picture") | measured("bits_per_dim", found.bits_per_dim)
-    facts |= {"dims": found.dims, "split": pipeline.config.data.held_out}
+    facts |= {"dims": found.dims, "split": config.data.held_out}
     facts["cleanest_logsnr"] = scored.cleanest_logsnr
-    if pipeline.config.data.name == "scene":  # a picture is a function of its scene
+    if config.data.name == "scene":  # a picture is a function of its scene
         facts["nats_per_picture_floor"] = 0.0
     return {"likelihood": facts}
 

@@ -16,6 +16,7 @@ are not pictures in [-1, 1], conditions of several ids, and the transformer.
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
@@ -47,13 +48,14 @@ def to_diffusers(
     not representable."""
     _check(learner, facts)
     betas = _betas(learner, timesteps)
-    scheduler = DDIMScheduler(
-        num_train_timesteps=timesteps,
-        trained_betas=betas.tolist(),
-        prediction_type=NAMES[learner.denoiser.prediction],
-        clip_sample=False,
-        timestep_spacing="trailing",
-    )
+    numbers: dict[str, Any] = {
+        "num_train_timesteps": timesteps,
+        "trained_betas": betas.tolist(),
+        "prediction_type": NAMES[learner.denoiser.prediction],
+        "clip_sample": False,
+        "timestep_spacing": "trailing",
+    }
+    scheduler = DDIMScheduler(**numbers)
     made = DDIMPipeline if facts.conditions == 0 else ConsistencyModelPipeline
     return made(_network(learner.denoiser.net, betas), scheduler)  # type: ignore[arg-type]
 

@@ -86,7 +86,8 @@ def tiny_text_unet() -> UNet2DConditionModel:
 
 def stable_diffusion(folder: Path, scheduler: Any = None, **parts: Any) -> Any:
     """A StableDiffusionPipeline of 8 x 8 latents, 16 x 16 pixels, saved to `folder`."""
-    pipeline: Any = StableDiffusionPipeline(
+    made: Any = StableDiffusionPipeline
+    pipeline = made(
         vae=tiny_vae(AutoencoderKL, scaling_factor=0.7),
         text_encoder=tiny_text_encoder(),
         tokenizer=tiny_tokenizer(folder.with_name(f"{folder.name}-words")),
