@@ -17,6 +17,7 @@ from image.config import ImageConfig
 from image.data import Pictures, load_pictures
 from image.judge import Judge, find_judge
 from image.metrics import frechet, kernel, recall
+from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
 from image.reader import read
 from shared import noise
@@ -44,6 +45,8 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         )
     if config.model == "classifier":
         model = load_learner(run.folder, request.weights)
+        if isinstance(model, NoisyClassifier):
+            return _by_level(model, held_out, request)
         assert isinstance(model, Classifier)
         model.autocast = None
         judge = Judge(model, run.folder.name, {})
@@ -201,6 +204,18 @@ def _likelihood(
     if config.data.name == "scene":  # a picture is a function of its scene
         facts["nats_per_picture_floor"] = 0.0
     return {"likelihood": facts}
+
+
+def _by_level(
+    model: NoisyClassifier, held_out: Pictures, request: EvaluateRequest
+) -> dict[str, Any]:
+    """Of a classifier of noisy latents on the held-out split."""
+    if request.likelihood:
+        raise ConfigError("likelihood: a classifier has none of pictures; leave it out")
+    model.autocast = None
+    what = "loss_nats" if model.several else "accuracy"
+    facts = {"held_out_images": len(held_out), what: accuracy_by_level(model, held_out)}
+    return facts | {"provenance": provenance()}
 
 
 def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:

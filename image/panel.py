@@ -16,6 +16,7 @@ from image.data import Facts, Pictures, load_pictures, read_facts, spread, write
 from image.evaluation import evaluate
 from image.grid import save_png, tile, to_bytes
 from image.net import build_net
+from image.noisy_classifier import NoisyClassifier
 from image.pipeline import Glimpse, Pipeline, is_pipeline
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
@@ -56,9 +57,12 @@ class ImagePanel:
         return load_pictures(config.data)
 
     def learner(self, config: ImageConfig, run: Path) -> nn.Module:
-        """A fresh diffusion model, or the classifier."""
+        """A fresh diffusion model, or a classifier."""
         facts = read_facts(run)
         autocast = torch.bfloat16 if config.train.precision == "bf16" else None
+        codec = build_codec(config.codec, facts.levels, facts.shape)
+        if config.noisy:
+            return NoisyClassifier(config, facts, codec, autocast)
         if config.model == "classifier":
             return Classifier(
                 facts.shape,
@@ -69,7 +73,6 @@ class ImagePanel:
                 dropout=config.judge.dropout,
                 autocast=autocast,
             )
-        codec = build_codec(config.codec, facts.levels, facts.shape)
         net = build_net(config, codec.latent_shape, facts.conditions)
         return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast)
 
@@ -83,16 +86,19 @@ class ImagePanel:
             raise ConfigError("mbr, n_best: the image panel compares no candidates; leave them out")
         pipeline = Pipeline.from_pretrained(run, request.weights)
         seeds = list(request.seeds)
-        condition = pipeline.asked(request.condition, request.prompt, request.n)
+        condition, target = pipeline.asked(
+            request.condition, request.prompt, request.n, request.classifier
+        )
         negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
-        x0 = pipeline.latents(seeds, condition, request, watch, True, negative)
+        x0 = pipeline.latents(seeds, condition, request, watch, True, negative, target)
         facts = pipeline.facts
         images = to_bytes(pipeline.decode(x0), facts.levels)
         columns = len(facts.classes) if request.condition == "all" and facts.classes else None
         save_png(tile(images, columns), out / "grid.png")
-        ids = None if condition is None or condition.is_floating_point() else condition
+        ids = target.ids if condition is None and target is not None else condition
+        ids = None if ids is None or ids.is_floating_point() else ids
         _save_arrays(out / "samples.npz", images, seeds, ids)
         settings = {"class": request.condition, **request.settings(), "weights": request.weights}
         settings |= {"prompt": request.prompt, "negative_prompt": request.negative_prompt}

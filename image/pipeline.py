@@ -27,10 +27,11 @@ from image.conditions import class_id, parse_scene
 from image.config import ImageConfig
 from image.data import Facts, load_pictures, read_facts
 from image.grid import to_bytes, to_pil
+from image.guides import load_classifier, load_guide
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
 from shared.runs import GRID, load_learner, open_run
-from shared.sampling import Model, Sampling, draw
+from shared.sampling import Model, Sampling, Target, draw
 from shared.scene import Scene, ids
 
 Labels = str | int | Scene | Sequence[str | int | Scene] | None
@@ -131,6 +132,8 @@ class Pipeline:
         guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] | None = None,
         guide: str | None = None,
+        classifier: str | None = None,
+        classifier_scale: float = 1.0,
         temperature: float = 1.0,
         solver: str = "dpmpp_2m",
         grid: str | None = None,
@@ -148,11 +151,12 @@ class Pipeline:
         in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
         scenes; None, unconditional. num_images: by default as many as there are seeds, or labels in
         the list, or one. `guidance_interval`: (low, high) in logsnr, where to guide; everywhere
-        when None. `guide`: the run of a weaker model to depart from. `temperature` divides the
-        logits of a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes
-        whole. `watch` sees the first picture at every step. `prompt`: what to draw in words, one
-        text or a list of them, taken in turn; `negative_prompt`: what guidance departs from in
-        place of no prompt. ConfigError for what the model cannot do.
+        when None. `guide`: the run of a weaker model to depart from; `classifier`: the run of a
+        classifier of noisy pictures, whose gradient is added by `classifier_scale`. `temperature`
+        divides the logits of a model of bits. `grid`: as in `shared.sampling.Sampling`, which
+        `latents` takes whole. `watch` sees the first picture at every step. `prompt`: what to draw in
+        words, one text or a list of them, taken in turn; `negative_prompt`: what guidance departs
+        from in place of no prompt. ConfigError for what the model cannot do.
         """
         if output_type not in OUTPUTS:
             raise ConfigError(
@@ -160,7 +164,7 @@ class Pipeline:
             )
         asked = class_labels if prompt is None else prompt
         chosen = _seeds(_count(asked, num_images, seeds), seeds, generator)
-        condition = self.asked(class_labels, prompt, len(chosen))
+        condition, target = self.asked(class_labels, prompt, len(chosen), classifier)
         how = Sampling(
             solver=solver,
             steps=num_inference_steps,
@@ -168,10 +172,12 @@ class Pipeline:
             guidance=guidance_scale,
             guidance_interval=guidance_interval,
             guide=guide,
+            classifier=classifier,
+            classifier_scale=classifier_scale,
             temperature=temperature,
         )
         negative = self.words(negative_prompt, len(chosen), "negative_prompt")
-        x0 = self.latents(chosen, condition, how, watch, progress, negative)
+        x0 = self.latents(chosen, condition, how, watch, progress, negative, target)
         if output_type == "latent":
             return Output(x0, chosen)
         images = self.decode(x0)
@@ -180,16 +186,20 @@ class Pipeline:
         unit = images.float() / (self.facts.levels - 1)
         return Output(unit.movedim(1, -1).numpy(), chosen)
 
-    def condition(self, labels: Labels, n: int) -> Tensor | None:
-        """Labels as in a call -> condition ids (n, M), or None for unconditional pictures."""
+    def condition(
+        self, labels: Labels, n: int, classes: Sequence[str] | None = None
+    ) -> Tensor | None:
+        """Labels as in a call -> condition ids (n, M), or None for unconditional pictures.
+        `classes` are the names of labels, by default those that the model was trained with."""
+        names = self.facts.classes if classes is None else classes
         if labels is None:
             return None
         if isinstance(labels, str) and labels == "all":
-            return self._all(n)
+            return self._all(n, names)
         listed = [labels] if isinstance(labels, str | int | Scene) else list(labels)
         if not listed:
             raise ConfigError("class_labels: expected one or more")
-        rows = [self._ids(label) for label in listed]
+        rows = [self._ids(label, names) for label in listed]
         return torch.tensor(list(islice(cycle(rows), n)))
 
     def words(self, prompt: Words, n: int, name: str = "prompt") -> Tensor | None:
@@ -204,11 +214,24 @@ class Pipeline:
         rows = self.texts(listed)
         return rows[torch.arange(n) % len(rows)]
 
-    def asked(self, labels: Labels, prompt: Words, n: int) -> Tensor | None:
-        """What n pictures are to show, by class or in words -> conditions (n, ...), or None."""
+    def asked(
+        self, labels: Labels, prompt: Words, n: int, classifier: str | None = None
+    ) -> tuple[Tensor | None, Target | None]:
+        """What n pictures are to show, by class or in words -> conditions (n, ...), or None, and
+        what the classifier of a run is to see in them."""
         if labels is not None and prompt is not None:
             raise ConfigError(f"class = {labels!r}, prompt = {prompt!r}: give one of them")
-        return self.condition(labels, n) if prompt is None else self.words(prompt, n)
+        if prompt is not None and classifier is None:
+            return self.words(prompt, n), None
+        if classifier is None:
+            return self.condition(labels, n), None
+        model, classes = load_classifier(
+            Path(classifier), self.facts, self.config, self.learner.codec, self._device
+        )
+        ids = self.condition(labels, n, classes)
+        if ids is None:
+            raise ConfigError("classifier: towards which class? Name one with --class")
+        return ids if self.facts.conditions else None, Target(model.log_prob, ids)
 
     def latents(
         self,
@@ -218,10 +241,12 @@ class Pipeline:
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
         negative: Tensor | None = None,
+        target: Target | None = None,
     ) -> Tensor:
-        """Clean latents (n, *latent_shape) for conditions (n, ...): ids as the data has them, or
-        what `words` gives. `negative` (n, ...) is what guidance departs from."""
-        guide = None if how.guide is None else self._guide(how.guide)
+        """Clean latents (n, *latent_shape) for conditions (n, ...) and a target as `asked` gives
+        them. `negative` (n, ...), as `words` gives it, is what guidance departs from."""
+        named = how.guide
+        guide = None if named is None else load_guide(Path(named), self.facts, self._device)
         if condition is None and guide is None and how.guidance not in (0, 1):
             raise ConfigError(
                 f"guidance = {how.guidance}: without a class there is nothing to guide towards; "
@@ -251,6 +276,7 @@ class Pipeline:
             condition,
             guide,
             negative,
+            target,
             watch=None if watch is None else glimpse,
             grid_file=self.grid_file,
             progress=progress,
@@ -266,23 +292,11 @@ class Pipeline:
     def _device(self) -> torch.device:
         return next(self.learner.parameters()).device
 
-    def _guide(self, run: str) -> DiffusionLearner:
-        """The weaker model of a run, where this one is."""
-        weaker = Pipeline.from_pretrained(run)
-        if not isinstance(weaker.learner, DiffusionLearner):
-            raise ConfigError(f"guide = {run}: a folder of diffusers; expected a run")
-        if weaker.facts.conditions != self.facts.conditions:
-            raise ConfigError(
-                f"guide = {run}: a model of {weaker.facts.conditions} conditions, this one has "
-                f"{self.facts.conditions}; expected a run of the same data"
-            )
-        return weaker.learner.to(self._device)
-
-    def _ids(self, label: str | int | Scene) -> list[int]:
+    def _ids(self, label: str | int | Scene, classes: Sequence[str]) -> list[int]:
         if not self._draws_scenes:
             if isinstance(label, Scene):
                 raise ConfigError("class_labels: a scene, but this model was not trained on scenes")
-            return [class_id(label, self.facts.classes)]
+            return [class_id(label, classes)]
         if isinstance(label, int):
             raise ConfigError(f"class {label}: this model draws scenes; describe one in words")
         return ids(parse_scene(label) if isinstance(label, str) else label)
@@ -291,14 +305,14 @@ class Pipeline:
     def _draws_scenes(self) -> bool:
         return self.config is not None and self.config.data.name == "scene"
 
-    def _all(self, n: int) -> Tensor:
+    def _all(self, n: int, classes: Sequence[str]) -> Tensor:
         """Every class in turn; of a model of scenes, those of the held-out split."""
         if self.config is not None and self._draws_scenes:
             rows = load_pictures(self.config.data, held_out=True).condition
             assert rows is not None
         else:
-            class_id(0, self.facts.classes)
-            rows = torch.arange(1, len(self.facts.classes) + 1)[:, None]
+            class_id(0, classes)
+            rows = torch.arange(1, len(classes) + 1)[:, None]
         return rows[torch.arange(n) % len(rows)]
 
 

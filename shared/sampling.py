@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from rich.console import Console
@@ -19,7 +19,7 @@ from shared.codec import Codec
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError, NonFinite
 from shared.files import write_text
-from shared.guidance import autoguidance, clamp, classifier_free
+from shared.guidance import LogProb, autoguidance, clamp, classifier, classifier_free
 from shared.learner import DiffusionLearner
 from shared.schedule import Schedule
 from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
@@ -46,6 +46,9 @@ class Sampling:
         guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
         guide: Run of a weaker model of the same data: guidance departs from its estimates, not from
             those without a condition (autoguidance).
+        classifier: Run of a classifier of noisy data: samples also follow the gradient of what it
+            says of the class asked for, of a model without classes too (classifier guidance).
+        classifier_scale: How strongly they do: 1 as much as its probabilities say.
         temperature: Divides the logits of categorical models: below 1, surer and less varied.
         clamp: Make every estimate the nearest point that stands for data, such as the embeddings of
             words (the clamping trick of Diffusion-LM).
@@ -60,6 +63,8 @@ class Sampling:
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
     guide: str | None = None
+    classifier: str | None = None
+    classifier_scale: float = 1.0
     temperature: float = 1.0
     clamp: bool = False
     nan: str = "end"
@@ -73,7 +78,7 @@ class Sampling:
             if value not in known:
                 names = ", ".join(name for name in known if name)
                 raise ConfigError(f"{name} = {value!r}: expected one of {names}")
-        for name in ("guidance", "td", "temperature"):
+        for name in ("guidance", "classifier_scale", "td", "temperature"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} = {getattr(self, name)}: expected a finite number")
         interval = self.guidance_interval
@@ -87,6 +92,11 @@ class Sampling:
                 f"guide = {self.guide}: does nothing at guidance = 1, the model by itself; give "
                 "guidance = 1.5 or another scale"
             )
+        if self.classifier is None and self.classifier_scale != 1:
+            raise ConfigError(
+                f"classifier_scale = {self.classifier_scale}: of a classifier of noisy data, and "
+                "none is named; give classifier = RUN, or leave it out"
+            )
         if not self.temperature > 0:
             raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
 
@@ -98,6 +108,13 @@ class Sampling:
     def settings(self) -> dict[str, Any]:
         """All of it by name, to be written beside what was drawn."""
         return {field.name: getattr(self, field.name) for field in fields(Sampling)}
+
+
+class Target(NamedTuple):
+    """What classifier guidance goes towards: ids (n, M), and log p(ids | x_t), nats."""
+
+    log_prob: LogProb
+    ids: Tensor
 
 
 class Model(Protocol):
@@ -135,6 +152,7 @@ def draw(
     condition: Tensor | None = None,
     guide: DiffusionLearner | None = None,
     negative: Tensor | None = None,
+    target: Target | None = None,
     wrap: Wrap | None = None,
     watch: Watch | None = None,
     grid_file: Path | None = None,
@@ -146,13 +164,19 @@ def draw(
 
     condition (n, ...), as the model reads it: ids (n, M), or states of a text encoder (n, L, D).
     `negative`, of the same shape, is what guidance departs from, in place of no condition. `guide`
-    is the weaker model that `how.guide` names. `wrap(denoise, rows)` adds more guidance for
+    is the weaker model that `how.guide` names, `target` what the one that `how.classifier` names is
+    to see. `wrap(denoise, rows)` adds more guidance for
     the chunk of samples `rows`, around both kinds, or puts guidance through the logits in their
     place. `grid_file` keeps the grid of solver auto. Sample i depends on its seed, not on others.
     Warns when guidance departs from no condition and the model was trained without dropout of it.
     ConfigError for what the model or its schedule cannot do,
     NonFinite for values that are not finite.
     """
+    if (how.classifier is None) != (target is None):
+        raise ConfigError(
+            f"classifier = {how.classifier}: there are classifiers of noisy pictures only, asked "
+            "for with a class; leave it out"
+        )
     unguided = condition is None or guide is not None or negative is not None
     departs = not unguided and how.guidance != 1
     if departs and learner.drop_rate == 0:
@@ -178,7 +202,10 @@ def draw(
             rows = slice(start, min(start + batch, len(seeds)))
             some = list(seeds[rows])
             base = None if negative is None else negative[rows].to(device)
-            denoise = _guided(learner, how, guide, base)
+            some_target = (
+                None if target is None else target._replace(ids=target.ids[rows].to(device))
+            )
+            denoise = _guided(learner, how, guide, base, some_target)
             denoise = denoise if wrap is None else wrap(denoise, rows)
             try:
                 x0 = run(
@@ -228,10 +255,19 @@ def fitted_grid(learner: Model, file: Path | None = None) -> Fitted:
 
 
 def _guided(
-    learner: Model, how: Sampling, guide: DiffusionLearner | None, negative: Tensor | None
+    learner: Model,
+    how: Sampling,
+    guide: DiffusionLearner | None,
+    negative: Tensor | None,
+    target: Target | None,
 ) -> Denoise:
     """The model at its temperature, guided and then clamped as the settings say."""
     guided = _towards(learner, how, guide, negative)
+    if target is not None:
+        log_prob, ids = target
+        guided = classifier(
+            guided, lambda x_t, level, _: log_prob(x_t, level, ids), how.classifier_scale
+        )
     return clamp(guided, learner.codec) if how.clamp else guided
 
 

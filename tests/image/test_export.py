@@ -141,14 +141,14 @@ def test_exported_network_runs_under_another_scheduler_of_theirs(tmp_path: Path)
     ours = build(DiffusionConfig(**PLAIN, schedule="linear", prediction="eps"))
     ours.save_pretrained(tmp_path / "out")
     theirs = load(tmp_path / "out")
-    theirs.scheduler = DPMSolverMultistepScheduler.from_config(
-        theirs.scheduler.config, final_sigmas_type="zero"
-    )
+    settings = theirs.scheduler.config
+    solver: Any = DPMSolverMultistepScheduler.from_config(settings, final_sigmas_type="zero")
+    theirs.scheduler = solver
     x = start((2, 3, 8, 8))
-    theirs.scheduler.set_timesteps(8)
+    solver.set_timesteps(8)
     with torch.no_grad():
-        for t in theirs.scheduler.timesteps:
-            x = theirs.scheduler.step(theirs.unet(x, t).sample, t, x).prev_sample
+        for t in solver.timesteps:
+            x = solver.step(theirs.unet(x, t).sample, t, x).prev_sample
     theirs.save_pretrained(tmp_path / "dpm")
     again = image.Pipeline.from_pretrained(tmp_path / "dpm")
     latents = again(seeds=SEEDS, num_inference_steps=8, output_type="latent").images
