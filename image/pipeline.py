@@ -154,8 +154,8 @@ class Pipeline:
         when None. `guide`: the run of a weaker model to depart from; `classifier`: the run of a
         classifier of noisy pictures, whose gradient is added by `classifier_scale`. `temperature`
         divides the logits of a model of bits. `grid`: as in `shared.sampling.Sampling`, which
-        `latents` takes whole. `watch` sees the first picture at every step. `prompt`: what to draw in
-        words, one text or a list of them, taken in turn; `negative_prompt`: what guidance departs
+        `latents` takes whole. `watch` sees the first picture at every step. `prompt`: what to draw,
+        one text or a list of them, taken in turn; `negative_prompt`: what guidance departs
         from in place of no prompt. ConfigError for what the model cannot do.
         """
         if output_type not in OUTPUTS:
