@@ -234,3 +234,12 @@ def test_a_prompt_for_a_model_of_classes_and_a_negative_one_for_sentences_are_re
     assert_refused(result, 2, "negative_prompt: this model draws a class")
     result = diptych("sample", text_run, "--negative-prompt", "a hat")
     assert_refused(result, 2, "negative_prompt: for pictures")
+
+
+def test_a_classifier_that_is_not_there_or_of_no_use_is_refused(image_run: Path, text_run: Path):
+    result = diptych("sample", image_run, "--class", "3", "--classifier-scale", "2")
+    assert_refused(result, 2, "classifier_scale = 2.0", "none is named")
+    result = diptych("sample", image_run, "--class", "3", "--classifier", image_run)
+    assert_refused(result, 2, "a classifier of noisy pictures", "image/digits_classifier")
+    result = diptych("sample", text_run, "--classifier", image_run)
+    assert_refused(result, 2, "classifiers of noisy pictures only")
