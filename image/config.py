@@ -185,12 +185,13 @@ class JudgeConfig:
 @schema
 class ImageConfig:
     """A run of the image panel. `model` is `diffusion`; `classifier`, which reads data, judge and
-    train only; or `autoencoder`, which reads data, autoencoder, train and judge. `network` is
-    `transformer`, which reads net and patch, or `unet`, which reads unet: `network=unet` alone
-    makes any configuration one of a U-Net."""
+    train, and with `noisy` codec and the schedule too; or `autoencoder`, which reads data,
+    autoencoder, train and judge. `network` is `transformer`, which reads net and patch, or `unet`,
+    which reads unet: `network=unet` alone makes any configuration one of a U-Net."""
 
     panel: str = "image"
     model: str = "diffusion"
+    noisy: bool = False  # a classifier of noisy latents, to guide by
     data: DataConfig = DataConfig()
     codec: CodecConfig = CodecConfig()
     network: str = "transformer"
@@ -205,6 +206,15 @@ class ImageConfig:
     def __post_init__(self) -> None:
         one_of("panel", self.panel, ["image"])
         one_of("model", self.model, MODELS)
+        if self.noisy and self.model != "classifier":
+            raise ValueError(
+                f"noisy = true: of a classifier, but model = {self.model!r}; add model=classifier"
+            )
+        if self.noisy and self.diffusion.schedule == "learned":
+            raise ValueError(
+                "diffusion.schedule = 'learned': a classifier does not learn its schedule; use "
+                "cosine or another"
+            )
         one_of("network", self.network, NETWORKS)
         positive("patch", self.patch)
         if self.network != "unet" and self.unet != UnetConfig():

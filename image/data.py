@@ -119,6 +119,8 @@ def _digits(config: DataConfig, split: str) -> Pictures:
     tested = order % HOLD_OUT_DIGIT == 0
     rows = (tested if split == "test" else ~tested).nonzero().flatten()
     rows = rows[spread(len(rows), config.limit)]
+    if config.label_column is None:
+        return Pictures(images[rows], None, DIGIT_LEVELS, (), 0)
     names = tuple(str(name) for name in found.target_names)
     return Pictures(images[rows], labels[rows, None] + 1, DIGIT_LEVELS, names, len(names) + 1)
 

@@ -17,9 +17,11 @@ from image.config import ImageConfig
 from image.data import Pictures, load_pictures
 from image.features import JUDGE, build_features
 from image.judge import Judge, find_judge
+from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
 from image.reader import read
 from shared.errors import ConfigError, DataError
+from shared.learner import DiffusionLearner
 from shared.provenance import provenance
 from shared.runs import Run, load_learner
 from shared.scene import ATTRIBUTES, from_ids
@@ -105,6 +107,8 @@ def _of_classifier(run: Run, request: EvaluateRequest, held_out: Pictures) -> di
         if asked:
             raise ConfigError(f"{name}: a classifier draws no pictures; leave it out")
     model = load_learner(run.folder, request.weights)
+    if isinstance(model, NoisyClassifier):
+        return _by_level(model, held_out)
     assert isinstance(model, Classifier)
     model.autocast = None
     return _accuracy(Judge(model, run.folder.name, {}), held_out) | {"provenance": provenance()}
@@ -170,16 +174,27 @@ def _likelihood(
         Split(*some.take(some_rows(len(some), min(n, len(some)), request.seed)))
         for some, n in ((held_out, request.n), (training, TRIED))
     )
-    scored = score(pipeline.learner, measure, choose, request.draws, request.seed)
+    learner, config = pipeline.learner, pipeline.config
+    assert isinstance(learner, DiffusionLearner)
+    assert config is not None
+    scored = score(learner, measure, choose, request.draws, request.seed)
     if scored is None:
         return {"likelihood": {"what": UNDEFINED}}
     found = scored.likelihood
     facts = told(found, BOUND, "picture") | measured("bits_per_dim", found.bits_per_dim)
-    facts |= {"dims": found.dims, "split": pipeline.config.data.held_out}
+    facts |= {"dims": found.dims, "split": config.data.held_out}
     facts["cleanest_logsnr"] = scored.cleanest_logsnr
-    if pipeline.config.data.name == "scene":  # a picture is a function of its scene
+    if config.data.name == "scene":  # a picture is a function of its scene
         facts["nats_per_picture_floor"] = 0.0
     return {"likelihood": facts}
+
+
+def _by_level(model: NoisyClassifier, held_out: Pictures) -> dict[str, Any]:
+    """Of a classifier of noisy latents on the held-out split."""
+    model.autocast = None
+    what = "loss_nats" if model.several else "accuracy"
+    facts = {"held_out_images": len(held_out), what: accuracy_by_level(model, held_out)}
+    return facts | {"provenance": provenance()}
 
 
 def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from image.data import Facts, load_pictures, read_facts, spread, write_facts
 from image.evaluation import evaluate
 from image.grid import save_png, tile, to_bytes
 from image.net import build_net
-from image.pipeline import Glimpse, Pipeline
+from image.noisy_classifier import NoisyClassifier
+from image.pipeline import Glimpse, Pipeline, is_pipeline
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.learner import DiffusionLearner
 from shared.runs import load_learner, open_run
-from shared.task import ControlRequest, EvaluateRequest, Examples, SampleRequest
+from shared.task import ControlRequest, EvaluateRequest, Examples, ExportRequest, SampleRequest
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
@@ -79,6 +80,9 @@ class ImagePanel:
         """A fresh diffusion model, classifier or autoencoder."""
         facts = read_facts(run)
         autocast = torch.bfloat16 if config.train.precision == "bf16" else None
+        codec = build_codec(config.codec, facts.levels, facts.shape, run)
+        if config.noisy:
+            return NoisyClassifier(config, facts, codec, autocast)
         if config.model == "classifier":
             return Classifier(
                 facts.shape,
@@ -100,7 +104,6 @@ class ImagePanel:
             return AutoencoderLearner(
                 network, facts.levels, facts.shape, config.autoencoder, perceptual, autocast
             )
-        codec = build_codec(config.codec, facts.levels, facts.shape, run)
         net = build_net(config, codec.latent_shape, facts.conditions)
         return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast)
 
@@ -108,30 +111,34 @@ class ImagePanel:
         """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and
         settings; on request the denoising of the first picture as trajectory.png (the noisy state
         above, the estimate below) and trajectory.json."""
-        if request.prompt is not None:
-            raise ConfigError("prompt: this model draws a class; say which with --class")
         if request.given is not None:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
         if (request.mbr, request.n_best) != (1, 1):
             raise ConfigError("mbr, n_best: the image panel compares no candidates; leave them out")
-        if open_run(run).config.model == "autoencoder":
+        if not is_pipeline(run) and open_run(run).config.model == "autoencoder":
             return self._reconstruct(run, request, out)
         pipeline = Pipeline.from_pretrained(run, request.weights)
         seeds = list(request.seeds)
-        condition = pipeline.condition(request.condition, request.n)
+        condition, target = pipeline.asked(
+            request.condition, request.prompt, request.n, request.classifier
+        )
+        negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
-        x0 = pipeline.latents(seeds, condition, request, watch, progress=True)
+        x0 = pipeline.latents(seeds, condition, request, watch, True, negative, target)
         facts = pipeline.facts
         images = to_bytes(pipeline.decode(x0), facts.levels)
         columns = len(facts.classes) if request.condition == "all" and facts.classes else None
         save_png(tile(images, columns), out / "grid.png")
-        _save_arrays(out / "samples.npz", images, seeds, condition)
+        ids = target.ids if condition is None and target is not None else condition
+        ids = None if ids is None or ids.is_floating_point() else ids
+        _save_arrays(out / "samples.npz", images, seeds, ids)
         settings = {"class": request.condition, **request.settings(), "weights": request.weights}
+        settings |= {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
         written = {
             "settings": settings,
             "seeds": seeds,
-            "condition": None if condition is None else condition.tolist(),
+            "condition": None if ids is None else ids.tolist(),
             "classes": list(facts.classes),
         }
         write_text(out / "samples.json", json.dumps(written, indent=1))
@@ -174,6 +181,15 @@ class ImagePanel:
     ) -> dict[str, Any]:
         """ConfigError: pictures are asked for by class and guidance."""
         raise ConfigError("control: for runs of the text panel; pictures take --class, --guidance")
+
+    def export(self, run: Path, request: ExportRequest, out: Path) -> dict[str, Any]:
+        """A folder for `diffusers.DiffusionPipeline.from_pretrained`; see `image.export`."""
+        pipeline = Pipeline.from_pretrained(run, request.weights)
+        name = pipeline.save_pretrained(out, timesteps=request.timesteps)
+        return {"folder": str(out), "pipeline": name}
+
+    def reads(self, folder: Path) -> bool:
+        return is_pipeline(folder)
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Frechet and kernel distance, precision, recall, agreement with the condition; see

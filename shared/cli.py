@@ -18,10 +18,10 @@ from rich.table import Table
 from shared.configs import load_config, packaged_configs
 from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
-from shared.runs import find_panel, open_run, panel_names
+from shared.runs import find_panel, open_run, panel_names, panel_of
 from shared.schedule import SCHEDULES
 from shared.schema import one_of
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest
+from shared.task import ControlRequest, EvaluateRequest, ExportRequest, SampleRequest
 from shared.train import checkpoint
 from shared.train.progress import read_log
 
@@ -64,12 +64,28 @@ def sample(
     """Sample from RUN; files go to RUN/samples or --out.
 
     Args:
-        run: The folder that `diptych train` wrote.
+        run: The folder that `diptych train` wrote, or a pipeline of diffusers saved to a folder.
         out: Where to write instead.
     """
-    found = open_run(run)
-    result = found.panel.sample(run, request, out or run / "samples")
+    result = panel_of(run).sample(run, request, out or run / "samples")
     _tell(result, json)
+
+
+def export(
+    run: RunFolder,
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+    /,
+    request: tyro.conf.OmitArgPrefixes[ExportRequest],
+    json: Json = False,
+) -> None:
+    """Write RUN as a folder DIR that `diffusers.DiffusionPipeline.from_pretrained` loads.
+
+    Args:
+        run: The folder that `diptych train` wrote, or a pipeline of diffusers saved to a folder.
+        out: The folder to make.
+    """
+    result = panel_of(run).export(run, request, out)
+    _tell(result, json, f"{out}: a {result['pipeline']}")
 
 
 def control(
@@ -203,6 +219,7 @@ VERBS = {
     "sample": sample,
     "control": control,
     "evaluate": evaluate,
+    "export": export,
     "report": report,
     "status": status,
     "schedule": schedule,

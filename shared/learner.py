@@ -66,6 +66,15 @@ class DiffusionLearner(nn.Module):
         """The schedule as it now stands: the base, or the base re-timed by the fitted density."""
         return self.base if self.fitted is None else self.fitted
 
+    @property
+    def data_std(self) -> float:
+        """The root mean square of x0."""
+        return self.denoiser.data_std
+
+    def own_times(self, steps: int) -> tuple[Tensor, bool] | None:
+        """None: sampled at equal times (`shared.sampling.Model`)."""
+        return None
+
     def retime(self) -> None:
         """Take the schedule from the fitted density as it now stands."""
         if self.density is not None:

@@ -72,6 +72,16 @@ def open_run(folder: Path) -> Run:
     return Run(folder, panel, read_config(folder, panel))
 
 
+def panel_of(folder: Path) -> Panel:
+    """The panel of a run, or, of a folder that another library wrote, the one that reads it.
+    CheckpointError when there is none."""
+    if folder.is_dir() and not (folder / "config.yaml").is_file():
+        for name in panel_names():
+            if find_panel(name).reads(folder):
+                return find_panel(name)
+    return open_run(folder).panel
+
+
 def read_config(folder: Path, panel: Panel) -> Any:
     """The configuration of a run folder. CheckpointError when it does not read."""
     try:

@@ -4,22 +4,24 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared import noise
+from shared.codec import Codec
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError, NonFinite
 from shared.files import write_text
-from shared.guidance import autoguidance, clamp, classifier_free
+from shared.guidance import LogProb, autoguidance, clamp, classifier, classifier_free
 from shared.learner import DiffusionLearner
+from shared.schedule import Schedule
 from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
 
 FIT_SEED = 1 << 40  # beyond the seeds that samples are asked for
@@ -44,6 +46,9 @@ class Sampling:
         guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
         guide: Run of a weaker model of the same data: guidance departs from its estimates, not from
             those without a condition (autoguidance).
+        classifier: Run of a classifier of noisy data: samples also follow the gradient of what it
+            says of the class asked for, of a model without classes too (classifier guidance).
+        classifier_scale: How strongly they do: 1 as much as its probabilities say.
         temperature: Divides the logits of categorical models: below 1, surer and less varied.
         clamp: Make every estimate the nearest point that stands for data, such as the embeddings of
             words (the clamping trick of Diffusion-LM).
@@ -58,6 +63,8 @@ class Sampling:
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
     guide: str | None = None
+    classifier: str | None = None
+    classifier_scale: float = 1.0
     temperature: float = 1.0
     clamp: bool = False
     nan: str = "end"
@@ -71,7 +78,7 @@ class Sampling:
             if value not in known:
                 names = ", ".join(name for name in known if name)
                 raise ConfigError(f"{name} = {value!r}: expected one of {names}")
-        for name in ("guidance", "td", "temperature"):
+        for name in ("guidance", "classifier_scale", "td", "temperature"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} = {getattr(self, name)}: expected a finite number")
         interval = self.guidance_interval
@@ -84,6 +91,11 @@ class Sampling:
             raise ConfigError(
                 f"guide = {self.guide}: does nothing at guidance = 1, the model by itself; give "
                 "guidance = 1.5 or another scale"
+            )
+        if self.classifier is None and self.classifier_scale != 1:
+            raise ConfigError(
+                f"classifier_scale = {self.classifier_scale}: of a classifier of noisy data, and "
+                "none is named; give classifier = RUN, or leave it out"
             )
         if not self.temperature > 0:
             raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
@@ -98,13 +110,49 @@ class Sampling:
         return {field.name: getattr(self, field.name) for field in fields(Sampling)}
 
 
+class Target(NamedTuple):
+    """What classifier guidance goes towards: ids (n, M), and log p(ids | x_t), nats."""
+
+    log_prob: LogProb
+    ids: Tensor
+
+
+class Model(Protocol):
+    """What `draw` asks of a model: a `DiffusionLearner`, or one that others trained."""
+
+    @property
+    def denoiser(self) -> Denoise: ...
+    @property
+    def codec(self) -> Codec: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def data_std(self) -> float:
+        """The root mean square of x0."""
+        ...
+
+    @property
+    def drop_rate(self) -> float:
+        """The share of samples trained without their condition; 0: guidance has no base."""
+        ...
+
+    def own_times(self, steps: int) -> tuple[Tensor, bool] | None:
+        """The times (steps + 1,) that this model is usually sampled at, and whether the last one
+        stands for the clean end; None: equal times."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
 @torch.no_grad()
 def draw(
-    learner: DiffusionLearner,
+    learner: Model,
     seeds: Sequence[int],
     how: Sampling,
     condition: Tensor | None = None,
     guide: DiffusionLearner | None = None,
+    negative: Tensor | None = None,
+    target: Target | None = None,
     wrap: Wrap | None = None,
     watch: Watch | None = None,
     grid_file: Path | None = None,
@@ -114,14 +162,23 @@ def draw(
 ) -> Tensor:
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
-    condition (n, M) of ids. `guide` is the weaker model that `how.guide` names. `wrap(denoise,
-    rows)` adds more guidance for the chunk of samples `rows`, around both kinds, or puts guidance
-    through the logits in their place. `grid_file` keeps the grid of solver auto. Sample i depends
-    on its seed, not on the others. Warns when guidance departs from no condition and the model was
-    trained without dropout of it. ConfigError for what the model or its schedule cannot do,
+    condition (n, ...), as the model reads it: ids (n, M), or states of a text encoder (n, L, D).
+    `negative`, of the same shape, is what guidance departs from, in place of no condition. `guide`
+    is the weaker model that `how.guide` names, `target` what the one that `how.classifier` names is
+    to see. `wrap(denoise, rows)` adds more guidance for
+    the chunk of samples `rows`, around both kinds, or puts guidance through the logits in their
+    place. `grid_file` keeps the grid of solver auto. Sample i depends on its seed, not on others.
+    Warns when guidance departs from no condition and the model was trained without dropout of it.
+    ConfigError for what the model or its schedule cannot do,
     NonFinite for values that are not finite.
     """
-    departs = condition is not None and guide is None and how.guidance != 1
+    if (how.classifier is None) != (target is None):
+        raise ConfigError(
+            f"classifier = {how.classifier}: there are classifiers of noisy pictures only, asked "
+            "for with a class; leave it out"
+        )
+    unguided = condition is None or guide is not None or negative is not None
+    departs = not unguided and how.guidance != 1
     if departs and learner.drop_rate == 0:
         warnings.warn(
             f"guidance = {how.guidance}: this model was trained with diffusion.drop_condition = 0 "
@@ -130,7 +187,6 @@ def draw(
         )
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
-    guided = _guided(learner, how, guide)
     plan = _plan(learner, how, grid_file)  # once for all chunks
     logsnrs = [step.at.logsnr for step in plan.steps]
     chunks: list[Tensor] = []
@@ -145,7 +201,12 @@ def draw(
         for start in range(0, len(seeds), batch):
             rows = slice(start, min(start + batch, len(seeds)))
             some = list(seeds[rows])
-            denoise = guided if wrap is None else wrap(guided, rows)
+            base = None if negative is None else negative[rows].to(device)
+            some_target = (
+                None if target is None else target._replace(ids=target.ids[rows].to(device))
+            )
+            denoise = _guided(learner, how, guide, base, some_target)
+            denoise = denoise if wrap is None else wrap(denoise, rows)
             try:
                 x0 = run(
                     plan,
@@ -162,18 +223,21 @@ def draw(
     return torch.cat(chunks)
 
 
-def _plan(learner: DiffusionLearner, how: Sampling, grid_file: Path | None) -> Plan:
+def _plan(learner: Model, how: Sampling, grid_file: Path | None) -> Plan:
     fitted = how.solver == "auto" and how.grid is None
-    grid = fitted_grid(learner, grid_file) if fitted else how.grid
-    chosen = for_data(how.solver, learner.denoiser.data_std)
+    grid, end_clean = fitted_grid(learner, grid_file) if fitted else how.grid, True
+    own = learner.own_times(how.steps) if grid is None else None
+    if own is not None:
+        grid, end_clean = own
+    chosen = for_data(how.solver, learner.data_std)
     try:
-        return prepare(learner.schedule, chosen, how.steps, grid, td=how.td)
+        return prepare(learner.schedule, chosen, how.steps, grid, end_clean, td=how.td)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
 @torch.no_grad()
-def fitted_grid(learner: DiffusionLearner, file: Path | None = None) -> Fitted:
+def fitted_grid(learner: Model, file: Path | None = None) -> Fitted:
     """The grid of `solver="auto"` for a model, unguided: from the file if it holds that of these
     weights, else from one run of 64 steps on 64 seeds, written there."""
     weights = [weight.detach().float().flatten()[:64].cpu() for weight in learner.parameters()]
@@ -184,22 +248,37 @@ def fitted_grid(learner: DiffusionLearner, file: Path | None = None) -> Fitted:
             return Fitted.from_json(kept["grid"])
     device, shape = next(learner.parameters()).device, learner.codec.latent_shape
     start = noise.normal(range(FIT_SEED, FIT_SEED + 64), 0, shape, device=device)
-    grid = fit(learner.denoiser, start, learner.schedule, data_std=learner.denoiser.data_std)
+    grid = fit(learner.denoiser, start, learner.schedule, data_std=learner.data_std)
     if file is not None:
         write_text(file, json.dumps({"weights": digest, "grid": grid.to_json()}))
     return grid
 
 
-def _guided(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner | None) -> Denoise:
+def _guided(
+    learner: Model,
+    how: Sampling,
+    guide: DiffusionLearner | None,
+    negative: Tensor | None,
+    target: Target | None,
+) -> Denoise:
     """The model at its temperature, guided and then clamped as the settings say."""
-    guided = _towards(learner, how, guide)
+    guided = _towards(learner, how, guide, negative)
+    if target is not None:
+        log_prob, ids = target
+        guided = classifier(
+            guided, lambda x_t, level, _: log_prob(x_t, level, ids), how.classifier_scale
+        )
     return clamp(guided, learner.codec) if how.clamp else guided
 
 
-def _towards(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner | None) -> Denoise:
+def _towards(
+    learner: Model, how: Sampling, guide: DiffusionLearner | None, negative: Tensor | None
+) -> Denoise:
     model = _at_temperature(learner.denoiser, how.temperature)
     if guide is None:
-        return classifier_free(model, how.guidance, interval=how.guidance_interval)
+        return classifier_free(
+            model, how.guidance, negative=negative, interval=how.guidance_interval
+        )
     if guide.codec.latent_shape != learner.codec.latent_shape:
         raise ConfigError(
             f"guide = {how.guide}: its latents are {guide.codec.latent_shape}, the model's "
@@ -209,9 +288,11 @@ def _towards(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner |
     return autoguidance(model, weaker, how.guidance, how.guidance_interval)
 
 
-def _at_temperature(denoiser: Denoiser, temperature: float) -> Denoise:
+def _at_temperature(denoiser: Denoise, temperature: float) -> Denoise:
     if temperature == 1:
         return denoiser
+    if not isinstance(denoiser, Denoiser):
+        raise ConfigError(f"temperature = {temperature}: this model has no logits to divide")
     try:
         return denoiser.tempered(temperature)
     except ValueError as error:

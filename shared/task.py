@@ -57,13 +57,18 @@ class Request(Sampling):
         super().__post_init__()
         if self.n < 1:
             raise ConfigError(f"n = {self.n}: expected 1 or more")
-        if self.weights not in ("ema", "model"):
-            raise ConfigError(f"weights = {self.weights!r}: expected ema or model")
+        check_weights(self.weights)
 
     @property
     def seeds(self) -> range:
         """One for each sample."""
         return range(self.seed, self.seed + self.n)
+
+
+def check_weights(weights: str) -> None:
+    """ConfigError unless it names one of the two that a checkpoint holds."""
+    if weights not in ("ema", "model"):
+        raise ConfigError(f"weights = {weights!r}: expected ema or model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,7 @@ class SampleRequest(Request):
         condition: What to sample: a class by name or number; `all` in turn.
         prompt: What to write from or to draw, in words; for a causal model that writes from
             nothing, how each sentence begins.
+        negative_prompt: What guidance is to depart from, in words (pictures).
         given: What must stay, with [MASK] for what is free (panels that can infill).
         trajectory: Also write the denoising of the first sample.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
@@ -85,6 +91,7 @@ class SampleRequest(Request):
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     condition: Annotated[str | None, tyro.conf.arg(name="class")] = None
     prompt: str | None = None
+    negative_prompt: str | None = None
     given: str | None = None
     trajectory: bool = False
     mbr: int = 1
@@ -110,6 +117,25 @@ class ControlRequest(Request):
     guidance: float = 1.5
     mbr: int = 1
     targets: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What to export, and how.
+
+    Attributes:
+        weights: ema (the moving average) or model (the raw weights).
+        timesteps: Steps T of the chain that stands for a continuous schedule: its level i is ours
+            at t = (i + 1) / T.
+    """
+
+    weights: str = "ema"
+    timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        check_weights(self.weights)
+        if self.timesteps < 2:
+            raise ConfigError(f"timesteps = {self.timesteps}: expected 2 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +227,15 @@ class Panel(Protocol):
     ) -> dict[str, Any]:
         """Write samples that satisfy NAME=VALUE controls, or the request's targets, under `out`;
         returns the share that do, for --json. ConfigError for a panel without controls."""
+        ...
+
+    def export(self, run: Path, request: ExportRequest, out: Path) -> dict[str, Any]:
+        """Write a run as a folder of another library at `out`, which must not exist; returns what
+        it is, for --json. ConfigError, with the part, for what that library cannot represent."""
+        ...
+
+    def reads(self, folder: Path) -> bool:
+        """Whether it can sample this folder, which is no run."""
         ...
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:

@@ -84,6 +84,12 @@ class ToyPanel:
     def control(self, run: Path, controls: Any, request: Any, out: Path) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not sample")
 
+    def export(self, run: Path, request: Any, out: Path) -> dict[str, Any]:
+        raise AssertionError("the tests of the trainer do not export")
+
+    def reads(self, folder: Path) -> bool:
+        return False
+
     def evaluate(self, run: Path, request: Any) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not evaluate")
 

@@ -14,7 +14,7 @@ from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest
+from shared.task import ControlRequest, EvaluateRequest, ExportRequest, SampleRequest
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
 from text.baseline import CausalLM
 from text.codec import Embedding
@@ -75,6 +75,8 @@ class TextPanel:
         the first sentence as trajectory.txt and trajectory.json."""
         if request.condition is not None:
             raise ConfigError("class: sentences have none; say what to write from with --prompt")
+        if request.negative_prompt is not None:
+            raise ConfigError("negative_prompt: for pictures; sentences take `diptych control`")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)
@@ -124,6 +126,16 @@ class TextPanel:
             | result
             | {f"sentence {i}": text for i, text in enumerate(shown)}
         )
+
+    def export(self, run: Path, request: ExportRequest, out: Path) -> dict[str, Any]:
+        """ConfigError: diffusers has no format for these models."""
+        raise ConfigError(
+            "export: for runs of the image panel; diffusers has no pipeline for diffusion over "
+            "sentences. Load this run with text.Pipeline.from_pretrained"
+        )
+
+    def reads(self, folder: Path) -> bool:
+        return False
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Perplexity under a judge, diversity, novelty, grammaticality; see `text.evaluation`."""
