@@ -31,6 +31,12 @@ class Judge:
         return torch.cat([self.model.features(part.to(device)).cpu() for part in parts])
 
     @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """images (N, C, H, W) -> a logit for each id from 1 on (N, ids), on the CPU."""
+        device = next(self.model.parameters()).device
+        return self.model.logits(self.features(images).to(device)).cpu()
+
+    @torch.no_grad()
     def labels(self, features: Tensor) -> Tensor:
         """features (N, D) -> the likeliest condition id of each (N,)."""
         device = next(self.model.parameters()).device

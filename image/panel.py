@@ -1,6 +1,7 @@
 """The image panel as the core sees it: how to prepare, train, sample and evaluate a run."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from image.captions import captioned, prepare_tokenizer
 from image.classifier import Classifier
 from image.codec import build_codec
 from image.config import ImageConfig
@@ -35,9 +37,15 @@ class ImagePanel:
 
     def prepare(self, config: ImageConfig, run: Path) -> None:
         """Tell what a model must know of the data: shape, levels, classes, spread (data.json)."""
-        pictures = load_pictures(config.data)
+        pictures = self.examples(config, run)
         if config.model == "classifier" and pictures.condition is None:
             raise ConfigError("model = 'classifier' needs classes: set data.label_column")
+        if pictures.skipped:
+            print(
+                f"{config.data.name}: {pictures.skipped:,} pictures are left out: they cannot be "
+                f"read, or have no caption of at most data.caption_length tokens",
+                file=sys.stderr,
+            )
         C, H, W = pictures.images.shape[1:]
         codec = build_codec(config.codec, pictures.levels, (C, H, W))
         x0 = codec.encode(pictures.images[spread(len(pictures), MEASURED)])
@@ -48,12 +56,19 @@ class ImagePanel:
             classes=pictures.classes,
             conditions=pictures.conditions,
             data_std=float(x0.double().square().mean().sqrt()),
+            skipped=pictures.skipped,
         )
         write_facts(facts, run)
 
     def examples(self, config: ImageConfig, run: Path) -> Pictures:
-        """The pictures of the training split."""
-        return load_pictures(config.data)
+        """The pictures of the training split, with their captions as conditions where they are to
+        be drawn from them. A classifier learns captions where it has no classes."""
+        pictures = load_pictures(config.data)
+        classes = config.model == "classifier" and pictures.condition is not None
+        if pictures.captions is None or classes:
+            return pictures
+        tokenizer = prepare_tokenizer(pictures, config.data, run)
+        return captioned(pictures, tokenizer, config.data)
 
     def learner(self, config: ImageConfig, run: Path) -> nn.Module:
         """A fresh diffusion model, or the classifier."""
@@ -71,30 +86,31 @@ class ImagePanel:
             )
         codec = build_codec(config.codec, facts.levels, facts.shape)
         net = build_net(config, codec.latent_shape, facts.conditions)
-        return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast)
+        groups = config.data.condition_groups()
+        return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast, groups)
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and
         settings; on request the denoising of the first picture as trajectory.png (the noisy state
         above, the estimate below) and trajectory.json."""
-        if request.prompt is not None:
-            raise ConfigError("prompt: this model draws a class; say which with --class")
         if request.given is not None:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
         if (request.mbr, request.n_best) != (1, 1):
             raise ConfigError("mbr, n_best: the image panel compares no candidates; leave them out")
         pipeline = Pipeline.from_pretrained(run, request.weights)
         seeds = list(request.seeds)
-        condition = pipeline.condition(request.condition, request.n)
+        condition = pipeline.asked(request.condition, request.prompt, request.n)
+        negative = pipeline.negative(request.negative)
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
-        x0 = pipeline.latents(seeds, condition, request, watch, progress=True)
+        x0 = pipeline.latents(seeds, condition, request, watch, True, negative)
         facts = pipeline.facts
         images = to_bytes(pipeline.decode(x0), facts.levels)
         columns = len(facts.classes) if request.condition == "all" and facts.classes else None
         save_png(tile(images, columns), out / "grid.png")
         _save_arrays(out / "samples.npz", images, seeds, condition)
-        settings = {"class": request.condition, **request.settings(), "weights": request.weights}
+        asked = {"class": request.condition, "prompt": request.prompt, "negative": request.negative}
+        settings = {**asked, **request.settings(), "weights": request.weights}
         written = {
             "settings": settings,
             "seeds": seeds,

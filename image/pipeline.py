@@ -3,9 +3,10 @@
     pipe = image.Pipeline.from_pretrained("runs/image-digits")
     pipe(class_labels="7", num_images=8, guidance_scale=2.0).images[0].save("seven.png")
     pipe(class_labels=[0, 1, 2], seeds=[5, 6, 7], output_type="np").images
+    pipe(prompt="a red star", negative_prompt="blue", guidance_scale=3).images[0]
 
-Picture i is a function of seeds[i] and its class alone. The network computes in float32 here
-whatever it was trained in: bfloat16 products depend on the shape of the batch.
+Picture i is a function of seeds[i] and its class or prompt alone. The network computes in float32
+here whatever it was trained in: bfloat16 products depend on the shape of the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +24,12 @@ from image.data import Facts, load_pictures, read_facts
 from image.grid import to_bytes, to_pil
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
+from shared.prompts import prompt_ids
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling, draw
+from shared.scales import Scales
 from shared.scene import Scene, ids
+from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 
 Labels = str | int | Scene | Sequence[str | int | Scene] | None
 OUTPUTS = ("pil", "np", "latent")
@@ -54,12 +58,19 @@ class Glimpse:
 class Pipeline:
     """Pictures from a trained diffusion model."""
 
-    def __init__(self, learner: nn.Module, facts: Facts, config: ImageConfig) -> None:
+    def __init__(
+        self,
+        learner: nn.Module,
+        facts: Facts,
+        config: ImageConfig,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
         if not isinstance(learner, DiffusionLearner):
             raise ConfigError(
                 "model = 'classifier': it draws nothing; use a run of model: diffusion"
             )
         self.learner, self.facts, self.config = learner.eval(), facts, config
+        self.tokenizer = tokenizer  # of a model that draws from captions
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
         learner.denoiser.autocast = None
 
@@ -69,7 +80,13 @@ class Pipeline:
         found = open_run(Path(run))
         if not isinstance(found.config, ImageConfig):
             raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected image")
-        pipeline = cls(load_learner(Path(run), weights), read_facts(Path(run)), found.config)
+        captions = found.config.data.caption_column is not None
+        pipeline = cls(
+            load_learner(Path(run), weights),
+            read_facts(Path(run)),
+            found.config,
+            load_tokenizer(Path(run) / FILE) if captions else None,
+        )
         pipeline.grid_file = Path(run) / GRID
         return pipeline
 
@@ -83,7 +100,7 @@ class Pipeline:
         class_labels: Labels = None,
         num_images: int | None = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 1.0,
+        guidance_scale: Scales = 1.0,
         guidance_interval: tuple[float, float] | None = None,
         guide: str | None = None,
         temperature: float = 1.0,
@@ -92,6 +109,8 @@ class Pipeline:
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | None = None,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
     ) -> Output:
@@ -99,9 +118,11 @@ class Pipeline:
 
         class_labels: a class by name or number; a list of them, taken in turn; "all", every class
         in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
-        scenes; None, unconditional. num_images: by default as many as there are seeds, or labels in
-        the list, or one. `guidance_interval`: (low, high) in logsnr, where to guide; everywhere
-        when None. `guide`: the run of a weaker model to depart from. `temperature` divides the
+        scenes; None, unconditional. prompt: what to draw, in words, for a model trained with
+        captions; a list of them, taken in turn; and `negative_prompt`, what guidance keeps away
+        from. num_images: by default as many as there are seeds, or labels or prompts in the list,
+        or one. `guidance_scale`: one, or for scenes {group: scale}. `guidance_interval`: (low,
+        high) in logsnr, where to guide; everywhere when None. `guide`: the run of a weaker model to depart from. `temperature` divides the
         logits of a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes
         whole. `watch` sees the first picture at every step. ConfigError for what the model cannot
         do.
@@ -110,8 +131,9 @@ class Pipeline:
             raise ConfigError(
                 f"output_type = {output_type!r}: expected one of {', '.join(OUTPUTS)}"
             )
-        chosen = _seeds(_count(class_labels, num_images, seeds), seeds, generator)
-        condition = self.condition(class_labels, len(chosen))
+        asked = class_labels if prompt is None else prompt
+        chosen = _seeds(_count(asked, num_images, seeds), seeds, generator)
+        condition = self.asked(class_labels, prompt, len(chosen))
         how = Sampling(
             solver=solver,
             steps=num_inference_steps,
@@ -121,7 +143,7 @@ class Pipeline:
             guide=guide,
             temperature=temperature,
         )
-        x0 = self.latents(chosen, condition, how, watch, progress)
+        x0 = self.latents(chosen, condition, how, watch, progress, self.negative(negative_prompt))
         if output_type == "latent":
             return Output(x0, chosen)
         images = self.decode(x0)
@@ -130,10 +152,38 @@ class Pipeline:
         unit = images.float() / (self.facts.levels - 1)
         return Output(unit.movedim(1, -1).numpy(), chosen)
 
+    def asked(self, labels: Labels, prompt: str | Sequence[str] | None, n: int) -> Tensor | None:
+        """Condition ids (n, M) of classes, or of prompts, or None when there are neither.
+        ConfigError for what this model cannot be asked for."""
+        if prompt is None:
+            return self.condition(labels, n)
+        if labels is not None:
+            raise ConfigError("class, prompt: say one of them")
+        listed = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not listed:
+            raise ConfigError("prompt: expected one or more")
+        rows = self._prompts("prompt", listed)
+        return rows[torch.arange(n) % len(rows)]
+
+    def negative(self, prompt: str | None) -> Tensor | None:
+        """The ids (M,) of a negative prompt, or None without one."""
+        return None if prompt is None else self._prompts("negative", [prompt])[0]
+
+    def _prompts(self, name: str, prompts: Sequence[str]) -> Tensor:
+        if self.tokenizer is None:
+            raise ConfigError(
+                f"{name}: this model was trained without captions; say what to draw with class, or "
+                "train with data.caption_column"
+            )
+        length = self.config.data.caption_length
+        return prompt_ids(prompts, self.tokenizer, length, "data.caption_length", name)
+
     def condition(self, labels: Labels, n: int) -> Tensor | None:
         """Labels as in a call -> condition ids (n, M), or None for unconditional pictures."""
         if labels is None:
             return None
+        if self.tokenizer is not None:
+            raise ConfigError(f"class {labels!r}: this model draws from captions; give a prompt")
         if isinstance(labels, str) and labels == "all":
             return self._all(n)
         listed = [labels] if isinstance(labels, str | int | Scene) else list(labels)
@@ -149,13 +199,16 @@ class Pipeline:
         how: Sampling,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
+        negative: Tensor | None = None,
     ) -> Tensor:
-        """Clean latents (n, *latent_shape) for condition ids (n, M) as the data has them."""
+        """Clean latents (n, *latent_shape) for condition ids (n, M) as the data has them, away from
+        the `negative` ones (M,)."""
         guide = None if how.guide is None else self._guide(how.guide)
-        if condition is None and guide is None and how.guidance not in (0, 1):
+        free = condition is None and guide is None and negative is None
+        if free and how.guidance not in (0, 1):
             raise ConfigError(
-                f"guidance = {how.guidance}: without a class there is nothing to guide towards; "
-                "name one, or leave guidance at 1"
+                f"guidance = {how.guidance}: without a class or prompt there is nothing to guide "
+                "towards; name one, or leave guidance at 1"
             )
 
         def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
@@ -171,6 +224,7 @@ class Pipeline:
             guide,
             watch=None if watch is None else glimpse,
             grid_file=self.grid_file,
+            negative=negative,
             progress=progress,
             label="pictures",
         )

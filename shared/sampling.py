@@ -18,8 +18,10 @@ from shared import noise
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError, NonFinite
 from shared.files import write_text
-from shared.guidance import autoguidance, clamp, classifier_free
+from shared.groups import check_groups
+from shared.guidance import autoguidance, chain, clamp, classifier_free
 from shared.learner import DiffusionLearner
+from shared.scales import ScalesArgument, finite
 from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
 
 FIT_SEED = 1 << 40  # beyond the seeds that samples are asked for
@@ -40,7 +42,9 @@ class Sampling:
             or for solver auto a grid fitted to the model.
         td: Every move goes this many steps further than it should (asymmetric intervals of Analog
             Bits).
-        guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
+        guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper;
+            or one for each group of the condition, such as layout=2,texture=3 (models that have
+            them), the others given as they are.
         guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
         guide: Run of a weaker model of the same data: guidance departs from its estimates, not from
             those without a condition (autoguidance).
@@ -55,7 +59,7 @@ class Sampling:
     steps: int = 20
     grid: str | None = None
     td: float = 0.0
-    guidance: float = 1.0
+    guidance: ScalesArgument = 1.0
     guidance_interval: tuple[float, float] | None = None
     guide: str | None = None
     temperature: float = 1.0
@@ -71,9 +75,16 @@ class Sampling:
             if value not in known:
                 names = ", ".join(name for name in known if name)
                 raise ConfigError(f"{name} = {value!r}: expected one of {names}")
-        for name in ("guidance", "td", "temperature"):
+        if not finite(self.guidance):
+            raise ConfigError(f"guidance = {self.guidance}: expected a finite number")
+        for name in ("td", "temperature"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} = {getattr(self, name)}: expected a finite number")
+        self._check_guidance()
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
+
+    def _check_guidance(self) -> None:
         interval = self.guidance_interval
         if interval is not None and not interval[0] < interval[1]:
             raise ConfigError(
@@ -85,8 +96,11 @@ class Sampling:
                 f"guide = {self.guide}: does nothing at guidance = 1, the model by itself; give "
                 "guidance = 1.5 or another scale"
             )
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
+        if isinstance(self.guidance, dict) and (interval or self.guide):
+            raise ConfigError(
+                "guidance_interval, guide: not with a scale for each group; give one scale, or "
+                "leave them out"
+            )
 
     @property
     def guided(self) -> bool:
@@ -108,29 +122,33 @@ def draw(
     wrap: Wrap | None = None,
     watch: Watch | None = None,
     grid_file: Path | None = None,
+    negative: Tensor | None = None,
     batch: int = 64,
     progress: bool = True,
     label: str = "sampling",
 ) -> Tensor:
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
-    condition (n, M) of ids. `guide` is the weaker model that `how.guide` names. `wrap(denoise,
+    condition (n, M) of ids. `negative` (M,), ids too, takes the place of no condition as what
+    guidance departs from. `guide` is the weaker model that `how.guide` names. `wrap(denoise,
     rows)` adds more guidance for the chunk of samples `rows`, around both kinds, or puts guidance
     through the logits in their place. `grid_file` keeps the grid of solver auto. Sample i depends
     on its seed, not on the others. Warns when guidance departs from no condition and the model was
     trained without dropout of it. ConfigError for what the model or its schedule cannot do,
     NonFinite for values that are not finite.
     """
-    departs = condition is not None and guide is None and how.guidance != 1
-    if departs and learner.drop_rate == 0:
+    scaled = how.guidance if isinstance(how.guidance, dict) else None
+    check_groups("guidance", scaled or (), learner.groups)
+    _check_negative(how, negative)
+    departs = condition is not None and guide is None and negative is None and how.guidance != 1
+    if departs and not learner.drops([*(scaled or ())]):
         warnings.warn(
-            f"guidance = {how.guidance}: this model was trained with diffusion.drop_condition = 0 "
-            "and has never seen samples without a condition, from which guidance departs; train "
-            "with 0.1, or leave guidance at 1"
+            f"guidance = {how.guidance}: this model was trained with diffusion.drop_condition = "
+            f"{learner.drop} and has never seen samples without what guidance departs from; train "
+            "with 0.1 (for groups, {all: 0.1, NAME: 0.1, ...}), or leave guidance at 1"
         )
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
-    guided = _guided(learner, how, guide)
     plan = _plan(learner, how, grid_file)  # once for all chunks
     logsnrs = [step.at.logsnr for step in plan.steps]
     chunks: list[Tensor] = []
@@ -145,13 +163,16 @@ def draw(
         for start in range(0, len(seeds), batch):
             rows = slice(start, min(start + batch, len(seeds)))
             some = list(seeds[rows])
+            told = None if condition is None else condition[rows].to(device)
+            departure = None if negative is None else negative.to(device)
+            guided, told = _guided(learner, how, guide, told, departure)
             denoise = guided if wrap is None else wrap(guided, rows)
             try:
                 x0 = run(
                     plan,
                     denoise,
                     first_state(plan, noise.normal(some, 0, shape, device=device)),
-                    condition=None if condition is None else condition[rows].to(device),
+                    condition=told,
                     seeds=some,
                     callback=advance,
                     nan=how.nan,
@@ -190,23 +211,55 @@ def fitted_grid(learner: DiffusionLearner, file: Path | None = None) -> Fitted:
     return grid
 
 
-def _guided(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner | None) -> Denoise:
-    """The model at its temperature, guided and then clamped as the settings say."""
-    guided = _towards(learner, how, guide)
-    return clamp(guided, learner.codec) if how.clamp else guided
+def _check_negative(how: Sampling, negative: Tensor | None) -> None:
+    if negative is None:
+        return
+    if how.guidance == 1:
+        raise ConfigError(
+            "negative: what guidance departs from, and at guidance = 1 it departs from nothing; "
+            "give guidance = 3 or another scale"
+        )
+    if how.guide is not None or isinstance(how.guidance, dict):
+        raise ConfigError(
+            "negative: not with a guide or a scale for each group, which say themselves what "
+            "guidance departs from; leave it out"
+        )
 
 
-def _towards(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner | None) -> Denoise:
+def _guided(
+    learner: DiffusionLearner,
+    how: Sampling,
+    guide: DiffusionLearner | None,
+    condition: Tensor | None,
+    negative: Tensor | None,
+) -> tuple[Denoise, Tensor | None]:
+    """The model at its temperature, guided and then clamped as the settings say, and the condition
+    as it takes it."""
     model = _at_temperature(learner.denoiser, how.temperature)
-    if guide is None:
-        return classifier_free(model, how.guidance, interval=how.guidance_interval)
+    scales = how.guidance
+    if isinstance(scales, dict):
+        if condition is None:
+            raise ConfigError("guidance: towards what? Give a condition, or leave it out")
+        columns = [learner.groups[name] for name in scales]
+        negative, condition, weights = chain(condition, columns, [*scales.values()])
+        guided = classifier_free(model, weights, negative=negative)
+    elif guide is None:
+        guided = classifier_free(model, scales, negative=negative, interval=how.guidance_interval)
+    else:
+        guided = _by_weaker(learner, how, guide, model, scales)
+    return (clamp(guided, learner.codec) if how.clamp else guided), condition
+
+
+def _by_weaker(
+    learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner, model: Denoise, scale: float
+) -> Denoise:
     if guide.codec.latent_shape != learner.codec.latent_shape:
         raise ConfigError(
             f"guide = {how.guide}: its latents are {guide.codec.latent_shape}, the model's "
             f"{learner.codec.latent_shape}; expected a run of the same data and codec"
         )
     weaker = _at_temperature(guide.denoiser, how.temperature)
-    return autoguidance(model, weaker, how.guidance, how.guidance_interval)
+    return autoguidance(model, weaker, scale, how.guidance_interval)
 
 
 def _at_temperature(denoiser: Denoiser, temperature: float) -> Denoise:

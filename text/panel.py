@@ -75,6 +75,8 @@ class TextPanel:
         the first sentence as trajectory.txt and trajectory.json."""
         if request.condition is not None:
             raise ConfigError("class: sentences have none; say what to write from with --prompt")
+        if request.negative is not None:
+            raise ConfigError("negative: for pictures; what no sentence may say is control avoids=")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)
