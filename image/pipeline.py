@@ -122,10 +122,10 @@ class Pipeline:
         captions; a list of them, taken in turn; and `negative_prompt`, what guidance keeps away
         from. num_images: by default as many as there are seeds, or labels or prompts in the list,
         or one. `guidance_scale`: one, or for scenes {group: scale}. `guidance_interval`: (low,
-        high) in logsnr, where to guide; everywhere when None. `guide`: the run of a weaker model to depart from. `temperature` divides the
-        logits of a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes
-        whole. `watch` sees the first picture at every step. ConfigError for what the model cannot
-        do.
+        high) in logsnr, where to guide; everywhere when None. `guide`: the run of a weaker model to
+        depart from. `temperature` divides the logits of a model of bits. `grid`: as in
+        `shared.sampling.Sampling`, which `latents` takes whole. `watch` sees the first picture at
+        every step. ConfigError for what the model cannot do.
         """
         if output_type not in OUTPUTS:
             raise ConfigError(
