@@ -16,17 +16,20 @@ from image.codec import build_codec
 from image.config import ImageConfig
 from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
 from image.evaluation import evaluate
-from image.grid import save_png, tile, to_bytes
+from image.grid import save_png, tile, to_bytes, to_pil
 from image.net import build_net
 from image.pipeline import Glimpse, Pipeline
+from image.render import render
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest
+from shared.scene import Scene
+from shared.task import ControlRequest, EvaluateRequest, PairRequest, SampleRequest
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
+PICTURES = 1024  # drawn at once
 
 
 class ImagePanel:
@@ -137,6 +140,17 @@ class ImagePanel:
 
     def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         raise ConfigError("frontier: the image panel does not measure one yet; leave it out")
+
+    def express(
+        self, scenes: Sequence[Scene], request: PairRequest, folder: Path
+    ) -> list[dict[str, str]]:
+        """00000.png and on, one picture a scene."""
+        names = [f"{i:05d}.png" for i in range(len(scenes))]
+        for rows in torch.arange(len(scenes)).split(PICTURES):
+            drawn = render([scenes[i] for i in rows], request.size)
+            for i, picture in zip(rows.tolist(), drawn, strict=True):
+                to_pil(picture).save(folder / names[i])
+        return [{"file_name": name} for name in names]
 
     def datasets(self) -> dict[str, str]:
         return {
