@@ -187,7 +187,7 @@ def data(
     folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR]")] = None,
     /,
     *,
-    request: tyro.conf.OmitArgPrefixes[PairRequest] = PairRequest(),
+    request: tyro.conf.OmitArgPrefixes[PairRequest],
     json: Json = False,
 ) -> None:
     """List the embedded data sets and the packaged configurations; or write the scene world into a
@@ -203,7 +203,9 @@ def data(
         from shared.pairs import write_pairs
 
         result = write_pairs(folder, request)
-        return _tell(result, json, f"{folder}: {request.n:,} scenes, {', '.join(result['columns'])}")
+        return _tell(
+            result, json, f"{folder}: {request.n:,} scenes, {', '.join(result['columns'])}"
+        )
     result: dict[str, dict[str, Any]] = {
         name: {"datasets": find_panel(name).datasets(), "configs": packaged_configs(name)}
         for name in panel_names()

@@ -27,9 +27,7 @@ def test_groups_are_dropped_independently_and_with_all_of_it_at_their_rates():
     """Five standard errors of 20,000 rows; column 3 is in no group."""
     condition = torch.tensor([[3, 5, 7, 9]]).expand(ROWS, 4)
     keys = sample_keys(2, torch.arange(ROWS))
-    dropped = drop_condition(
-        condition, keys, {"all": 0.05, "layout": 0.2, "texture": 0.3}, GROUPS
-    )
+    dropped = drop_condition(condition, keys, {"all": 0.05, "layout": 0.2, "texture": 0.3}, GROUPS)
     gone = dropped == 0
     assert torch.equal(gone[:, 0], gone[:, 2])
     expected = {
@@ -95,7 +93,8 @@ def test_scales_of_groups_raise_the_factors_of_the_chain_rule_to_powers(scales, 
     first = ASKED.clone()
     first[:, list(columns[1])] = 0
     one, both = (
-        log_p.masked_fill(~agrees(condition), -math.inf).logsumexp(1) for condition in (first, ASKED)
+        log_p.masked_fill(~agrees(condition), -math.inf).logsumexp(1)
+        for condition in (first, ASKED)
     )
     total = (scales[0] * one + scales[1] * (both - one)).sum()
     pull = torch.autograd.grad(total, x)[0]
@@ -134,7 +133,7 @@ def learner(drop: float | dict[str, float], groups: dict[str, tuple[int, ...]]) 
 def test_a_group_that_there_is_not_is_refused():
     condition = torch.ones(2, 3, dtype=torch.long)
     how = Sampling(steps=1, guidance={"layuot": 2.0})
-    with pytest.raises(ConfigError, match="no group 'layuot' .*did you mean layout"):
+    with pytest.raises(ConfigError, match=r"no group 'layuot' .*did you mean layout"):
         draw(learner(0.1, GROUPS), [1, 2], how, condition, progress=False)
     with pytest.raises(ConfigError, match="has no groups; give one number"):
         draw(learner(0.1, {}), [1, 2], how, condition, progress=False)
