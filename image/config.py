@@ -1,15 +1,20 @@
 """The configuration of an image run: what to read, how pixels become latents, what to train."""
 
+import dataclasses
 import math
 
 from shared.config import DiffusionConfig, NetConfig, TrainConfig
+from shared.groups import ALL
+from shared.scene import COLUMNS
 from shared.schema import one_of, positive, schema
+from shared.tokenizer import KINDS, SPECIAL
 
 MODELS = ("diffusion", "classifier", "autoencoder")
 CODECS = ("pixels", "bits", "autoencoder")
 AUTOENCODERS = ("kl", "vq")
 NETWORKS = ("transformer", "unet")
 RESAMPLE = ("residual", "conv")
+SOURCE_HEADS = 4  # of the blocks that read a caption for the U-Net
 
 
 @schema
@@ -29,14 +34,70 @@ class DataConfig:
     size: int | None = None  # pixels along a side, cropped and scaled to it; null: as they are
     channels: int | None = None  # 1 (grey) or 3 (RGB); null: as the first picture has
     limit: int | None = None  # of pictures, evenly spread over the split
+    skip_bad: bool = False  # leave out, and count, what cannot be read or has no caption
+
+    # Texts as the condition, in place of classes, which then only the judge of `evaluate` learns
+    # (where there are any): a column, or `scene` in the scene world.
+    caption_column: str | None = None
+    caption_length: int = 48  # tokens; a picture with a longer caption is dropped, counted
+    tokenizer: str = "word"
+    vocabulary: int = 8192  # at most, special tokens included
+    min_count: int = 1  # rarer words are unknown (word tokenizer)
+
+    # Scene world: attributes dropped and guided together, by name, such as {layout: [shape, place]}
+    groups: dict[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
+    compositional: bool = False  # scene world: train without some pairs of shape and colour
 
     def __post_init__(self) -> None:
-        for name in ("size", "limit"):
+        for name in ("size", "limit", "caption_length", "min_count"):
             value = getattr(self, name)
             if value is not None:
                 positive(f"data.{name}", value)
         if self.channels not in (None, 1, 3):
             raise ValueError(f"data.channels = {self.channels}: expected 1 (grey) or 3 (RGB)")
+        one_of("data.tokenizer", self.tokenizer, KINDS)
+        if self.vocabulary <= SPECIAL:
+            raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
+        self._check_scene()
+
+    def condition_groups(self) -> dict[str, tuple[int, ...]]:
+        """Columns of the condition, by the names of what can be dropped and guided by itself. Only
+        scenes have them; attributes that `groups` leaves out are groups of their own."""
+        if self.name != "scene" or self.caption_column is not None:
+            return {}
+        joined = {
+            name: tuple(sorted(column for part in parts for column in COLUMNS[part]))
+            for name, parts in self.groups.items()
+        }
+        used = {part for parts in self.groups.values() for part in parts}
+        return joined | {name: where for name, where in COLUMNS.items() if name not in used}
+
+    def _check_scene(self) -> None:
+        if self.name != "scene" and (self.groups or self.compositional):
+            raise ValueError(
+                f"data.groups, data.compositional: of the scene world; data.name = {self.name!r}"
+            )
+        if self.name == "scene" and self.caption_column not in (None, "scene"):
+            raise ValueError(
+                f"data.caption_column = {self.caption_column!r}: the captions of drawn scenes are "
+                "their own words: set 'scene', or write pairs with `diptych data scene DIR`"
+            )
+        if self.name == "digits" and self.caption_column is not None:
+            raise ValueError("data.caption_column: digits have no captions; leave it out")
+        if self.groups and self.caption_column is not None:
+            raise ValueError("data.groups: a caption is one condition; leave one of them out")
+        parts = [part for parts in self.groups.values() for part in parts]
+        for name, own in self.groups.items():
+            if not own:
+                raise ValueError(f"data.groups.{name}: expected one attribute or more")
+            for part in own:
+                one_of(f"data.groups.{name}", part, list(COLUMNS))
+            if name == ALL or (name in COLUMNS and name not in own):
+                raise ValueError(f"data.groups.{name}: this name means something else; choose one")
+        if len(set(parts)) < len(parts):
+            raise ValueError(f"data.groups = {self.groups}: an attribute is in two of them")
 
 
 @schema
@@ -89,8 +150,22 @@ class UnetConfig:
     scale_shift: bool = True  # level and class scale and shift after the norm (ADM), or only shift
     resample: str = "residual"  # between levels: a residual block (BigGAN, ADM), or a convolution
     dropout: float = 0.0
+    source_depth: int = 0  # blocks that read a caption, to which the levels that attend then attend
+    source_dim: int = 128  # of its tokens
 
     def __post_init__(self) -> None:
+        if self.source_depth < 0:
+            raise ValueError(f"unet.source_depth = {self.source_depth}: expected 0 or more")
+        positive("unet.source_dim", self.source_dim)
+        if self.source_dim % (2 * SOURCE_HEADS):
+            raise ValueError(
+                f"unet.source_dim = {self.source_dim}: expected a multiple of {2 * SOURCE_HEADS}"
+            )
+        if self.source_depth and not self.attention:
+            raise ValueError(
+                f"unet.source_depth = {self.source_depth}: no level attends to a caption; set "
+                "unet.attention, or leave it out"
+            )
         if not self.channels or any(n < 8 or n % 8 for n in self.channels):
             raise ValueError(
                 f"unet.channels = {self.channels}: expected a multiple of 8 for each level"
@@ -222,16 +297,8 @@ class ImageConfig:
                 f"unet: network = {self.network!r} does not read it; add network=unet, or leave "
                 "unet out"
             )
-        if self.model != "autoencoder" and self.autoencoder != AutoencoderConfig():
-            raise ValueError(
-                f"autoencoder: model = {self.model!r} does not read it; add model=autoencoder, or "
-                "leave autoencoder out (codec.run names one that is trained)"
-            )
-        if self.model != "diffusion" and self.codec.kind == "autoencoder":
-            raise ValueError(
-                f"codec.kind = 'autoencoder': for model = 'diffusion', got {self.model!r}; leave "
-                "codec out"
-            )
+        self._check_autoencoder()
+        self._check_condition()
         if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
             raise ValueError(
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "
@@ -252,3 +319,37 @@ class ImageConfig:
                 "diffusion.prediction = 'categorical', or diffusion.weighting = 'x0' "
                 f"(got {self.diffusion.weighting!r})"
             )
+
+    def _check_autoencoder(self) -> None:
+        if self.model != "autoencoder" and self.autoencoder != AutoencoderConfig():
+            raise ValueError(
+                f"autoencoder: model = {self.model!r} does not read it; add model=autoencoder, or "
+                "leave autoencoder out (codec.run names one that is trained)"
+            )
+        if self.model != "diffusion" and self.codec.kind == "autoencoder":
+            raise ValueError(
+                f"codec.kind = 'autoencoder': for model = 'diffusion', got {self.model!r}; leave "
+                "codec out"
+            )
+
+    def _check_condition(self) -> None:
+        captions, unet = self.data.caption_column is not None, self.network == "unet"
+        depth = self.unet.source_depth if unet else self.net.source_depth
+        wanted = "unet.source_depth = 2"
+        if not unet:
+            wanted = "net.cross_attention = true, net.source_depth = 2"
+        if captions and self.model == "diffusion" and not depth:
+            raise ValueError(
+                f"data.caption_column = {self.data.caption_column!r}: needs blocks that read it: "
+                f"set {wanted}"
+            )
+        if unet and depth and not captions:
+            raise ValueError(
+                f"unet.source_depth = {depth}: there is no caption to read without "
+                "data.caption_column"
+            )
+        dropped = self.diffusion.drop_condition
+        if isinstance(dropped, dict):
+            known = [ALL, *self.data.condition_groups()]
+            for name in dropped:
+                one_of("diffusion.drop_condition", name, known)

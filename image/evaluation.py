@@ -11,29 +11,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from image.agreement import (
+    AMONG,
+    caption_retrieval,
+    class_agreement,
+    scene_agreement,
+    unseen_agreement,
+)
+from image.captions import captioned, shown
 from image.classifier import Classifier
 from image.comparison import K, compare, some_rows
 from image.config import ImageConfig
-from image.data import Pictures, load_pictures
+from image.data import Pictures, load_pictures, unseen_scenes
 from image.features import JUDGE, build_features
 from image.judge import Judge, find_judge
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
-from image.reader import read
 from shared.errors import ConfigError, DataError
 from shared.learner import DiffusionLearner
 from shared.provenance import provenance
 from shared.runs import Run, load_learner
-from shared.scene import ATTRIBUTES, from_ids
 from shared.scoring import BOUND, TRIED, UNDEFINED, Split, measured, score, told
 from shared.task import EvaluateRequest, Panel
+from shared.tokenizer import FILE, load_tokenizer
 
 
 def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
     """Measure request.n pictures drawn from a run, or the accuracy of a classifier."""
     config: ImageConfig = run.config
-    training = load_pictures(config.data)
-    held_out = load_pictures(config.data, held_out=True, classes=training.classes)
+    read = load_pictures(config.data)
+    training = _conditioned(run, read)
+    held_out = _conditioned(run, load_pictures(config.data, held_out=True, classes=read.classes))
     if config.model == "autoencoder":
         return _autoencoder(run, request, training, held_out, panel)
     if config.model == "classifier":
@@ -52,15 +60,20 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
             f"than {K} to measure against"
         )
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
-    judge = None if training.condition is None else find_judge(config, training, panel)
+    judge = None if training.condition is None else find_judge(config, shown(training), panel)
     condition = _conditions(config, training, held_out, request)
+    asked = condition
+    if held_out.shows is not None:
+        asked = _conditions(config, shown(training), shown(held_out), request)
     images = _draw(pipeline, request, condition)
     result: dict[str, Any] = {"samples": request.n}
-    if judge is not None and condition is not None:
+    if judge is not None and asked is not None:
         own = request.reference if network is None else None
         result |= compare(judge, images, training, held_out, request.seed, own)
-        result |= _agreement(config, judge, images, condition)
-        result["judge"] = judge.facts | _accuracy(judge, held_out)
+        result |= _agreement(config, judge, images, asked)
+        result["judge"] = judge.facts | _accuracy(judge, shown(held_out))
+    if config.data.compositional:
+        result |= _compositional(pipeline, request, run)
     if network is not None:
         found = compare(network, images, training, held_out, request.seed, request.reference)
         result[network.name] = found | {"network": network.facts}
@@ -126,8 +139,10 @@ def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
 def _conditions(
     config: ImageConfig, training: Pictures, held_out: Pictures, request: EvaluateRequest
 ) -> Tensor | None:
-    """Condition ids (n, M): classes as often as in the training split; scenes never trained on."""
-    source = held_out if config.data.name == "scene" else training
+    """Condition ids (n, M): classes as often as in the training split; scenes and captions never
+    trained on."""
+    new = config.data.name == "scene" or config.data.caption_column is not None
+    source = held_out if new else training
     if source.condition is None:
         return None
     return source.condition[some_rows(len(source), request.n, request.seed)]
@@ -139,31 +154,38 @@ def _draw(pipeline: Pipeline, request: EvaluateRequest, condition: Tensor | None
     return pipeline.decode(latents)
 
 
-def _agreement(
-    config: ImageConfig, judge: Judge, images: Tensor, condition: Tensor
-) -> dict[str, Any]:
-    """Whether pictures show what was asked for: under the judge, or as scenes are read."""
-    if config.data.name != "scene":
-        found = judge.labels(judge.features(images))
-        return {"class_agreement": float((found == condition[:, 0]).double().mean())}
-    readings = read(images.to(torch.uint8))
-    asked = [from_ids(row).things for row in condition.tolist()]
-    pairs = [
-        (thing, {found.place: found for found in things or ()}.get(thing.place))
-        for wanted, things in zip(asked, readings, strict=True)
-        for thing in wanted
-    ]
-    shares = {
-        f"{name}_agreement": sum(
-            found is not None and getattr(found, name) == getattr(thing, name)
-            for thing, found in pairs
-        )
-        / len(pairs)
-        for name in ATTRIBUTES
+def _agreement(config: ImageConfig, judge: Judge, images: Tensor, asked: Tensor) -> dict[str, Any]:
+    """Whether pictures show what was asked for: as scenes are read, or under the judge."""
+    if config.data.name == "scene":
+        return scene_agreement(images, asked)
+    if not judge.model.several:
+        return class_agreement(judge, images, asked)
+    return {
+        "caption_retrieval": caption_retrieval(judge, images, asked),
+        "caption_retrieval_chance": 1 / min(len(asked), AMONG),
     }
-    exact = sum(a == b for a, b in zip(asked, readings, strict=True)) / len(asked)
-    readable = sum(things is not None for things in readings) / len(readings)
-    return {"readable": readable, "scene_agreement": exact, **shares}
+
+
+def _compositional(
+    pipeline: Pipeline, request: EvaluateRequest, run: Run
+) -> dict[str, dict[str, Any]]:
+    """Scenes with a shape in a colour that were never together in training."""
+    config: ImageConfig = run.config
+    unseen = _conditioned(run, unseen_scenes(config.data, request.n))
+    assert unseen.condition is not None
+    seeds = list(request.seeds)[: len(unseen)]
+    images = pipeline.decode(pipeline.latents(seeds, unseen.condition, request, progress=True))
+    asked = shown(unseen).condition
+    assert asked is not None
+    return {"compositional": {"samples": len(seeds), **unseen_agreement(images, asked)}}
+
+
+def _conditioned(run: Run, pictures: Pictures) -> Pictures:
+    """Pictures with the condition that the run learned: their captions, where it learned those."""
+    classes = run.config.model == "classifier" and pictures.condition is not None
+    if pictures.captions is None or classes:
+        return pictures
+    return captioned(pictures, load_tokenizer(run.folder / FILE), run.config.data)
 
 
 def _likelihood(
@@ -198,11 +220,12 @@ def _by_level(model: NoisyClassifier, held_out: Pictures) -> dict[str, Any]:
 
 
 def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:
-    """Of a classifier on the held-out split. A model of several ids has its mean loss instead."""
+    """Of a classifier on the held-out split. A model of several ids has its mean loss instead, and
+    of words also how often it finds a picture's caption."""
     condition = held_out.condition
     assert condition is not None
     facts: dict[str, Any] = {"held_out_images": len(held_out)}
-    if condition.shape[1] == 1:
+    if not judge.model.several:
         found = judge.labels(judge.features(held_out.images))
         return facts | {"accuracy": float((found == condition[:, 0]).double().mean())}
     device = next(judge.model.parameters()).device
@@ -210,4 +233,7 @@ def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:
         judge.model(held_out.images[rows].to(device), condition[rows].to(device), rows, rows)[0]
         for rows in torch.arange(len(held_out)).split(256)
     ]
-    return facts | {"loss_nats": float(torch.cat(losses).detach().mean())}
+    facts["loss_nats"] = float(torch.cat(losses).detach().mean())
+    if held_out.captions is None or held_out.shows is not None:
+        return facts
+    return facts | {"caption_retrieval": caption_retrieval(judge, held_out.images, condition)}

@@ -31,6 +31,7 @@ from image.data import FACTS, Facts, read_facts
 from image.pipeline import INDEX
 from shared.errors import CheckpointError, ConfigError
 from shared.files import make_folder
+from shared.groups import Groups
 from shared.interop import DiffusersDenoiser, own_times
 from shared.schedule import Level, Schedule
 
@@ -152,7 +153,6 @@ class FolderModel(nn.Module):
     """A loaded pipeline as `shared.sampling.Model`. `texts` is there where it reads prompts."""
 
     data_std = 1.0  # the folder does not say it; only solvers with memory of the data's spread ask
-    drop_rate = 1.0  # whether it knows "none" is asked of `denoiser` itself
 
     def __init__(
         self,
@@ -163,6 +163,15 @@ class FolderModel(nn.Module):
     ) -> None:
         super().__init__()
         self.pipeline, self.denoiser, self.codec, self.texts = pipeline, denoiser, codec, texts
+
+    @property
+    def groups(self) -> Groups:
+        """None: a prompt is one condition."""
+        return {}
+
+    def drops(self, names: Sequence[str] = ()) -> bool:
+        """True: whether it knows "none" is asked of `denoiser` itself."""
+        return True
 
     @property
     def schedule(self) -> Schedule:

@@ -37,6 +37,12 @@ class Judge:
         device = next(self.model.parameters()).device
         return None if self.model.several else self.model.logits(features.to(device)).cpu()
 
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """images (N, C, H, W) -> a logit for each id from 1 on (N, ids), on the CPU."""
+        device = next(self.model.parameters()).device
+        return self.model.logits(self.features(images).to(device)).cpu()
+
     def labels(self, features: Tensor) -> Tensor:
         """features (N, D) -> the condition id of the likeliest class of each (N,)."""
         logits = self.logits(features)

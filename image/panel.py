@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from image.captions import captioned, prepare_tokenizer
 from image.classifier import Classifier
 from image.codec import build_codec
 from image.comparison import some_rows
 from image.config import ImageConfig
-from image.data import Facts, load_pictures, read_facts, spread, write_facts
+from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
 from image.evaluation import evaluate
-from image.grid import save_png, tile, to_bytes
+from image.grid import save_png, tile, to_bytes, to_pil
 from image.net import build_net
 from image.noisy_classifier import NoisyClassifier
 from image.pipeline import Glimpse, Pipeline, is_pipeline
+from image.render import render
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.learner import DiffusionLearner
 from shared.runs import load_learner, open_run
-from shared.task import ControlRequest, EvaluateRequest, Examples, ExportRequest, SampleRequest
+from shared.scene import Scene
+from shared.task import (
+    ControlRequest,
+    EvaluateRequest,
+    Examples,
+    ExportRequest,
+    PairRequest,
+    SampleRequest,
+)
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
+PICTURES = 1024  # drawn at once
 
 
 class ImagePanel:
@@ -38,9 +50,15 @@ class ImagePanel:
 
     def prepare(self, config: ImageConfig, run: Path) -> None:
         """Tell what a model must know of the data: shape, levels, classes, spread (data.json)."""
-        pictures = load_pictures(config.data)
+        pictures = self._pictures(config, run)
         if config.model == "classifier" and pictures.condition is None:
             raise ConfigError("model = 'classifier' needs classes: set data.label_column")
+        if pictures.skipped:
+            print(
+                f"{config.data.name}: {pictures.skipped:,} pictures are left out: they cannot be "
+                f"read, or have no caption of at most data.caption_length tokens",
+                file=sys.stderr,
+            )
         C, H, W = pictures.images.shape[1:]
         if config.codec.kind == "autoencoder":
             from image.autoencoder.install import install  # seconds of diffusers
@@ -58,6 +76,7 @@ class ImagePanel:
             classes=pictures.classes,
             conditions=pictures.conditions,
             data_std=data_std,
+            skipped=pictures.skipped,
         )
         write_facts(facts, run)
         if config.model == "autoencoder":
@@ -73,8 +92,18 @@ class ImagePanel:
 
             facts = read_facts(run)
             codec = load_codec(config.codec, facts.levels, facts.shape, run)
-            return cached_latents(codec, lambda: load_pictures(config.data), facts.images, run)
-        return load_pictures(config.data)
+            return cached_latents(codec, lambda: self._pictures(config, run), facts.images, run)
+        return self._pictures(config, run)
+
+    def _pictures(self, config: ImageConfig, run: Path) -> Pictures:
+        """With their captions as conditions where they are to be drawn from them. A classifier
+        learns captions where it has no classes."""
+        pictures = load_pictures(config.data)
+        classes = config.model == "classifier" and pictures.condition is not None
+        if pictures.captions is None or classes:
+            return pictures
+        tokenizer = prepare_tokenizer(pictures, config.data, run)
+        return captioned(pictures, tokenizer, config.data)
 
     def learner(self, config: ImageConfig, run: Path) -> nn.Module:
         """A fresh diffusion model, classifier or autoencoder."""
@@ -105,7 +134,8 @@ class ImagePanel:
                 network, facts.levels, facts.shape, config.autoencoder, perceptual, autocast
             )
         net = build_net(config, codec.latent_shape, facts.conditions)
-        return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast)
+        groups = config.data.condition_groups()
+        return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast, groups)
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and
@@ -198,6 +228,17 @@ class ImagePanel:
 
     def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         raise ConfigError("frontier: the image panel does not measure one yet; leave it out")
+
+    def express(
+        self, scenes: Sequence[Scene], request: PairRequest, folder: Path
+    ) -> list[dict[str, str]]:
+        """00000.png and on, one picture a scene."""
+        names = [f"{i:05d}.png" for i in range(len(scenes))]
+        for rows in torch.arange(len(scenes)).split(PICTURES):
+            drawn = render([scenes[i] for i in rows.tolist()], request.size)
+            for i, picture in zip(rows.tolist(), drawn, strict=True):
+                to_pil(picture).save(folder / names[i])
+        return [{"file_name": name} for name in names]
 
     def datasets(self) -> dict[str, str]:
         return {

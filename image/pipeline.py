@@ -3,6 +3,7 @@
     pipe = image.Pipeline.from_pretrained("runs/image-digits")
     pipe(class_labels="7", num_images=8, guidance_scale=2.0).images[0].save("seven.png")
     pipe(class_labels=[0, 1, 2], seeds=[5, 6, 7], output_type="np").images
+    pipe(prompt="a red star", negative_prompt="blue", guidance_scale=3).images[0]
 
 Folders that diffusers wrote go in as well, those with a text encoder with prompts (`image.foreign`
 reads them):
@@ -10,8 +11,8 @@ reads them):
     pipe = image.Pipeline.from_pretrained("stable-diffusion")
     pipe(prompt="a hat", negative_prompt="blurred", guidance_scale=7.5, solver="ddim").images
 
-Picture i is a function of seeds[i] and its class alone. The network computes in float32 here
-whatever it was trained in: bfloat16 products depend on the shape of the batch.
+Picture i is a function of seeds[i] and its class or prompt alone. The network computes in float32
+here whatever it was trained in: bfloat16 products depend on the shape of the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,9 +31,12 @@ from image.grid import to_bytes, to_pil
 from image.guides import load_classifier, load_guide
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
+from shared.prompts import prompt_ids
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Model, Sampling, Target, draw
+from shared.scales import Scales
 from shared.scene import Scene, ids
+from shared.tokenizer import FILE, load_tokenizer
 
 Labels = str | int | Scene | Sequence[str | int | Scene] | None
 Words = str | Sequence[str] | None
@@ -86,6 +90,11 @@ class Pipeline:
             raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected image")
         learner = cast(Model, load_learner(Path(run), weights))
         pipeline = cls(learner, read_facts(Path(run)), found.config)
+        if found.config.data.caption_column is not None:
+            tokenizer, length = load_tokenizer(Path(run) / FILE), found.config.data.caption_length
+            pipeline.texts = lambda prompts: prompt_ids(
+                prompts, tokenizer, length, "data.caption_length"
+            )
         pipeline.grid_file = Path(run) / GRID
         return pipeline
 
@@ -129,7 +138,7 @@ class Pipeline:
         class_labels: Labels = None,
         num_images: int | None = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 1.0,
+        guidance_scale: Scales = 1.0,
         guidance_interval: tuple[float, float] | None = None,
         guide: str | None = None,
         classifier: str | None = None,
@@ -140,23 +149,24 @@ class Pipeline:
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
-        watch: Callable[[Glimpse], None] | None = None,
-        progress: bool = False,
         prompt: Words = None,
         negative_prompt: Words = None,
+        watch: Callable[[Glimpse], None] | None = None,
+        progress: bool = False,
     ) -> Output:
         """Pictures; `seeds` (one integer each) fix them, or `generator` draws the seeds.
 
         class_labels: a class by name or number; a list of them, taken in turn; "all", every class
         in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
-        scenes; None, unconditional. num_images: by default as many as there are seeds, or labels in
-        the list, or one. `guidance_interval`: (low, high) in logsnr, where to guide; everywhere
-        when None. `guide`: the run of a weaker model to depart from; `classifier`: the run of a
-        classifier of noisy pictures, whose gradient is added by `classifier_scale`. `temperature`
-        divides the logits of a model of bits. `grid`: as in `shared.sampling.Sampling`, which
-        `latents` takes whole. `watch` sees the first picture at every step. `prompt`: what to draw,
-        one text or a list of them, taken in turn; `negative_prompt`: what guidance departs
-        from in place of no prompt. ConfigError for what the model cannot do.
+        scenes; None, unconditional. prompt: what to draw, in words, for a model trained with
+        captions; one text or a list of them, taken in turn; and `negative_prompt`, what guidance
+        departs from in place of no prompt. num_images: by default as many as there are seeds, or
+        labels or prompts in the list, or one. `guidance_scale`: one, or for scenes {group: scale}.
+        `guidance_interval`: (low, high) in logsnr, where to guide; everywhere when None. `guide`:
+        the run of a weaker model to depart from; `classifier`: the run of a classifier of noisy
+        pictures, whose gradient is added by `classifier_scale`. `temperature` divides the logits of
+        a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes whole.
+        `watch` sees the first picture at every step. ConfigError for what the model cannot do.
         """
         if output_type not in OUTPUTS:
             raise ConfigError(
@@ -194,6 +204,8 @@ class Pipeline:
         names = self.facts.classes if classes is None else classes
         if labels is None:
             return None
+        if self.texts is not None:
+            raise ConfigError(f"class {labels!r}: this model draws from captions; give a prompt")
         if isinstance(labels, str) and labels == "all":
             return self._all(n, names)
         listed = [labels] if isinstance(labels, str | int | Scene) else list(labels)
@@ -207,7 +219,10 @@ class Pipeline:
         if prompt is None:
             return None
         if self.texts is None:
-            raise ConfigError(f"{name}: this model draws a class; say which with --class")
+            raise ConfigError(
+                f"{name}: this model was trained without captions; say what to draw with class, or "
+                "train with data.caption_column"
+            )
         listed = [prompt] if isinstance(prompt, str) else list(prompt)
         if not listed:
             raise ConfigError(f"{name}: expected one or more")
@@ -247,17 +262,19 @@ class Pipeline:
         them. `negative` (n, ...), as `words` gives it, is what guidance departs from."""
         named = how.guide
         guide = None if named is None else load_guide(Path(named), self.facts, self._device)
-        if condition is None and guide is None and how.guidance not in (0, 1):
+        free = condition is None and guide is None and negative is None
+        if free and how.guidance not in (0, 1):
             raise ConfigError(
-                f"guidance = {how.guidance}: without a class there is nothing to guide towards; "
-                "name one, or leave guidance at 1"
+                f"guidance = {how.guidance}: without a class or prompt there is nothing to guide "
+                "towards; name one, or leave guidance at 1"
             )
 
-        if negative is not None and (how.guidance == 1 or guide is not None):
+        groups = isinstance(how.guidance, dict)
+        if negative is not None and (how.guidance == 1 or guide is not None or groups):
+            by = "another model" if guide else "groups" if groups else "nothing"
             raise ConfigError(
-                "negative_prompt: guidance departs from it, and this is guided by "
-                f"{'another model' if guide else 'nothing'}; give guidance = 3 or another scale, "
-                "or leave it out"
+                f"negative_prompt: guidance departs from it, and this is guided by {by}; give "
+                "guidance = 3 or another scale, or leave it out"
             )
         if self.nothing is not None:
             nothing = self.nothing.expand(len(seeds), -1, -1)

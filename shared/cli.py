@@ -21,7 +21,13 @@ from shared.files import write_text
 from shared.runs import find_panel, open_run, panel_names, panel_of
 from shared.schedule import SCHEDULES
 from shared.schema import one_of
-from shared.task import ControlRequest, EvaluateRequest, ExportRequest, SampleRequest
+from shared.task import (
+    ControlRequest,
+    EvaluateRequest,
+    ExportRequest,
+    PairRequest,
+    SampleRequest,
+)
 from shared.train import checkpoint
 from shared.train.progress import read_log
 
@@ -198,8 +204,30 @@ def schedule(
     _tell(table, json, f"{path}: {', '.join(table)}")
 
 
-def data(json: Json = False) -> None:
-    """List the embedded data sets and the packaged configurations."""
+def data(
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[scene")] = None,
+    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR]")] = None,
+    /,
+    *,
+    request: tyro.conf.OmitArgPrefixes[PairRequest],
+    json: Json = False,
+) -> None:
+    """List the embedded data sets and the packaged configurations; or write the scene world into a
+    new folder DIR, as pictures and the sentences that tell them.
+
+    Args:
+        name: The data set to write: scene.
+        folder: Where to write it.
+    """
+    if name is not None:
+        if name != "scene" or folder is None:
+            raise ConfigError(f"data {name}: expected diptych data scene DIR, which writes scenes")
+        from shared.pairs import write_pairs
+
+        result = write_pairs(folder, request)
+        return _tell(
+            result, json, f"{folder}: {request.n:,} scenes, {', '.join(result['columns'])}"
+        )
     result: dict[str, dict[str, Any]] = {
         name: {"datasets": find_panel(name).datasets(), "configs": packaged_configs(name)}
         for name in panel_names()

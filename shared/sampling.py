@@ -19,8 +19,10 @@ from shared.codec import Codec
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError, NonFinite
 from shared.files import write_text
-from shared.guidance import LogProb, autoguidance, clamp, classifier, classifier_free
+from shared.groups import Groups, check_groups
+from shared.guidance import LogProb, autoguidance, chain, clamp, classifier, classifier_free
 from shared.learner import DiffusionLearner
+from shared.scales import ScalesArgument, finite
 from shared.schedule import Schedule
 from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
 
@@ -42,7 +44,9 @@ class Sampling:
             or for solver auto a grid fitted to the model.
         td: Every move goes this many steps further than it should (asymmetric intervals of Analog
             Bits).
-        guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
+        guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper;
+            or one for each group of the condition, such as layout=2,texture=3 (models that have
+            them), the others given as they are.
         guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
         guide: Run of a weaker model of the same data: guidance departs from its estimates, not from
             those without a condition (autoguidance).
@@ -60,7 +64,7 @@ class Sampling:
     steps: int = 20
     grid: str | None = None
     td: float = 0.0
-    guidance: float = 1.0
+    guidance: ScalesArgument = 1.0
     guidance_interval: tuple[float, float] | None = None
     guide: str | None = None
     classifier: str | None = None
@@ -78,9 +82,16 @@ class Sampling:
             if value not in known:
                 names = ", ".join(name for name in known if name)
                 raise ConfigError(f"{name} = {value!r}: expected one of {names}")
-        for name in ("guidance", "classifier_scale", "td", "temperature"):
+        if not finite(self.guidance):
+            raise ConfigError(f"guidance = {self.guidance}: expected a finite number")
+        for name in ("classifier_scale", "td", "temperature"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} = {getattr(self, name)}: expected a finite number")
+        self._check_guidance()
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
+
+    def _check_guidance(self) -> None:
         interval = self.guidance_interval
         if interval is not None and not interval[0] < interval[1]:
             raise ConfigError(
@@ -92,13 +103,16 @@ class Sampling:
                 f"guide = {self.guide}: does nothing at guidance = 1, the model by itself; give "
                 "guidance = 1.5 or another scale"
             )
+        if isinstance(self.guidance, dict) and (interval or self.guide):
+            raise ConfigError(
+                "guidance_interval, guide: not with a scale for each group; give one scale, or "
+                "leave them out"
+            )
         if self.classifier is None and self.classifier_scale != 1:
             raise ConfigError(
                 f"classifier_scale = {self.classifier_scale}: of a classifier of noisy data, and "
                 "none is named; give classifier = RUN, or leave it out"
             )
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
 
     @property
     def guided(self) -> bool:
@@ -132,8 +146,13 @@ class Model(Protocol):
         ...
 
     @property
-    def drop_rate(self) -> float:
-        """The share of samples trained without their condition; 0: guidance has no base."""
+    def groups(self) -> Groups:
+        """Of the condition's columns, by name."""
+        ...
+
+    def drops(self, names: Sequence[str] = ()) -> bool:
+        """Whether training dropped each of these groups by itself, or without names all of the
+        condition at once: whether guidance knows what it departs from."""
         ...
 
     def own_times(self, steps: int) -> tuple[Tensor, bool] | None:
@@ -165,11 +184,10 @@ def draw(
     condition (n, ...), as the model reads it: ids (n, M), or states of a text encoder (n, L, D).
     `negative`, of the same shape, is what guidance departs from, in place of no condition. `guide`
     is the weaker model that `how.guide` names, `target` what the one that `how.classifier` names is
-    to see. `wrap(denoise, rows)` adds more guidance for
-    the chunk of samples `rows`, around both kinds, or puts guidance through the logits in their
-    place. `grid_file` keeps the grid of solver auto. Sample i depends on its seed, not on others.
-    Warns when guidance departs from no condition and the model was trained without dropout of it.
-    ConfigError for what the model or its schedule cannot do,
+    to see. `wrap(denoise, rows)` adds more guidance for the chunk of samples `rows`, around both
+    kinds, or puts guidance through the logits in their place. `grid_file` keeps the grid of solver
+    auto. Sample i depends on its seed, not on others. Warns when guidance departs from what the
+    model has not seen in training. ConfigError for what the model or its schedule cannot do,
     NonFinite for values that are not finite.
     """
     if (how.classifier is None) != (target is None):
@@ -177,13 +195,14 @@ def draw(
             f"classifier = {how.classifier}: there are classifiers of noisy pictures only, asked "
             "for with a class; leave it out"
         )
-    unguided = condition is None or guide is not None or negative is not None
-    departs = not unguided and how.guidance != 1
-    if departs and learner.drop_rate == 0:
+    scaled = how.guidance if isinstance(how.guidance, dict) else None
+    check_groups("guidance", scaled or (), learner.groups)
+    departs = condition is not None and guide is None and negative is None and how.guidance != 1
+    if departs and not learner.drops([*(scaled or ())]):
         warnings.warn(
-            f"guidance = {how.guidance}: this model was trained with diffusion.drop_condition = 0 "
-            "and has never seen samples without a condition, from which guidance departs; train "
-            "with 0.1, or leave guidance at 1"
+            f"guidance = {how.guidance}: this model was trained without diffusion.drop_condition "
+            "and has never seen samples without what guidance departs from; train "
+            "with 0.1 (for groups, {all: 0.1, NAME: 0.1, ...}), or leave guidance at 1"
         )
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
@@ -202,17 +221,16 @@ def draw(
             rows = slice(start, min(start + batch, len(seeds)))
             some = list(seeds[rows])
             base = None if negative is None else negative[rows].to(device)
-            some_target = (
-                None if target is None else target._replace(ids=target.ids[rows].to(device))
-            )
-            denoise = _guided(learner, how, guide, base, some_target)
-            denoise = denoise if wrap is None else wrap(denoise, rows)
+            aim = None if target is None else target._replace(ids=target.ids[rows].to(device))
+            told = None if condition is None else condition[rows].to(device)
+            guided, told = _guided(learner, how, guide, told, base, aim)
+            denoise = guided if wrap is None else wrap(guided, rows)
             try:
                 x0 = run(
                     plan,
                     denoise,
                     first_state(plan, noise.normal(some, 0, shape, device=device)),
-                    condition=None if condition is None else condition[rows].to(device),
+                    condition=told,
                     seeds=some,
                     callback=advance,
                     nan=how.nan,
@@ -258,34 +276,42 @@ def _guided(
     learner: Model,
     how: Sampling,
     guide: DiffusionLearner | None,
+    condition: Tensor | None,
     negative: Tensor | None,
     target: Target | None,
-) -> Denoise:
-    """The model at its temperature, guided and then clamped as the settings say."""
-    guided = _towards(learner, how, guide, negative)
+) -> tuple[Denoise, Tensor | None]:
+    """The model at its temperature, guided and then clamped as the settings say, and the condition
+    as it takes it."""
+    model = _at_temperature(learner.denoiser, how.temperature)
+    scales = how.guidance
+    if isinstance(scales, dict):
+        if condition is None:
+            raise ConfigError("guidance: towards what? Give a condition, or leave it out")
+        columns = [learner.groups[name] for name in scales]
+        negative, condition, weights = chain(condition, columns, [*scales.values()])
+        guided = classifier_free(model, weights, negative=negative)
+    elif guide is None:
+        guided = classifier_free(model, scales, negative=negative, interval=how.guidance_interval)
+    else:
+        guided = _by_weaker(learner, how, guide, model, scales)
     if target is not None:
         log_prob, ids = target
         guided = classifier(
             guided, lambda x_t, level, _: log_prob(x_t, level, ids), how.classifier_scale
         )
-    return clamp(guided, learner.codec) if how.clamp else guided
+    return (clamp(guided, learner.codec) if how.clamp else guided), condition
 
 
-def _towards(
-    learner: Model, how: Sampling, guide: DiffusionLearner | None, negative: Tensor | None
+def _by_weaker(
+    learner: Model, how: Sampling, guide: DiffusionLearner, model: Denoise, scale: float
 ) -> Denoise:
-    model = _at_temperature(learner.denoiser, how.temperature)
-    if guide is None:
-        return classifier_free(
-            model, how.guidance, negative=negative, interval=how.guidance_interval
-        )
     if guide.codec.latent_shape != learner.codec.latent_shape:
         raise ConfigError(
             f"guide = {how.guide}: its latents are {guide.codec.latent_shape}, the model's "
             f"{learner.codec.latent_shape}; expected a run of the same data and codec"
         )
     weaker = _at_temperature(guide.denoiser, how.temperature)
-    return autoguidance(model, weaker, how.guidance, how.guidance_interval)
+    return autoguidance(model, weaker, scale, how.guidance_interval)
 
 
 def _at_temperature(denoiser: Denoise, temperature: float) -> Denoise:

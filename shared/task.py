@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from shared.config import DiffusionConfig, TrainConfig
 from shared.errors import ConfigError
 from shared.sampling import Sampling
+from shared.scene import SPLITS, Scene
 from shared.sweep import parse_sweep
 
 
@@ -195,6 +196,33 @@ class Stepwise(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairRequest:
+    """Which scenes to write as files, and how.
+
+    Attributes:
+        n: How many scenes.
+        size: Pixels along a side of a picture, a multiple of 32.
+        split: train, validation or test: no board is in two of them.
+        seed: The stream of scenes, and of their telling.
+    """
+
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
+    size: int = 32
+    split: str = "train"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ConfigError(f"n = {self.n}: expected 1 or more")
+        if self.size < 32 or self.size % 32:
+            raise ConfigError(f"size = {self.size}: expected a multiple of 32")
+        if self.split not in SPLITS:
+            raise ConfigError(f"split = {self.split!r}: expected one of {', '.join(SPLITS)}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed = {self.seed}: expected an integer in [0, 2^32)")
+
+
 class Panel(Protocol):
     """A modality: its configuration and how to build, sample and evaluate a run of it."""
 
@@ -245,6 +273,13 @@ class Panel(Protocol):
     def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Measure a run at every value of request.frontier; writes frontier.json and frontier.png
         in the run folder and returns what the first holds. ConfigError when it cannot."""
+        ...
+
+    def express(
+        self, scenes: Sequence[Scene], request: PairRequest, folder: Path
+    ) -> list[dict[str, str]]:
+        """Scenes in this modality: what is written under `folder`, and the columns that belong to
+        each scene, such as {"file_name": "00000.png"} or {"text": "there is a red star ."}."""
         ...
 
     def datasets(self) -> dict[str, str]:

@@ -31,6 +31,8 @@ def shortened(words: list[str]) -> list[str]:
         for i, word in enumerate(words)
         if word not in SLOW and (i == 0 or words[i - 1] not in SLOW)
     ]
+    if words[0] == "data":
+        return [*kept, "-n", "90"]
     if words[0] == "train":
         text = [*JUDGE, "judge.net.dim=16", "data.limit=300"] if words[1].startswith("text") else []
         image = [*JUDGE, "judge.width=8"] if words[1].startswith("image") else []

@@ -103,6 +103,11 @@ class TextConfig:
                 f"data.source = {self.data.source!r}: needs blocks that read it: set "
                 "net.cross_attention = true and net.source_depth = 2"
             )
+        if isinstance(self.diffusion.drop_condition, dict):
+            raise ValueError(
+                f"diffusion.drop_condition = {self.diffusion.drop_condition}: sentences have one "
+                "source and no groups of it; give one number"
+            )
         self._check_codec()
 
     def _check_codec(self) -> None:

@@ -6,7 +6,6 @@ A sentence that does not fit, or whose source does not, is dropped, and the numb
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from torch import Tensor
 
 from shared import scene
 from shared.errors import ConfigError, DataError
+from shared.prompts import pad_rows
 from shared.tables import expand, load_table
-from shared.tokenizer import EOS, PAD, Tokenizer, one_blank
+from shared.tokenizer import EOS, Tokenizer, one_blank
 from text.config import DataConfig
 
 SCENES = 16_000  # sentences of the scene world when data.limit is not set
@@ -87,15 +87,6 @@ def to_rows(corpus: Corpus, tokenizer: Tokenizer, config: DataConfig) -> Rows:
         fits, sources = both, pad_rows(itertools.compress(read, both), config.source_length)
     ended = [[*ids, EOS] for ids in itertools.compress(encoded, fits)]
     return Rows(pad_rows(ended, config.length), sources, len(corpus) - len(ended))
-
-
-def pad_rows(lists: Iterable[Sequence[int]], length: int) -> Tensor:
-    """Lists of at most `length` ids -> (N, length) int64, PAD behind each."""
-    listed = list(lists)
-    rows = torch.full((len(listed), length), PAD)
-    for row, ids in zip(rows, listed, strict=True):
-        row[: len(ids)] = torch.tensor(ids)
-    return rows
 
 
 def read_corpus(config: DataConfig, held_out: bool = False) -> Corpus:

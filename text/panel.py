@@ -14,7 +14,14 @@ from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import ControlRequest, EvaluateRequest, ExportRequest, SampleRequest
+from shared.scene import Scene
+from shared.task import (
+    ControlRequest,
+    EvaluateRequest,
+    ExportRequest,
+    PairRequest,
+    SampleRequest,
+)
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
 from text.baseline import CausalLM
 from text.codec import Embedding
@@ -25,6 +32,7 @@ from text.evaluation import evaluate
 from text.mbr import Candidate
 from text.net import TextNet
 from text.pipeline import Glimpse, Pipeline
+from text.teller import captions
 
 
 class TextPanel:
@@ -76,7 +84,9 @@ class TextPanel:
         if request.condition is not None:
             raise ConfigError("class: sentences have none; say what to write from with --prompt")
         if request.negative_prompt is not None:
-            raise ConfigError("negative_prompt: for pictures; sentences take `diptych control`")
+            raise ConfigError(
+                "negative_prompt: for pictures; what no sentence may say is control avoids="
+            )
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)
@@ -149,6 +159,12 @@ class TextPanel:
         from text.frontier import frontier  # matplotlib: a second, which others need not wait
 
         return frontier(open_run(run), request, self)
+
+    def express(
+        self, scenes: Sequence[Scene], request: PairRequest, folder: Path
+    ) -> list[dict[str, str]]:
+        """A sentence that says all of each scene."""
+        return [{"text": text} for text in captions(scenes, request.seed, "full")]
 
     def datasets(self) -> dict[str, str]:
         return {"scene": "sentences about small scenes, from a grammar with known entropy"}

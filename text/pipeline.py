@@ -24,6 +24,7 @@ from shared.denoiser import Denoise
 from shared.errors import CheckpointError, ConfigError
 from shared.guidance import infill
 from shared.learner import DiffusionLearner
+from shared.prompts import check_words, prompt_ids
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling, Wrap, draw
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
@@ -43,7 +44,6 @@ from text.control import (
 )
 from text.given import Given, parse_given
 from text.mbr import Candidate, candidate_seeds, check_candidates, rank_each
-from text.sources import check_words, source_ids
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,8 @@ class Pipeline:
                 "prompt: this model writes from nothing; train with data.source, or say how a "
                 "sentence begins: --given 'a red [MASK]*'"
             )
-        return source_ids(prompts, self.tokenizer, self.config.data)
+        length = self.config.data.source_length
+        return prompt_ids(prompts, self.tokenizer, length, "data.source_length")
 
     def _continue(
         self, learner: CausalLM, seeds: list[int], how: Sampling, prompts: list[str] | None
@@ -274,6 +275,8 @@ class Pipeline:
 
         def control(_: Denoise, rows: slice) -> Denoise:
             assert automata is not None
+            if isinstance(how.guidance, dict):
+                raise ConfigError("guidance: under controls there is one scale; give a number")
             return controlled(learner.denoiser, automata[rows], how.guidance, how.temperature)
 
         wrap = None if template is None else _clamp(learner.codec, template)

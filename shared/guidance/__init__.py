@@ -23,6 +23,7 @@ from shared.guidance.control import gradient_control
 from shared.guidance.counting import Counted, count_evaluations
 from shared.guidance.energies import Energy, Quadratic, energy, log_factor
 from shared.guidance.gradients import LogProb
+from shared.guidance.groups import chain
 from shared.guidance.infilling import infill, repaint
 from shared.guidance.inverse import linear_inverse, repaint_measured
 from shared.guidance.noisy_classifier import classifier, classifier_hook
@@ -33,6 +34,7 @@ __all__ = [
     "LogProb",
     "Quadratic",
     "autoguidance",
+    "chain",
     "clamp",
     "classifier",
     "classifier_free",

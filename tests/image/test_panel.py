@@ -36,15 +36,15 @@ def measured(n: int, **settings: Any) -> EvaluateRequest:
     return EvaluateRequest(n=n, **values)
 
 
-# 296 and 84 M parameters: test_unet.py and test_autoencoder.py build them without memory
-LARGE = {"image/imagenet64_adm", "image/autoencoder_kl_f8"}
+# 296, 84 and 203 M parameters: tests of their networks build them without memory
+LARGE = {"image/imagenet64_adm", "image/autoencoder_kl_f8", "image/emoji_text_gpu"}
 
 
 @pytest.mark.parametrize("name", sorted({*packaged_configs("image")} - LARGE))
 def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Path):
     _, panel, config, _ = load_config(name, [])
-    fashion = "mnist" in config.data.name
-    shape = [1, 28, 28] if fashion else [3, 32, 32] if "scene" in name else [1, 8, 8]
+    sides = {"mnist": [1, 28, 28], "scene": [3, 32, 32], "caption": [3, 32, 32]}
+    shape = next((sides[key] for key in sides if key in name), [1, 8, 8])
     facts = {
         "images": 1, "shape": shape, "levels": 17, "classes": ["a"], "conditions": 2, "data_std": 1
     }  # fmt: skip
