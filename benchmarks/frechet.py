@@ -4,7 +4,8 @@ Features are given: 2,048 of them, float32, positive and correlated, as a networ
 them. All implementations run in turn in one process, each in two stages: features to moments, which
 may be done while features are made, and moments to the distance. The error is relative to
 |m1 - m2|^2 + tr S1 + tr S2 - 2 sum sqrt eigvalsh(S1^1/2 S2 S1^1/2) in float64, from numpy's
-covariances.
+covariances. That reference has about 1e-7 of rounding itself where there are fewer samples than
+dimensions: the roots of eigenvalues that should be 0.
 """
 
 import json
