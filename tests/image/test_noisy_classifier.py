@@ -139,6 +139,7 @@ def drawn(run: Path, out: Path, **settings: Any) -> np.ndarray:
     return np.load(out / "samples.npz")["images"]
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("extra", [(), ("data.label_column=null",)])
 def test_a_classifier_pulls_samples_towards_the_class_it_is_asked_for(
     extra: tuple[str, ...], make_run, tmp_path: Path
