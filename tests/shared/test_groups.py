@@ -86,8 +86,8 @@ ASKED = torch.tensor([[1, 2], [2, 1], [2, 2], [1, 1]])
 @pytest.mark.parametrize("scales", [(1.0, 1.0), (2.0, 3.0), (0.5, -1.0), (3.0, 0.0)])
 @pytest.mark.parametrize("columns", [[(0,), (1,)], [(1,), (0,)]])
 def test_scales_of_groups_raise_the_factors_of_the_chain_rule_to_powers(scales, columns):
-    """x0 = E[x0 | x_t] + (sigma^2 / alpha) grad (s_1 log p(c_1 | x) + s_2 log p(c_2 | c_1, x)), from
-    the oracle's posterior by autograd: the labels are not independent given x."""
+    """x0 = E[x0 | x_t] + (sigma^2 / alpha) grad (s_1 log p(c_1 | x) + s_2 log p(c_2 | c_1, x)),
+    from the oracle's posterior by autograd: the labels are not independent given x."""
     x = X.clone().requires_grad_()
     log_p = labelled().log_posterior(x, LEVELS)
     first = ASKED.clone()
