@@ -157,6 +157,52 @@ def test_data_lists_both_panels_with_their_configurations():
     assert "scene" in listed["text"]["datasets"]
 
 
+def test_pairs_of_scenes_are_written_once_and_trained_on_from_their_captions(tmp_path: Path):
+    folder, run = tmp_path / "pairs", tmp_path / "run"
+    written = told(diptych("data", "scene", folder, "-n", "60", "--seed", "5", "--json"))
+    assert (written["n"], written["columns"]) == (60, ["scene", "file_name", "text"])
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == len({row["file_name"] for row in rows}) == 60
+    assert all((folder / row["file_name"]).is_file() for row in rows)
+    again = diptych("data", "scene", folder, "-n", "60")
+    assert_refused(again, 2, str(folder), "something already")
+    words = ["image/captioned", f"data.name={folder}", f"run={run}", *TINY_IMAGE]
+    assert told(diptych("train", *words, "--json"))["step"] == 3
+    drawn = ["-n", "2", "--steps", "2", "--prompt", "a square", "--guidance", "2"]
+    told(diptych("sample", run, *drawn, "--json"))
+    assert_refused(diptych("sample", run, "--prompt", "a quare"), 2, "quare", "square")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["scenes", "x"], "diptych data scene DIR"),
+        (["scene"], "diptych data scene DIR"),
+        (["scene", "x", "-n", "0"], "n = 0"),
+        (["scene", "x", "--size", "40"], "multiple of 32"),
+        (["scene", "x", "--split", "valid"], "train, validation, test"),
+        (["scene", "x", "--seed", "-1"], "seed = -1"),
+    ],
+)
+def test_pairs_that_cannot_be_written_are_refused(words, expected: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(diptych("data", *words), 2, expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_are_guided_from_the_command(tmp_path: Path):
+    run = tmp_path / "run"
+    words = ["image/scene_layout_texture", f"run={run}", "data.limit=30", *TINY_IMAGE]
+    told(diptych("train", *words, "--json"))
+    ask = ["-n", "2", "--steps", "2", "--class", "all", "--guidance"]
+    told(diptych("sample", run, *ask, "layout=2,texture=3", "--json"))
+    settings = json.loads((run / "samples" / "samples.json").read_text())["settings"]
+    assert settings["guidance"] == {"layout": 2.0, "texture": 3.0}
+    assert_refused(diptych("sample", run, *ask, "layuot=2"), 2, "did you mean layout?")
+    assert diptych("sample", run, *ask, "layout=two").code == 2
+
+
 def test_deepspeed_launcher_trains_on_two_processes(tmp_path: Path):
     run = tmp_path / "run"
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]
