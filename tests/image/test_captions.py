@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 from image.agreement import caption_retrieval, scene_agreement, unseen_agreement
 from image.captions import captioned, prepare_tokenizer, shown
+from image.comparison import some_rows
 from image.conditions import parse_scene
 from image.config import DataConfig
 from image.data import Pictures, load_pictures, read_facts, unseen_scenes
-from image.evaluation import _some_rows
 from image.judge import Judge
 from image.panel import PANEL
 from image.pipeline import Pipeline
@@ -222,7 +222,7 @@ def test_scenes_drawn_from_words_are_read_beside_pairs_never_trained_on(make_run
     assert result["compositional"]["samples"] == 6
     config = image_config(*SCENES, "data.compositional=true", "data.held_out=validation")
     held_out = load_pictures(config.data, held_out=True)
-    monkeypatch.setattr("image.evaluation._draw", lambda *_: held_out.images[_some_rows(80, 6, 0)])
+    monkeypatch.setattr("image.evaluation._draw", lambda *_: held_out.images[some_rows(80, 6, 0)])
     result = PANEL.evaluate(run, EvaluateRequest(n=6, steps=2))
     assert result["scene_agreement"] == result["attribute_agreement"] == 1.0
 
