@@ -28,6 +28,15 @@ Watch = Callable[[int, float, Tensor, Tensor], None]
 Wrap = Callable[[Denoise, slice], Denoise]
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where samples begin in place of noise alone: x0 (n, *latent_shape), noised to a time in
+    (0, 1] (Meng et al. 2022, SDEdit): the later, the less is left of x0."""
+
+    x0: Tensor
+    time: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How samples are drawn, whatever the modality: what `draw` takes and the command offers.
@@ -105,6 +114,7 @@ def draw(
     how: Sampling,
     condition: Tensor | None = None,
     guide: DiffusionLearner | None = None,
+    start: Start | None = None,
     wrap: Wrap | None = None,
     watch: Watch | None = None,
     grid_file: Path | None = None,
@@ -114,12 +124,13 @@ def draw(
 ) -> Tensor:
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
-    condition (n, M) of ids. `guide` is the weaker model that `how.guide` names. `wrap(denoise,
-    rows)` adds more guidance for the chunk of samples `rows`, around both kinds, or puts guidance
-    through the logits in their place. `grid_file` keeps the grid of solver auto. Sample i depends
-    on its seed, not on the others. Warns when guidance departs from no condition and the model was
-    trained without dropout of it. ConfigError for what the model or its schedule cannot do,
-    NonFinite for values that are not finite.
+    condition (n, M) of ids. `guide` is the weaker model that `how.guide` names. Samples begin at
+    `start`, and take all steps from there. `wrap(denoise, rows)` adds more guidance for the chunk
+    of samples `rows`, around both kinds, or puts guidance through the logits in their place.
+    `grid_file` keeps the grid of solver auto. Sample i depends on its seed, not on the others.
+    Warns when guidance departs from no condition and the model was trained without dropout of it.
+    ConfigError for what the model or its schedule cannot do, NonFinite for values that are not
+    finite.
     """
     departs = condition is not None and guide is None and how.guidance != 1
     if departs and learner.drop_rate == 0:
@@ -131,7 +142,7 @@ def draw(
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
     guided = _guided(learner, how, guide)
-    plan = _plan(learner, how, grid_file)  # once for all chunks
+    plan = _plan(learner, how, grid_file, start)  # once for all chunks
     logsnrs = [step.at.logsnr for step in plan.steps]
     chunks: list[Tensor] = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
@@ -142,15 +153,16 @@ def draw(
             if watch is not None and not chunks:
                 watch(i, logsnrs[i], x_t, x0_hat)
 
-        for start in range(0, len(seeds), batch):
-            rows = slice(start, min(start + batch, len(seeds)))
+        for first in range(0, len(seeds), batch):
+            rows = slice(first, min(first + batch, len(seeds)))
             some = list(seeds[rows])
             denoise = guided if wrap is None else wrap(guided, rows)
+            x0 = None if start is None else start.x0[rows].to(device)
             try:
                 x0 = run(
                     plan,
                     denoise,
-                    first_state(plan, noise.normal(some, 0, shape, device=device)),
+                    first_state(plan, noise.normal(some, 0, shape, device=device), x0),
                     condition=None if condition is None else condition[rows].to(device),
                     seeds=some,
                     callback=advance,
@@ -162,12 +174,15 @@ def draw(
     return torch.cat(chunks)
 
 
-def _plan(learner: DiffusionLearner, how: Sampling, grid_file: Path | None) -> Plan:
+def _plan(
+    learner: DiffusionLearner, how: Sampling, grid_file: Path | None, start: Start | None
+) -> Plan:
     fitted = how.solver == "auto" and how.grid is None
     grid = fitted_grid(learner, grid_file) if fitted else how.grid
     chosen = for_data(how.solver, learner.denoiser.data_std)
     try:
-        return prepare(learner.schedule, chosen, how.steps, grid, td=how.td)
+        time = None if start is None else start.time
+        return prepare(learner.schedule, chosen, how.steps, grid, start=time, td=how.td)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

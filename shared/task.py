@@ -4,6 +4,7 @@ The command finds panels through the entry points `diptych.panels`, so a third o
 here.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,8 +98,9 @@ class ControlRequest(Request):
 
     Attributes:
         n: How many samples of each target.
-        guidance: How strongly the whole sample follows what is asked for: 1 as much as the model's
-            own probabilities say.
+        prompt: What to write from, in words, beside the controls.
+        control_scale: How strongly the whole sample follows what is asked for: 1 as much as the
+            model's own probabilities say.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk.
         targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE.
@@ -107,9 +109,20 @@ class ControlRequest(Request):
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
     solver: str = "ancestral"
     steps: int = 64
-    guidance: float = 1.5
+    prompt: str | None = None
+    control_scale: float = 1.5
     mbr: int = 1
     targets: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_control_scale(self.control_scale)
+
+
+def check_control_scale(scale: float) -> None:
+    """ConfigError unless it is finite."""
+    if not math.isfinite(scale):
+        raise ConfigError(f"control_scale = {scale}: expected a finite number")
 
 
 @dataclass(frozen=True, kw_only=True)

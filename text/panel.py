@@ -16,6 +16,7 @@ from shared.learner import DiffusionLearner
 from shared.runs import open_run
 from shared.task import ControlRequest, EvaluateRequest, SampleRequest
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
+from text.ask import Ask, Glimpse
 from text.baseline import CausalLM
 from text.codec import Embedding
 from text.config import TextConfig
@@ -24,7 +25,7 @@ from text.data import Rows, read_corpus, to_rows
 from text.evaluation import evaluate
 from text.mbr import Candidate
 from text.net import TextNet
-from text.pipeline import Glimpse, Pipeline
+from text.pipeline import Pipeline
 
 
 class TextPanel:
@@ -78,16 +79,16 @@ class TextPanel:
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)
-        result = pipeline.write(
-            request.seeds,
-            request,
-            request.given,
-            watch,
-            True,
-            request.mbr,
-            request.n_best,
-            prompt=request.prompt,
+        source, start = pipeline.prompted(request.prompt, request.n)
+        ask = Ask(
+            source=source,
+            start=start,
+            given=None if request.given is None else pipeline.template(request.given),
+            candidates=request.mbr,
+            n_best=request.n_best,
+            watch=watch,
         )
+        result = pipeline.write(request.seeds, request, ask, progress=True)
         settings = request.settings() | {"weights": request.weights, "given": request.given}
         settings |= {"prompt": request.prompt, "mbr": request.mbr}
         written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}

@@ -9,6 +9,7 @@ from shared.errors import ConfigError
 from shared.tokenizer import Tokenizer
 from text.config import DataConfig
 from text.data import pad_rows
+from text.parts import signs_apart
 
 
 def source_ids(prompts: Sequence[str], tokenizer: Tokenizer, config: DataConfig) -> Tensor:
@@ -16,8 +17,9 @@ def source_ids(prompts: Sequence[str], tokenizer: Tokenizer, config: DataConfig)
     unknown, with the nearest known one, and a prompt that is empty or too long."""
     rows: list[list[int]] = []
     for prompt in prompts:
-        check_words("prompt", prompt, tokenizer)
-        ids = tokenizer.encode(prompt)
+        said = signs_apart(prompt) if config.source_signs else prompt
+        check_words("prompt", said, tokenizer)
+        ids = tokenizer.encode(said)
         if not 0 < len(ids) <= config.source_length:
             raise ConfigError(
                 f"prompt = {_short(prompt)}: {len(ids):,} tokens, expected 1 to "
@@ -25,6 +27,18 @@ def source_ids(prompts: Sequence[str], tokenizer: Tokenizer, config: DataConfig)
             )
         rows.append(ids)
     return pad_rows(rows, config.source_length)
+
+
+def beginning_ids(prompt: str, tokenizer: Tokenizer, config: DataConfig) -> tuple[int, ...]:
+    """How a sentence begins -> its ids. ConfigError as above, and when nothing could follow."""
+    check_words("prompt", prompt, tokenizer)
+    ids = tokenizer.encode(prompt)
+    if len(ids) >= config.length:
+        raise ConfigError(
+            f"prompt: {len(ids):,} tokens, expected at most {config.length - 1}: this model's "
+            f"data.length is {config.length} with the end"
+        )
+    return tuple(ids)
 
 
 def check_words(name: str, said: str, tokenizer: Tokenizer) -> None:
