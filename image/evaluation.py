@@ -7,6 +7,7 @@ need the Inception network of their papers; a distance in other features carries
 request, the likelihood of held-out pictures: an upper bound on -log p given their conditions.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,8 +36,12 @@ ROWS = 1  # stream of `noise` that picks conditions and references
 def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
     """Measure request.n pictures drawn from a run, or the accuracy of a classifier."""
     config: ImageConfig = run.config
+    if request.prompt is not None or request.mbr != 1:
+        raise ConfigError("prompt, mbr: for runs of the text panel; leave them out")
+    split = request.split or config.data.held_out
     training = load_pictures(config.data)
-    held_out = load_pictures(config.data, held_out=True, classes=training.classes)
+    measured = replace(config.data, held_out=split)
+    held_out = load_pictures(measured, held_out=True, classes=training.classes)
     if training.condition is None:
         raise ConfigError(
             "data.label_column = null: pictures are judged by a classifier, which needs classes"
@@ -53,7 +58,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         raise ConfigError(f"n = {request.n}: expected more than {K} pictures to measure")
     if len(held_out) <= K:
         raise DataError(
-            f"data.held_out = {config.data.held_out!r}: {len(held_out)} pictures; expected more "
+            f"data.held_out = {split!r}: {len(held_out)} pictures; expected more "
             f"than {K} to measure against"
         )
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
@@ -68,6 +73,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         "judge": judge.facts | _accuracy(judge, held_out),
         "settings": {
             **request.settings(),
+            "split": split,
             "seed": request.seed,
             "weights": request.weights,
             "precision": "fp32",
@@ -192,7 +198,7 @@ def _likelihood(
         return {"likelihood": {"what": UNDEFINED}}
     found = scored.likelihood
     facts = told(found, BOUND, "picture") | measured("bits_per_dim", found.bits_per_dim)
-    facts |= {"dims": found.dims, "split": pipeline.config.data.held_out}
+    facts |= {"dims": found.dims, "split": request.split or pipeline.config.data.held_out}
     facts["cleanest_logsnr"] = scored.cleanest_logsnr
     if pipeline.config.data.name == "scene":  # a picture is a function of its scene
         facts["nats_per_picture_floor"] = 0.0

@@ -21,7 +21,7 @@ from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest
+from shared.task import ControlRequest, EvaluateRequest, SampleRequest, WriteRequest
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
@@ -113,6 +113,10 @@ class ImagePanel:
     ) -> dict[str, Any]:
         """ConfigError: pictures are asked for by class and guidance."""
         raise ConfigError("control: for runs of the text panel; pictures take --class, --guidance")
+
+    def write(self, run: Path, request: WriteRequest, out: Path) -> dict[str, Any]:
+        """ConfigError: it writes sentences."""
+        raise ConfigError("write: for runs of the text panel")
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Frechet and kernel distance, precision, recall, agreement with the condition; see

@@ -84,6 +84,9 @@ class ToyPanel:
     def control(self, run: Path, controls: Any, request: Any, out: Path) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not sample")
 
+    def write(self, run: Path, request: Any, out: Path) -> dict[str, Any]:
+        raise AssertionError("the tests of the trainer do not sample")
+
     def evaluate(self, run: Path, request: Any) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not evaluate")
 

@@ -14,7 +14,7 @@ from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest
+from shared.task import ControlRequest, EvaluateRequest, SampleRequest, WriteRequest
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
 from text.ask import Ask, Glimpse
 from text.baseline import CausalLM
@@ -26,6 +26,8 @@ from text.evaluation import evaluate
 from text.mbr import Candidate
 from text.net import TextNet
 from text.pipeline import Pipeline
+from text.writer import FILE as WRITTEN
+from text.writer import read_written, write
 
 
 class TextPanel:
@@ -125,6 +127,16 @@ class TextPanel:
             | result
             | {f"sentence {i}": text for i, text in enumerate(shown)}
         )
+
+    def write(self, run: Path, request: WriteRequest, out: Path) -> dict[str, Any]:
+        """written.txt, one sentence a line, and written.json with everything; see `text.writer`."""
+        pipeline = Pipeline.from_pretrained(run, request.weights)
+        before = None if request.more_like is None else read_written(out)
+        result = write(pipeline, request, before)
+        write_text(out / "written.txt", "".join(text + "\n" for text in result["texts"]))
+        write_text(out / WRITTEN, json.dumps(result, indent=1, ensure_ascii=False))
+        told = {"success": result["success"], "drawn": result["drawn"]}
+        return told | {f"sentence {i}": text for i, text in enumerate(result["texts"])}
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Perplexity under a judge, diversity, novelty, grammaticality; see `text.evaluation`."""

@@ -22,8 +22,12 @@ Groups = Sequence[Sequence[str]]
 
 
 def of_scene(seen: Scene, row: int, partial: float) -> str:
-    """`shared.scene.spell` with parts left out."""
-    kept = leave_out(parts(seen), row, partial)
+    """`shared.scene.spell` with parts left out. Where whole things alone are missing nothing is:
+    what is left would be spelt as a whole scene of fewer things."""
+    groups = parts(seen)
+    kept = leave_out(groups, row, partial)
+    if len(kept) > 1 and groups[0] in kept and all(group in groups for group in kept):
+        kept = groups
     return " , ".join(" ".join(group) for group in kept)
 
 

@@ -233,7 +233,11 @@ class Independent(Denoiser):
         self.words, self.p = codec, p
 
     def output(
-        self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Tensor | None = None,
+        previous: Tensor | None = None,
     ) -> Tensor:
         return self.words.evidence(x_t, level) + self.p.log()
 
@@ -267,7 +271,11 @@ class Told(Independent):
     """Independent words whose law is p[c] under condition c."""
 
     def output(
-        self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Tensor | None = None,
+        previous: Tensor | None = None,
     ) -> Tensor:
         assert condition is not None
         return self.words.evidence(x_t, level) + self.p[condition[:, 0]].log()

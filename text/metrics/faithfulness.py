@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from shared import scene_facts
-from shared.scene import ATTRIBUTES, AUDIENCES, PLACES, TONES
+from shared.scene import ATTRIBUTES, AUDIENCES, PLACES, TONES, Scene
 from shared.scene_facts import Facts, Part
 from text.reader import analyse
 
@@ -30,6 +30,15 @@ class Told:
         parts = (self.tone, self.audience, *(value for thing in self.things for value in thing))
         return bool(self.things) and None not in parts
 
+    def scene(self) -> Scene:
+        """The scene that a whole source spells. ValueError for one that leaves something open."""
+        if not self.whole:
+            raise ValueError("source: leaves something open, so it is of many scenes")
+        found = scene_facts.to_scene(Facts(str(self.tone), str(self.audience), self.things))
+        if found is None:
+            raise ValueError("source: no scene is like that")
+        return found
+
 
 def read_source(source: str) -> Told:
     """A spelt source. ValueError names a word that none has."""
@@ -38,7 +47,8 @@ def read_source(source: str) -> Told:
     for group in source.split(" , "):
         words = group.split()
         for name, values in (("tone", TONES), ("audience", AUDIENCES)):
-            manner |= {name: word for word in words if word in values}
+            for word in set(words).intersection(values):
+                manner[name] = word
         rest = [word for word in words if word not in (*TONES, *AUDIENCES)]
         if rest:
             things.append(_part(rest))
@@ -50,7 +60,9 @@ def compute(predictions: Sequence[str], sources: Sequence[str]) -> dict[str, flo
     its number of things, whose facts are possible with it, and that are right in all of these.
 
     The number counts where a source is whole; a part may leave things out."""
-    rows = [_judge(text, read_source(source)) for text, source in zip(predictions, sources)]
+    rows = [
+        _judge(text, read_source(source)) for text, source in zip(predictions, sources, strict=True)
+    ]
     names = ("grammatical", "tone", "audience", "count", "facts", "faithful")
     return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 

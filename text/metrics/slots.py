@@ -19,53 +19,68 @@ from dataclasses import dataclass
 from text.parts import signs_apart
 
 # Over lower-case sentences with blanks around signs: "£ 20 - 25", "5 / 5", "kid - friendly".
-_CUSTOMER = r"(customer |guest )?(rat|review|scor|rank)"
-_CHILDREN = r"(famil|kid|child)"
+_CHILDREN = r"(famil|kid|child|youngster)"
+_NOT = r"\b(no|not|n ' t|non|isn|aren|doesn|don|never|without|adults? only|un)\b"
+_NO_CHILDREN = rf"{_NOT}.{{0,40}}{_CHILDREN}|{_CHILDREN}.{{0,25}}{_NOT}|adults? only"
 _CHEAP = r"cheap|inexpensive|affordable|budget|low(er|ly)?( -)? (pric|cost)|low in price"
+_MIDDLE = r"(moderate|average|reasonabl|mid|medium)\w*( -)? ?(range |ly )?(pric|cost|rang)|moderate"
 _HIGH = (
     r"high(er|ly|end)?( -)? (end|pric|cost)|expensive|pricey|upscale|"
     r"(price|cost)\w* (range )?(is|are|in the|of)? ?(quite )?high|high range"
 )
-_MIDDLE = r"(moderate|average|reasonabl|mid|medium)\w*( -)? ?(range |ly )?(pric|cost|rang)|moderate"
-_NOT = r"\b(no|not|n ' t|non|isn|aren|doesn|don|never|without|adults? only|un)\b"
+_BELOW = r"(less|under|below|lower|cheaper|up to)\D*(20|twenty)"
+_ABOVE = r"(more|over|above|least|exceed\w*|greater|higher|from|start\w*|minimum)\D*(30|thirty)"
+_RATED = r"(customer |guest )?(rat|review|scor|rank)"
+
+
+def _rating(words: str) -> str:
+    """Such a rating, before the word or up to two words behind it."""
+    return rf"({words})\w*( -)? {_RATED}|{_RATED}\w* (\w+ )?(\w+ )?({words})"
+
+
+def _stars(number: str, out_of: str = "(out of|/|of|stars?)") -> str:
+    return rf"\b({number})( -)? {out_of}"
+
+
 PATTERNS: dict[str, dict[str, str]] = {
     "eatType": {
         "pub": r"\bpubs?\b",
         "coffee shop": r"coffee( -)? ?(shop|house|place)|\bcaf[eé]s?\b|\bcoffee\b",
-        "restaurant": r"\brestaurants?\b|\bvenue\b|\bplace\b|\beatery\b|\bdiner\b|\bestablishment\b",
+        "restaurant": r"\b(restaurants?|venue|place|eatery|diner|establishment)\b",
     },
     "food": {
         "English": r"\benglish\b|\bbritish\b",
         "Japanese": r"\bjapanese\b|\bsushi\b",
         "French": r"\bfrench\b|\bfrance\b",
         "Fast food": r"\bfast( -)? ?food|\bburgers?\b",
-        "Italian": r"\bitalian\b|\bpasta\b|\bpizza\b|\bitaly\b",
-        "Indian": r"\bindian\b|\bcurry\b|\bindia\b",
+        "Italian": r"\b(italian|pasta|pizza|italy)\b",
+        "Indian": r"\b(indian|curry|india)\b",
         "Chinese": r"\bchinese\b|\bchina\b",
     },
     "priceRange": {
         "cheap": _CHEAP,
-        "less than £ 20": rf"(less|under|below|lower|cheaper|up to)\D*20|{_CHEAP}",
+        "less than £ 20": f"{_BELOW}|{_CHEAP}",
         "moderate": _MIDDLE,
         "£ 20 - 25": rf"20 ?(-|to|and|through|–)? ?£? ?25|{_MIDDLE}",
         "high": _HIGH,
-        "more than £ 30": rf"(more|over|above|least|exceed\w*|greater|higher|from|start\w*)\D*30|{_HIGH}|30 ?\+",
+        "more than £ 30": rf"{_ABOVE}|{_HIGH}|30 ?\+",
     },
     "customer rating": {
-        "low": rf"(low|poor|bad)\w*( -)? {_CUSTOMER}|{_CUSTOMER}\w* (\w+ )?(\w+ )?(low|poor|bad)|\b(1|one)( -)? star",
-        "average": rf"average\w*( -)? {_CUSTOMER}|{_CUSTOMER}\w* (\w+ )?(\w+ )?average|\b(3|three)( -)? star",
-        "high": rf"(high|excellent|great|good|top|well)\w*( -)? {_CUSTOMER}|{_CUSTOMER}\w* (\w+ )?(\w+ )?(high|excellent|great|good)|\b(5|five)( -)? star",
-        "1 out of 5": rf"\b(1|one)( -)? (out of|/|of|stars?)|(low|poor)\w* {_CUSTOMER}",
-        "3 out of 5": rf"\b(3|three)( -)? (out of|/|of|stars?)|average {_CUSTOMER}",
-        "5 out of 5": rf"\b(5|five)( -)? (out of|/|of|stars?)|(high|excellent)\w* {_CUSTOMER}",
+        "low": f"{_rating('low|poor|bad')}|{_stars('1|one', 'star')}",
+        "average": f"{_rating('average')}|{_stars('3|three', 'star')}",
+        "high": f"{_rating('high|excellent|great|good|top|well')}|{_stars('5|five', 'star')}",
+        "1 out of 5": f"{_stars('1|one')}|{_rating('low|poor|bad')}",
+        "3 out of 5": f"{_stars('3|three')}|{_rating('average')}",
+        "5 out of 5": f"{_stars('5|five')}|{_rating('high|excellent|top')}",
     },
     "area": {
-        "city centre": r"(city|town)( -)? ?(cent|area)|cent(re|er) of (the )?(city|town)|downtown|in the (city|cent)",
+        "city centre": r"(city|town)( -)? ?(cent|area)|cent(re|er) of (the )?(city|town)|downtown|"
+        r"in the (city|cent)",
         "riverside": r"\briver",
     },
     "familyFriendly": {
-        "yes": rf"^(?!.*({_NOT}.{{0,40}}{_CHILDREN}|{_CHILDREN}.{{0,25}}{_NOT}|adults? only)).*{_CHILDREN}",
-        "no": rf"{_NOT}.{{0,40}}{_CHILDREN}|{_CHILDREN}.{{0,25}}{_NOT}|\badults?\b|{_CHILDREN}\w*( -)? unfriendly",
+        "yes": rf"^(?!.*({_NO_CHILDREN})).*{_CHILDREN}",
+        "no": rf"{_NO_CHILDREN}|\badults?\b|{_CHILDREN}\w*( -)? unfriendly",
     },
 }
 VENUES = ("name", "near")  # fields whose values are looked for as they are
