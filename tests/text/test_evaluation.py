@@ -150,8 +150,8 @@ def test_tables_with_sources_have_overlap_and_slot_errors(make_run, cache, tmp_p
 
 
 def test_the_large_recipe_has_the_papers_size() -> None:
-    config = load_config("text/e2e_data_to_text_large", ())[2]
-    with torch.device("meta"):
+    config = load_config("text/e2e_data_to_text_large", ("diffusion.fit_density=false",))[2]
+    with torch.device("meta"):  # the fitted density has no parameters, and needs numbers
         learner = build_learner(config, 1200)
     count = sum(p.numel() for p in learner.parameters())
     assert 80e6 < count < 100e6

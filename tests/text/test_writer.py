@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
+from benchmarks import told as told_by
 from shared.errors import ConfigError, DataError
 from shared.task import WriteRequest
 from tests.test_command import assert_refused, diptych, told
@@ -74,7 +74,7 @@ def test_success_is_read_in_the_sentences():
         "there is a red star at the top .",  # a plain adult's
         "there is a red moon at the top .",
         "red star .",
-        "wow , a red star shines at the top !",
+        "it should be noted that a red star appears at the top .",
     ]
     found = success(said, wish)
     assert found["words"] == 3 / 4
@@ -85,33 +85,37 @@ def test_success_is_read_in_the_sentences():
     assert success([], wish) == {}
 
 
-def test_a_variation_is_near_its_sentence_the_nearer_the_less_noise(run: Path, tmp_path: Path):
-    first = WriteRequest(n=4, steps=8, message="star", tone="plain", audience="adult")
-    PANEL.write(run, first, tmp_path)
-    texts = json.loads((tmp_path / FILE).read_text())["texts"]
+@pytest.fixture(scope="module")
+def copies(make_run) -> Pipeline:
+    """A model of bits that adds to the exact evidence: without noise it says what it sees."""
+    return Pipeline.from_pretrained(make_run(*TOLD, "codec.kind=bits", "diffusion.evidence=true"))
+
+
+def test_a_variation_is_near_its_sentence_the_nearer_the_less_noise(copies: Pipeline):
+    texts = ["a star", "there is a small star at the top left .", "star"]
     before = {"message": "star", "tone": "plain", "audience": "adult", "texts": texts}
-    pipe = Pipeline.from_pretrained(run)
+    words = texts[1].split()
 
     def kept(strength: float) -> float:
-        asked = WriteRequest(n=6, steps=8, seed=50, more_like=2, strength=strength)
-        found = write(pipe, asked, before)
-        assert found["more_like"] == texts[2]
-        assert (found["message"], found["tone"]) == ("star", "plain")
-        assert texts[2] not in found["texts"]
-        words = texts[2].split()
+        asked = WriteRequest(n=6, steps=8, seed=50, more_like=1, strength=strength)
+        found = write(copies, asked, before)
+        assert found["more_like"] == texts[1]
+        assert (found["message"], found["tone"], found["audience"]) == ("star", "plain", "adult")
+        assert texts[1] not in found["texts"]
+        assert all("star" in text.split() for text in found["texts"])
         same = [
             sum(a == b for a, b in zip(words, text.split(), strict=False)) / len(words)
             for text in found["texts"]
         ]
         return sum(same) / len(same)
 
-    assert kept(0.4) > kept(1.0) + 0.1
+    assert kept(0.5) > kept(1.0) + 0.25
 
 
-def test_a_little_noise_gives_the_sentence_back_and_nothing_new(pipe: Pipeline):
-    torch.manual_seed(0)
-    before = {"message": "star", "tone": None, "audience": None, "texts": ["a red star is here ."]}
-    found = write(pipe, WriteRequest(n=2, steps=2, more_like=0, strength=0.01), before)
+def test_a_little_noise_gives_the_sentence_back_and_nothing_new(copies: Pipeline):
+    text = "there is a red star at the top ."
+    before = {"message": "star", "tone": None, "audience": None, "texts": [text]}
+    found = write(copies, WriteRequest(n=2, steps=2, more_like=0, strength=0.05), before)
     assert found["texts"] == []
     assert found["success"] == {}
     assert found["drawn"] == 16
@@ -135,3 +139,19 @@ def test_the_command_writes_and_varies(run: Path, tmp_path: Path):
     assert told(diptych("write", run, *words, *out))["success"]["words"] == 1.0
     told(diptych("write", run, "--more-like", "1", "-n", "1", "--steps", "3", *out))
     assert_refused(diptych("write", run, "--more-like", "7", *out), 2, "from 0 to 0")
+
+
+def test_the_benchmark_measures_sources_of_every_kind_and_the_writer(run: Path, tmp_path: Path):
+    file = tmp_path / "told.json"
+    told_by.run(run, n=3, guidance=(1.0, 2.0), count=2, each=2, strengths=(0.9,), steps=2,
+                json_file=file)  # fmt: skip
+    found = json.loads(file.read_text())
+    assert [(row["source"], row["guidance"]) for row in found["told"]] == [
+        (kind, scale) for kind in ("whole", "in part", "manner alone") for scale in (1.0, 2.0)
+    ]
+    assert [row["what"] for row in found["written"]] == ["written", "varied, strength 0.9"]
+    assert all(row["words"] == 1.0 for row in found["written"])
+    assert found["written"][0]["sentences"] == 4
+    for wish in told_by.wishes(20, {"count": "1"}):
+        assert len(wish.message.split()) == 2
+        assert wish.source.startswith(f"{wish.tone} {wish.audience} , ")
