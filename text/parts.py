@@ -39,6 +39,8 @@ def of_table(source: str, row: int, partial: float) -> str:
 def leave_out(groups: Groups, row: int, partial: float) -> Groups:
     """The groups of a row's source that stay, with what stays of them; all of them unless the row
     is among the share `partial`. No group is empty."""
+    if not partial:
+        return groups
     count = RATES + len(groups) + sum(map(len, groups))
     chance, of_groups, of_parts, *draws = noise.uniform([row], STREAM, (count,))[0].tolist()
     if chance >= partial:

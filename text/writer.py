@@ -12,7 +12,7 @@ al. 2022): a small one keeps most of it. Sentences that are there already are dr
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -84,28 +84,18 @@ def write(
     wish, model = _wish(request, before), _sentence(request, before)
     source = wish.source
     how = request if source else replace(request, guidance=1.0, guidance_interval=None)
-    known = {model}
-    texts: list[str] = []
-    seeds: list[int] = []
-    drawn = 0
-    for _ in range(ROUNDS):
-        n = request.n - len(texts)
-        if not n:
-            break
-        some = range(request.seed + drawn, request.seed + drawn + n)
-        ask = _ask(pipeline, wish, model, request, n)
-        for text, seed in zip(pipeline.write(some, how, ask).texts, some, strict=True):
-            if text not in known:
-                known.add(text)
-                texts.append(text)
-                seeds.append(seed)
-        drawn += n
+
+    def draw(some: range) -> list[str]:
+        return pipeline.write(some, how, _ask(pipeline, wish, model, request, len(some))).texts
+
+    seed_of, drawn = _different(draw, request.n, request.seed, model)
+    texts = list(seed_of)
     return {
         **{name: getattr(wish, name) for name in ASKED},
         "source": source,
         "more_like": model,
         "texts": texts,
-        "seeds": seeds,
+        "seeds": list(seed_of.values()),
         "drawn": drawn,
         "success": success(texts, wish),
         "settings": how.settings()
@@ -137,6 +127,25 @@ def read_written(folder: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(f"{file}: damaged, {error}; write new ones") from None
+
+
+def _different(
+    draw: Callable[[range], list[str]], n: int, seed: int, known: str | None
+) -> tuple[dict[str, int], int]:
+    """n sentences and their seeds, none twice and none `known`, or as many as ROUNDS give; and how
+    many were drawn for them."""
+    seed_of: dict[str, int] = {}
+    drawn = 0
+    for _ in range(ROUNDS):
+        missing = n - len(seed_of)
+        if not missing:
+            break
+        some = range(seed + drawn, seed + drawn + missing)
+        for text, own in zip(draw(some), some, strict=True):
+            if text != known:
+                seed_of.setdefault(text, own)
+        drawn += missing
+    return seed_of, drawn
 
 
 def _check_model(config: TextConfig) -> None:
