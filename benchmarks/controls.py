@@ -29,7 +29,7 @@ from text.reader import Reading, analyse
 
 STREAM = 7  # of `noise`: which words of a sentence a target takes
 SEED = 17  # of the scene world's stream of held-out sentences
-GUIDANCE = ControlRequest().guidance
+SCALE = ControlRequest.control_scale
 SHOWN = 20  # sentences of each kind on the page
 
 Made = Callable[[list[str], float], dict[str, str]]
@@ -153,7 +153,7 @@ def _table(rows: list[dict[str, Any]], count: int, n: int, td: float, free: int)
     return Table(
         "Controlled sentences of the scene world",
         f"{count} targets of each kind from held-out sentences, {n} sentences each (seeds from 0), "
-        f"ancestral with td = {td:g}, guidance {GUIDANCE:g}, fp32. By chance: the share of "
+        f"ancestral with td = {td:g}, control scale {SCALE:g}, fp32. By chance: the share of "
         f"{free:,} sentences drawn without control that satisfy a target, mean over the targets.",
         (
             Column("control", "control"),

@@ -6,6 +6,7 @@ in the features of a further network, under its name, and the likelihood of held
 upper bound on -log p given their conditions.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,9 +40,14 @@ from shared.tokenizer import FILE, load_tokenizer
 def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
     """Measure request.n pictures drawn from a run, or the accuracy of a classifier."""
     config: ImageConfig = run.config
+    if request.prompt is not None or request.mbr != 1:
+        raise ConfigError("prompt, mbr: for runs of the text panel; leave them out")
+    split = request.split or config.data.held_out
     read = load_pictures(config.data)
     training = _conditioned(run, read)
-    held_out = _conditioned(run, load_pictures(config.data, held_out=True, classes=read.classes))
+    measured_split = replace(config.data, held_out=split)
+    kept = load_pictures(measured_split, held_out=True, classes=read.classes)
+    held_out = _conditioned(run, kept)
     if config.model == "autoencoder":
         return _autoencoder(run, request, training, held_out, panel)
     if config.model == "classifier":
@@ -56,7 +62,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         raise ConfigError(f"n = {request.n}: expected more than {K} pictures to measure")
     if len(held_out) <= K:
         raise DataError(
-            f"data.held_out = {config.data.held_out!r}: {len(held_out)} pictures; expected more "
+            f"data.held_out = {split!r}: {len(held_out)} pictures; expected more "
             f"than {K} to measure against"
         )
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
@@ -82,6 +88,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     return result | {
         "settings": {
             **request.settings(),
+            "split": split,
             "seed": request.seed,
             "weights": request.weights,
             "precision": "fp32",
@@ -204,7 +211,7 @@ def _likelihood(
         return {"likelihood": {"what": UNDEFINED}}
     found = scored.likelihood
     facts = told(found, BOUND, "picture") | measured("bits_per_dim", found.bits_per_dim)
-    facts |= {"dims": found.dims, "split": config.data.held_out}
+    facts |= {"dims": found.dims, "split": request.split or config.data.held_out}
     facts["cleanest_logsnr"] = scored.cleanest_logsnr
     if config.data.name == "scene":  # a picture is a function of its scene
         facts["nats_per_picture_floor"] = 0.0

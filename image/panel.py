@@ -35,6 +35,7 @@ from shared.task import (
     ExportRequest,
     PairRequest,
     SampleRequest,
+    WriteRequest,
 )
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
@@ -220,6 +221,10 @@ class ImagePanel:
 
     def reads(self, folder: Path) -> bool:
         return is_pipeline(folder)
+
+    def write(self, run: Path, request: WriteRequest, out: Path) -> dict[str, Any]:
+        """ConfigError: it writes sentences."""
+        raise ConfigError("write: for runs of the text panel")
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Frechet and kernel distance, precision, recall, agreement with the condition; see

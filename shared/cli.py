@@ -27,6 +27,7 @@ from shared.task import (
     ExportRequest,
     PairRequest,
     SampleRequest,
+    WriteRequest,
 )
 from shared.train import checkpoint
 from shared.train.progress import read_log
@@ -115,6 +116,25 @@ def control(
     """
     found = open_run(run)
     result = found.panel.control(run, controls, request, out or run / "controlled")
+    _tell(result, json)
+
+
+def write(
+    run: RunFolder,
+    /,
+    request: tyro.conf.OmitArgPrefixes[WriteRequest],
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Write with RUN what a message, a tone and an audience ask for; files go to RUN/written or
+    --out.
+
+    Args:
+        run: The folder that `diptych train` wrote.
+        out: Where to write instead.
+    """
+    found = open_run(run)
+    result = found.panel.write(run, request, out or run / "written")
     _tell(result, json)
 
 
@@ -246,6 +266,7 @@ VERBS = {
     "train": train,
     "sample": sample,
     "control": control,
+    "write": write,
     "evaluate": evaluate,
     "export": export,
     "report": report,

@@ -93,7 +93,11 @@ class Denoiser(nn.Module):
         self.scale_input, self.learned_range = scale_input, learned_range
 
     def output(
-        self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Tensor | None = None,
+        previous: Tensor | None = None,
     ) -> Tensor:
         """The output F of the network at x_t (B, ...): the prediction, or logits."""
         output = self._network(x_t, level, condition, previous)

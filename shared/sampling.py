@@ -32,6 +32,15 @@ Watch = Callable[[int, float, Tensor, Tensor], None]
 Wrap = Callable[[Denoise, slice], Denoise]
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where samples begin in place of noise alone: x0 (n, *latent_shape), noised to a time in
+    (0, 1] (Meng et al. 2022, SDEdit): the later, the less is left of x0."""
+
+    x0: Tensor
+    time: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How samples are drawn, whatever the modality: what `draw` takes and the command offers.
@@ -119,6 +128,12 @@ class Sampling:
         """Whether it asks for guidance, which needs a condition."""
         return self.guidance != 1 or self.guidance_interval is not None
 
+    def one_scale(self) -> float:
+        """The guidance scale. ConfigError when there is one for each group."""
+        if isinstance(self.guidance, dict):
+            raise ConfigError(f"guidance = {self.guidance}: one scale here; give a number")
+        return self.guidance
+
     def settings(self) -> dict[str, Any]:
         """All of it by name, to be written beside what was drawn."""
         return {field.name: getattr(self, field.name) for field in fields(Sampling)}
@@ -172,6 +187,7 @@ def draw(
     guide: DiffusionLearner | None = None,
     negative: Tensor | None = None,
     target: Target | None = None,
+    start: Start | None = None,
     wrap: Wrap | None = None,
     watch: Watch | None = None,
     grid_file: Path | None = None,
@@ -184,11 +200,11 @@ def draw(
     condition (n, ...), as the model reads it: ids (n, M), or states of a text encoder (n, L, D).
     `negative`, of the same shape, is what guidance departs from, in place of no condition. `guide`
     is the weaker model that `how.guide` names, `target` what the one that `how.classifier` names is
-    to see. `wrap(denoise, rows)` adds more guidance for the chunk of samples `rows`, around both
-    kinds, or puts guidance through the logits in their place. `grid_file` keeps the grid of solver
-    auto. Sample i depends on its seed, not on others. Warns when guidance departs from what the
-    model has not seen in training. ConfigError for what the model or its schedule cannot do,
-    NonFinite for values that are not finite.
+    to see. Samples begin at `start`, and take all steps from there. `wrap(denoise, rows)` adds more
+    guidance for the chunk of samples `rows`, around both kinds, or puts guidance through the logits
+    in their place. `grid_file` keeps the grid of solver auto. Sample i depends on its seed, not on
+    others. Warns when guidance departs from what the model has not seen in training. ConfigError
+    for what the model or its schedule cannot do, NonFinite for values that are not finite.
     """
     if (how.classifier is None) != (target is None):
         raise ConfigError(
@@ -206,7 +222,7 @@ def draw(
         )
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
-    plan = _plan(learner, how, grid_file)  # once for all chunks
+    plan = _plan(learner, how, grid_file, start)  # once for all chunks
     logsnrs = [step.at.logsnr for step in plan.steps]
     chunks: list[Tensor] = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
@@ -217,19 +233,20 @@ def draw(
             if watch is not None and not chunks:
                 watch(i, logsnrs[i], x_t, x0_hat)
 
-        for start in range(0, len(seeds), batch):
-            rows = slice(start, min(start + batch, len(seeds)))
+        for first in range(0, len(seeds), batch):
+            rows = slice(first, min(first + batch, len(seeds)))
             some = list(seeds[rows])
             base = None if negative is None else negative[rows].to(device)
             aim = None if target is None else target._replace(ids=target.ids[rows].to(device))
             told = None if condition is None else condition[rows].to(device)
             guided, told = _guided(learner, how, guide, told, base, aim)
             denoise = guided if wrap is None else wrap(guided, rows)
+            x0 = None if start is None else start.x0[rows].to(device)
             try:
                 x0 = run(
                     plan,
                     denoise,
-                    first_state(plan, noise.normal(some, 0, shape, device=device)),
+                    first_state(plan, noise.normal(some, 0, shape, device=device), x0),
                     condition=told,
                     seeds=some,
                     callback=advance,
@@ -241,7 +258,7 @@ def draw(
     return torch.cat(chunks)
 
 
-def _plan(learner: Model, how: Sampling, grid_file: Path | None) -> Plan:
+def _plan(learner: Model, how: Sampling, grid_file: Path | None, start: Start | None) -> Plan:
     fitted = how.solver == "auto" and how.grid is None
     grid, end_clean = fitted_grid(learner, grid_file) if fitted else how.grid, True
     own = learner.own_times(how.steps) if grid is None else None
@@ -249,7 +266,8 @@ def _plan(learner: Model, how: Sampling, grid_file: Path | None) -> Plan:
         grid, end_clean = own
     chosen = for_data(how.solver, learner.data_std)
     try:
-        return prepare(learner.schedule, chosen, how.steps, grid, end_clean, td=how.td)
+        time = None if start is None else start.time
+        return prepare(learner.schedule, chosen, how.steps, grid, end_clean, start=time, td=how.td)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

@@ -233,8 +233,15 @@ def ids(scene: Scene) -> list[int]:
 def spell(scene: Scene, manner: bool = True) -> str:
     """A scene in words, blank-separated: the manner, then each thing in the order of its place:
     "plain adult , large red solid circle top left , small blue dots star centre"."""
-    things = [f"{t.size} {t.colour} {t.texture} {t.shape} {t.place}" for t in scene.things]
-    return " , ".join([f"{scene.tone} {scene.audience}", *things] if manner else things)
+    groups = parts(scene)
+    return " , ".join(" ".join(group) for group in (groups if manner else groups[1:]))
+
+
+def parts(scene: Scene) -> list[list[str]]:
+    """What `spell` says, part by part: tone and audience, then size, colour, texture, shape and
+    place of each thing."""
+    things = [[t.size, t.colour, t.texture, t.shape, t.place] for t in scene.things]
+    return [[scene.tone, scene.audience], *things]
 
 
 def from_ids(condition: Sequence[int]) -> Scene:

@@ -4,6 +4,7 @@ The command finds panels through the entry points `diptych.panels`, so a third o
 here.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,8 +106,9 @@ class ControlRequest(Request):
 
     Attributes:
         n: How many samples of each target.
-        guidance: How strongly the whole sample follows what is asked for: 1 as much as the model's
-            own probabilities say.
+        prompt: What to write from, in words, beside the controls.
+        control_scale: How strongly the whole sample follows what is asked for: 1 as much as the
+            model's own probabilities say.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk.
         targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE.
@@ -115,9 +117,54 @@ class ControlRequest(Request):
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
     solver: str = "ancestral"
     steps: int = 64
-    guidance: float = 1.5
+    prompt: str | None = None
+    control_scale: float = 1.5
     mbr: int = 1
     targets: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_control_scale(self.control_scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteRequest(Request):
+    """What to write, for whom, and how.
+
+    Attributes:
+        n: How many different ones.
+        message: Words that are in each of them.
+        tone: In which tone; left open when not given.
+        audience: For whom; left open when not given.
+        more_like: Write variations of the one with this number among those written last, which were
+            also asked for what is not asked for now.
+        strength: How far variations may go, in (0, 1]: the time that the one to vary is noised to.
+        guidance: Classifier-free guidance scale towards what is asked for.
+        control_scale: How strongly the rest follows the words of the message.
+    """
+
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
+    solver: str = "ancestral"
+    steps: int = 64
+    guidance: float = 1.5
+    message: str | None = None
+    tone: str | None = None
+    audience: str | None = None
+    more_like: int | None = None
+    strength: float = 0.6
+    control_scale: float = 1.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_control_scale(self.control_scale)
+        if not 0 < self.strength <= 1:
+            raise ConfigError(f"strength = {self.strength}: expected a number in (0, 1]")
+
+
+def check_control_scale(scale: float) -> None:
+    """ConfigError unless it is finite."""
+    if not math.isfinite(scale):
+        raise ConfigError(f"control_scale = {scale}: expected a finite number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +192,10 @@ class EvaluateRequest(Request):
 
     Attributes:
         n: How many samples to draw and to compare.
+        split: Of the held-out data (default data.held_out).
+        prompt: What to write all of them from, in place of held-out sources.
+        mbr: Draw this many candidates for each sample and keep the one that the others agree with
+            most, by minimum Bayes risk (panels that can compare them).
         likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
         draws: Draws of noise a datum for that bound.
         features: In whose features samples are compared: those of the judge that the suite trains,
@@ -157,6 +208,9 @@ class EvaluateRequest(Request):
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
+    split: str | None = None
+    prompt: str | None = None
+    mbr: int = 1
     likelihood: bool = False
     draws: int = 8
     features: Annotated[str, tyro.conf.arg(metavar="judge|NAME:FILE")] = "judge"
@@ -260,6 +314,11 @@ class Panel(Protocol):
     def export(self, run: Path, request: ExportRequest, out: Path) -> dict[str, Any]:
         """Write a run as a folder of another library at `out`, which must not exist; returns what
         it is, for --json. ConfigError, with the part, for what that library cannot represent."""
+        ...
+
+    def write(self, run: Path, request: WriteRequest, out: Path) -> dict[str, Any]:
+        """Write what a message, a tone and an audience ask for under `out`; returns it, for --json.
+        ConfigError for a panel or a run that cannot."""
         ...
 
     def reads(self, folder: Path) -> bool:

@@ -90,6 +90,9 @@ class ToyPanel:
     def reads(self, folder: Path) -> bool:
         return False
 
+    def write(self, run: Path, request: Any, out: Path) -> dict[str, Any]:
+        raise AssertionError("the tests of the trainer do not sample")
+
     def evaluate(self, run: Path, request: Any) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not evaluate")
 

@@ -23,6 +23,10 @@ class DataConfig:
     # what sentences are written from: a column, or `scene` in the scene world; none: from nothing
     source: str | None = None
     source_length: int = 64  # tokens of a source; a sentence with a longer one is dropped, counted
+    source_signs: bool = False  # signs of a source are words: `name[Zizzi]` is `name [ Zizzi ]`
+    # share of the training sources with random parts left out, see text/parts.py: a model then also
+    # writes from less than all
+    partial_sources: float = 0.0
     split: str = "train"
     held_out: str = "validation"
     only: dict[str, str | int] | None = None  # scene world: this count, tone or audience, no other
@@ -36,6 +40,12 @@ class DataConfig:
         one_of("data.tokenizer", self.tokenizer, KINDS)
         positive("data.min_count", self.min_count)
         positive("data.source_length", self.source_length)
+        if not 0 <= self.partial_sources <= 1:
+            raise ValueError(
+                f"data.partial_sources = {self.partial_sources}: expected a number in [0, 1]"
+            )
+        if self.source is None and (self.partial_sources or self.source_signs):
+            raise ValueError("data.partial_sources, data.source_signs: of what? Set data.source")
         if self.name == "scene" and self.source not in (None, "scene"):
             raise ValueError(
                 f"data.source = {self.source!r}: what is told in the scene world are scenes: set "

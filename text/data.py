@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared import scene
 from shared.errors import ConfigError, DataError
 from shared.prompts import pad_rows
 from shared.tables import expand, load_table
 from shared.tokenizer import EOS, Tokenizer, one_blank
+from text import parts
 from text.config import DataConfig
 
 SCENES = 16_000  # sentences of the scene world when data.limit is not set
@@ -104,8 +104,9 @@ def read_corpus(config: DataConfig, held_out: bool = False) -> Corpus:
         raise DataError(f"data.name = {config.name!r}: no sentences in it")
     sources = None
     if config.source is not None:
-        column = _column(config, table, "source")
-        sources = [one_blank(column[i]) for i in kept]
+        column, partial = _column(config, table, "source"), _partial(config, held_out)
+        said = (parts.of_table(one_blank(column[i]), i, partial) for i in kept)
+        sources = [parts.signs_apart(one) if config.source_signs else one for one in said]
     return Corpus([sentences[i] for i in kept], sources)
 
 
@@ -126,8 +127,14 @@ def _scenes(config: DataConfig, held_out: bool) -> Corpus:
     if held_out:
         split, count = "validation", min(count, HELD_OUT_SCENES)
     told = list(itertools.islice(pairs(0, split, only=config.narrowed()), count))
-    sources = [scene.spell(seen) for seen, _ in told] if config.source else None
-    return Corpus([sentence for _, sentence in told], sources)
+    partial = _partial(config, held_out)
+    sources = [parts.of_scene(seen, row, partial) for row, (seen, _) in enumerate(told)]
+    return Corpus([sentence for _, sentence in told], sources if config.source else None)
+
+
+def _partial(config: DataConfig, held_out: bool) -> float:
+    """The share of sources with parts left out: held-out ones are whole."""
+    return 0.0 if held_out else config.partial_sources
 
 
 def _table(config: DataConfig, name: str, held_out: bool) -> Any:

@@ -19,7 +19,7 @@ from shared.runs import Run
 from shared.sweep import parse_sweep
 from shared.task import EvaluateRequest, Panel
 from text.baseline import CausalLM
-from text.evaluation import circumstances
+from text.evaluation import circumstances, draw_texts, find_sources
 from text.pipeline import Pipeline
 from text.yardstick import find_yardstick
 
@@ -33,7 +33,7 @@ def frontier(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     name, points = parse_sweep("frontier", request.frontier or "").name, request.points()
     # before a judge is looked for: what the model cannot do is said before one is trained
     drawn = _draw(run, name, points)
-    yardstick = find_yardstick(run, panel)
+    yardstick = find_yardstick(run, panel, request.split)
     rows: list[dict[str, Any]] = []
     for value, texts in drawn.items():
         rows.append({name: value, **yardstick.measure(texts)})
@@ -79,9 +79,10 @@ def _draw(run: Run, name: str, points: dict[float, EvaluateRequest]) -> dict[flo
             "vary its temperature"
         )
     drawn: dict[float, list[str]] = {}
+    references = find_sources(pipeline, next(iter(points.values())))
     for value, request in points.items():
         _say(f"{name} = {value:g}: {request.n} sentences ({len(drawn) + 1} of {len(points)})")
-        drawn[value] = pipeline.write(request.seeds, request, progress=True).texts
+        drawn[value] = draw_texts(pipeline, request, references)
     return drawn
 
 

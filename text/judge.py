@@ -29,7 +29,7 @@ def find_judge(config: TextConfig, ids: torch.Tensor, panel: Panel) -> Judge:
     """
     settings = TextConfig(
         model="causal",
-        data=dataclasses.replace(config.data, source=None),
+        data=dataclasses.replace(config.data, source=None, source_signs=False, partial_sources=0.0),
         net=config.judge.net,
         train=config.judge.train,
     )

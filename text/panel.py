@@ -21,8 +21,10 @@ from shared.task import (
     ExportRequest,
     PairRequest,
     SampleRequest,
+    WriteRequest,
 )
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
+from text.ask import Ask, Glimpse
 from text.baseline import CausalLM
 from text.codec import Embedding
 from text.config import TextConfig
@@ -31,8 +33,10 @@ from text.data import Rows, read_corpus, to_rows
 from text.evaluation import evaluate
 from text.mbr import Candidate
 from text.net import TextNet
-from text.pipeline import Glimpse, Pipeline
+from text.pipeline import Pipeline
 from text.teller import captions
+from text.writer import FILE as WRITTEN
+from text.writer import read_written, write
 
 
 class TextPanel:
@@ -90,16 +94,16 @@ class TextPanel:
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)
-        result = pipeline.write(
-            request.seeds,
-            request,
-            request.given,
-            watch,
-            True,
-            request.mbr,
-            request.n_best,
-            prompt=request.prompt,
+        source, start = pipeline.prompted(request.prompt, request.n)
+        ask = Ask(
+            source=source,
+            start=start,
+            given=None if request.given is None else pipeline.template(request.given),
+            candidates=request.mbr,
+            n_best=request.n_best,
+            watch=watch,
         )
+        result = pipeline.write(request.seeds, request, ask, progress=True)
         settings = request.settings() | {"weights": request.weights, "given": request.given}
         settings |= {"prompt": request.prompt, "mbr": request.mbr}
         written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
@@ -146,6 +150,16 @@ class TextPanel:
 
     def reads(self, folder: Path) -> bool:
         return False
+
+    def write(self, run: Path, request: WriteRequest, out: Path) -> dict[str, Any]:
+        """written.txt, one sentence a line, and written.json with everything; see `text.writer`."""
+        pipeline = Pipeline.from_pretrained(run, request.weights)
+        before = None if request.more_like is None else read_written(out)
+        result = write(pipeline, request, before)
+        write_text(out / "written.txt", "".join(text + "\n" for text in result["texts"]))
+        write_text(out / WRITTEN, json.dumps(result, indent=1, ensure_ascii=False))
+        told = {"success": result["success"], "drawn": result["drawn"]}
+        return told | {f"sentence {i}": text for i, text in enumerate(result["texts"])}
 
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Perplexity under a judge, diversity, novelty, grammaticality; see `text.evaluation`."""

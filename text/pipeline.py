@@ -19,17 +19,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from shared.codec import Codec
-from shared.denoiser import Denoise
 from shared.errors import CheckpointError, ConfigError
-from shared.guidance import infill
 from shared.learner import DiffusionLearner
-from shared.prompts import check_words, prompt_ids
 from shared.runs import GRID, load_learner, open_run
-from shared.sampling import Sampling, Wrap, draw
+from shared.sampling import Sampling
+from shared.task import ControlRequest
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
+from text.ask import Ask, Glimpse
 from text.baseline import CausalLM
-from text.codec import nearness
 from text.config import TextConfig
 from text.control import (
     Automata,
@@ -37,13 +34,15 @@ from text.control import (
     Control,
     Vocabulary,
     compile_controls,
-    controlled,
-    nearest_accepted,
     parse_controls,
     scene_tags,
 )
+from text.drawing import draw_rows
 from text.given import Given, parse_given
-from text.mbr import Candidate, candidate_seeds, check_candidates, rank_each
+from text.mbr import Candidate, candidate_seeds, rank_each
+from text.sources import beginning_ids, source_ids
+
+Prompt = str | Sequence[str] | None  # one for all sentences, or one each
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,6 @@ class Output:
     texts: list[str]
     seeds: list[int]
     n_best: list[list[Candidate]]
-
-
-@dataclass(frozen=True)
-class Glimpse:
-    """The estimate of one sentence at one step of its denoising."""
-
-    step: int
-    logsnr: float
-    text: str
 
 
 class Pipeline:
@@ -99,10 +89,11 @@ class Pipeline:
         grid: str | None = None,
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
-        prompt: str | Sequence[str] | None = None,
+        prompt: Prompt = None,
         given: str | None = None,
         controls: Sequence[str] = (),
         guidance_scale: float = 1.0,
+        control_scale: float = ControlRequest.control_scale,
         temperature: float = 1.0,
         clamp: bool = False,
         num_candidates: int = 1,
@@ -116,7 +107,7 @@ class Pipeline:
         `guidance_scale` how strongly it follows that; the causal reference without a source begins
         with it. `given` is a template, see `text.given`; its words are in every sentence exactly.
         `controls`, such as "length=9", are satisfied by every sentence, see `text.control`;
-        `guidance_scale` is then how strongly the rest of it follows them. `watch` sees the estimate
+        `control_scale` is how strongly the rest of it follows them. `watch` sees the estimate
         of the first sentence at every step. `temperature` divides the logits: below 1, surer words
         and less variety. `clamp` makes every estimate the nearest words. Of `num_candidates` drawn
         for each sentence, the one that agrees most with the others is kept (`text.mbr`); the
@@ -132,13 +123,47 @@ class Pipeline:
         )
         chosen = _seeds(n, seeds, generator)
         asked = parse_controls(controls)
-        automata = self.automata([asked] * len(chosen)) if asked else None
-        return self.write(
-            chosen, how, given, watch, progress, num_candidates, n_best, automata, prompt
+        source, start = self.prompted(prompt, len(chosen))
+        ask = Ask(
+            source=source,
+            start=start,
+            given=None if given is None else self.template(given),
+            automata=self.automata([asked] * len(chosen)) if asked else None,
+            control_scale=control_scale,
+            candidates=num_candidates,
+            n_best=n_best,
+            watch=watch,
         )
+        return self.write(chosen, how, ask, progress)
+
+    def prompted(self, prompt: Prompt, n: int) -> tuple[Tensor | None, tuple[int, ...]]:
+        """What n sentences are written from, `Ask.source` and `Ask.start`. ConfigError for a prompt
+        that the model cannot take, or cannot do without."""
+        data, causal = self.config.data, isinstance(self.learner, CausalLM)
+        if prompt is None:
+            if causal and data.source is not None:
+                raise ConfigError("prompt: this causal model writes from a source; say which")
+            return None, ()
+        each = [prompt] * n if isinstance(prompt, str) else list(prompt)
+        if len(each) != n:
+            raise ConfigError(f"prompt: {len(each)} for {n} sentences")
+        if data.source is not None:
+            return source_ids(each, self.tokenizer, data), ()
+        if not causal:
+            raise ConfigError(
+                "prompt: this model writes from nothing; train with data.source, or say how a "
+                "sentence begins: --given 'a red [MASK]*'"
+            )
+        if len(set(each)) > 1:
+            raise ConfigError("prompt: one beginning for all sentences, please")
+        return None, beginning_ids(each[0], self.tokenizer, data)
+
+    def template(self, given: str) -> Given:
+        """`Ask.given` of a template. ConfigError for one that does not fit the model."""
+        return parse_given(given, self.tokenizer, self.config.data.length)
 
     def automata(self, asked: Sequence[Sequence[Control]]) -> Automata:
-        """What each sentence must satisfy, as `write` takes it; equal lists are compiled once.
+        """`Ask.automata` of what each sentence must satisfy; equal lists are compiled once.
         ConfigError for what no sentence of this model can satisfy."""
         tags = scene_tags() if self.config.data.name == "scene" else {}
         vocabulary, length = Vocabulary(self.tokenizer, tags), self.config.data.length
@@ -149,179 +174,36 @@ class Pipeline:
         return Automata.of([made[tuple(controls)] for controls in asked])
 
     def write(
-        self,
-        seeds: Sequence[int],
-        how: Sampling,
-        given: str | None = None,
-        watch: Callable[[Glimpse], None] | None = None,
-        progress: bool = False,
-        candidates: int = 1,
-        n_best: int = 1,
-        automata: Automata | None = None,
-        prompt: str | Sequence[str] | None = None,
+        self, seeds: Sequence[int], how: Sampling, ask: Ask | None = None, progress: bool = False
     ) -> Output:
-        """One sentence per seed, chosen among its candidates, which its automaton, where there are
-        any, accepts. ConfigError for what the model cannot do."""
-        check_candidates(candidates, n_best)
-        if watch is not None and candidates > 1:
-            raise ConfigError(
-                "trajectory, mbr: which candidate is kept is known when all are drawn, too late to "
-                "watch it; leave one of them out"
-            )
-        drawn = [own for seed in seeds for own in candidate_seeds(seed, candidates)]
-        wanted = None if automata is None else automata.repeat(candidates)
-        prompts = None
-        if prompt is not None:
-            each = [prompt] * len(seeds) if isinstance(prompt, str) else list(prompt)
-            if len(each) != len(seeds):
-                raise ConfigError(f"prompt: {len(each)} for {len(seeds)} sentences")
-            prompts = [one for one in each for _ in range(candidates)]
-        texts = self._texts(drawn, how, given, watch, progress, wanted, prompts)
-        ranked = rank_each(texts, drawn, candidates, progress)
+        """One sentence per seed, each as it is asked for. ConfigError for what the model cannot
+        do."""
+        ask = ask or Ask()
+        drawn = [own for seed in seeds for own in candidate_seeds(seed, ask.candidates)]
+        texts = self._texts(drawn, how, ask.each_candidate(), progress)
+        ranked = rank_each(texts, drawn, ask.candidates, progress)
         return Output(
-            [best[0].text for best in ranked], list(seeds), [best[:n_best] for best in ranked]
+            [best[0].text for best in ranked], list(seeds), [best[: ask.n_best] for best in ranked]
         )
 
-    def _texts(
-        self,
-        seeds: list[int],
-        how: Sampling,
-        given: str | None,
-        watch: Callable[[Glimpse], None] | None,
-        progress: bool,
-        automata: Automata | None,
-        prompts: list[str] | None,
-    ) -> list[str]:
+    def _texts(self, seeds: list[int], how: Sampling, ask: Ask, progress: bool) -> list[str]:
         """One sentence per seed, as drawn."""
-        if automata is not None and given is not None:
-            raise ConfigError("given and controls: say both as one control, pattern='...'")
-        if automata is not None and how.clamp:
-            raise ConfigError("clamp: under controls estimates stay means of words; leave it out")
-        if automata is None and how.guided and prompts is None:
-            raise ConfigError("guidance, guide: towards what? Give a prompt, or leave it out")
-        if automata is not None and (how.guide or how.guidance_interval):
-            raise ConfigError("guide, guidance_interval: not under controls; leave it out")
-        if isinstance(self.learner, CausalLM):
-            if given is not None or watch is not None or automata is not None or how.clamp:
-                raise ConfigError(
-                    "given, controls, trajectory, clamp: the causal reference writes from left to "
-                    "right only; use a run with model: diffusion"
-                )
-            rows = self._continue(self.learner, seeds, how, prompts)
-        else:
-            source = None if prompts is None else self._source(prompts)
-            rows = self._denoise(seeds, how, given, watch, progress, automata, source)
-        return [self.tokenizer.decode(ids) for ids in rows.tolist()]
+        watch, decode = ask.watch, self.tokenizer.decode
 
-    def _source(self, prompts: list[str]) -> Tensor:
-        """Prompts -> condition ids (n, M)."""
-        if self.config.data.source is None:
-            raise ConfigError(
-                "prompt: this model writes from nothing; train with data.source, or say how a "
-                "sentence begins: --given 'a red [MASK]*'"
-            )
-        length = self.config.data.source_length
-        return prompt_ids(prompts, self.tokenizer, length, "data.source_length")
-
-    def _continue(
-        self, learner: CausalLM, seeds: list[int], how: Sampling, prompts: list[str] | None
-    ) -> Tensor:
-        """Rows of ids (n, L) from left to right."""
-        if how.guided:
-            raise ConfigError(
-                "guidance: for diffusion; the causal reference has none, leave it out"
-            )
-        if self.config.data.source is not None:
-            if prompts is None:
-                raise ConfigError("prompt: this causal model writes from a source; say which")
-            return learner.generate(seeds, how.temperature, self._source(prompts))
-        if prompts is None:
-            return learner.generate(seeds, how.temperature)
-        if len(set(prompts)) > 1:
-            raise ConfigError("prompt: one beginning for all sentences, please")
-        return learner.generate(seeds, how.temperature, start=self._beginning(prompts[0]))
-
-    def _beginning(self, prompt: str) -> list[int]:
-        check_words("prompt", prompt, self.tokenizer)
-        ids, length = self.tokenizer.encode(prompt), self.config.data.length
-        if len(ids) >= length:
-            raise ConfigError(
-                f"prompt: {len(ids):,} tokens, expected at most {length - 1}: this model's "
-                f"data.length is {length} with the end"
-            )
-        return ids
-
-    def _denoise(
-        self,
-        seeds: list[int],
-        how: Sampling,
-        given: str | None,
-        watch: Callable[[Glimpse], None] | None,
-        progress: bool,
-        automata: Automata | None,
-        source: Tensor | None,
-    ) -> Tensor:
-        """Rows of ids (n, L)."""
-        learner = self.learner
-        assert isinstance(learner, DiffusionLearner)
-        template = None
-        if given is not None:
-            template = parse_given(given, self.tokenizer, self.config.data.length)
-
-        def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
+        def look(i: int, logsnr: float, ids: Tensor) -> None:
             assert watch is not None
-            ids = self._nearest(x0_hat[:1], template, automata)[0].tolist()
-            watch(Glimpse(i, logsnr, self.tokenizer.decode(ids)))
+            watch(Glimpse(i, logsnr, decode(ids.tolist())))
 
-        def control(_: Denoise, rows: slice) -> Denoise:
-            assert automata is not None
-            if isinstance(how.guidance, dict):
-                raise ConfigError("guidance: under controls there is one scale; give a number")
-            return controlled(learner.denoiser, automata[rows], how.guidance, how.temperature)
-
-        wrap = None if template is None else _clamp(learner.codec, template)
-        x0 = draw(
-            learner,
+        rows = draw_rows(
+            self.learner,
             seeds,
             how,
-            condition=source,
-            wrap=wrap if automata is None else control,
-            watch=None if watch is None else glimpse,
-            grid_file=self.grid_file,
-            progress=progress,
-            label="sentences",
+            ask,
+            None if watch is None else look,
+            self.grid_file,
+            progress,
         )
-        return self._nearest(x0, template, automata)
-
-    @torch.no_grad()
-    def _nearest(self, x0: Tensor, template: Given | None, automata: Automata | None) -> Tensor:
-        """x0 (n, L, ...) -> ids (n, L), the nearest that template and automata allow."""
-        assert isinstance(self.learner, DiffusionLearner)
-        if automata is not None:
-            return nearest_accepted(self.learner.denoiser, x0, automata[: len(x0)])
-        codec = self.learner.codec
-        device = next(self.learner.parameters()).device
-        if template is None:
-            return codec.decode(x0.to(device)).cpu()
-        points = codec.encode(torch.arange(len(self.tokenizer), device=device))
-        scores = nearness(x0.to(device), points)
-        return scores.masked_fill(~template.allowed.to(device), -torch.inf).argmax(-1).cpu()
-
-
-def _clamp(codec: Codec, template: Given) -> Wrap:
-    """The given places of every sample are what is given."""
-
-    def wrap(denoise: Denoise, rows: slice) -> Denoise:
-        known = codec.encode(template.ids[None].to(_device(codec)))
-        mask = template.known[None, :, None].to(known.device)
-        return infill(denoise, known, mask)
-
-    return wrap
-
-
-def _device(codec: Codec) -> torch.device:
-    assert isinstance(codec, nn.Module)
-    return next(iter([*codec.parameters(), *codec.buffers()])).device
+        return [decode(ids) for ids in rows.tolist()]
 
 
 def _seeds(n: int, seeds: Sequence[int] | None, generator: torch.Generator | None) -> list[int]:

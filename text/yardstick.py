@@ -5,7 +5,7 @@ number depends on how many sentences there are, as many of them.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -86,12 +86,22 @@ class Yardstick:
         }
 
 
-def find_yardstick(run: Run, panel: Panel) -> Yardstick:
-    """What a run is measured with; its judge is trained now unless it is in the cache."""
+def find_yardstick(run: Run, panel: Panel, split: str | None = None) -> Yardstick:
+    """What a run is measured with, on this split of held-out data if it is named; its judge is
+    trained now unless it is in the cache."""
     config: TextConfig = run.config
     tokenizer = load_tokenizer(run.folder / FILE)
+    measured = of_split(config, split)
     training, held_out = (
-        to_rows(read_corpus(config.data, held_out), tokenizer, config.data)
+        to_rows(read_corpus(measured.data, held_out), tokenizer, measured.data)
         for held_out in (False, True)
     )
-    return Yardstick(config, tokenizer, training, held_out, find_judge(config, training.ids, panel))
+    judge = find_judge(config, training.ids, panel)
+    return Yardstick(measured, tokenizer, training, held_out, judge)
+
+
+def of_split(config: TextConfig, split: str | None) -> TextConfig:
+    """The configuration with `split` as its held-out data, if it is named."""
+    if split is None:
+        return config
+    return replace(config, data=replace(config.data, held_out=split))

@@ -14,7 +14,7 @@ from shared.config import DiffusionConfig, NetConfig
 from shared.errors import ConfigError, NonFinite
 from shared.guidance import autoguidance, clamp
 from shared.learner import DiffusionLearner
-from shared.sampling import Sampling, draw, fitted_grid
+from shared.sampling import Sampling, Start, draw, fitted_grid
 from shared.solver import sample
 from tests.toy import ToyNet
 
@@ -38,6 +38,20 @@ def learner() -> DiffusionLearner:
 
 def drawn(learner: DiffusionLearner, **settings: Any) -> Tensor:
     return draw(learner, SEEDS, Sampling(**settings), progress=False)
+
+
+def test_samples_begin_at_data_noised_to_a_time(learner: DiffusionLearner):
+    x0, time = noise.normal([7, 8, 9], 1, SHAPE), 0.6
+    level = learner.schedule(torch.tensor(time, dtype=torch.float64))
+    x_t = (level.alpha * x0 + level.sigma * noise.normal(SEEDS, 0, SHAPE)).float()
+    unit = x_t / math.hypot(level.alpha, level.sigma)  # what `sample` makes its first state of
+    expected = sample(learner.denoiser, unit, learner.schedule, "ddim", 5, seeds=SEEDS, start=time)
+    how = Sampling(solver="ddim", steps=5)
+    got = draw(learner, SEEDS, how, start=Start(x0, time), batch=2, progress=False)
+    torch.testing.assert_close(got, expected)
+    for wrong in (0.0, 1.5):
+        with pytest.raises(ConfigError, match="expected a time in"):
+            draw(learner, SEEDS, how, start=Start(x0, wrong), progress=False)
 
 
 def by_hand(learner: DiffusionLearner, solver: str, **settings: Any) -> Tensor:

@@ -233,7 +233,11 @@ class Independent(Denoiser):
         self.words, self.p = codec, p
 
     def output(
-        self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Tensor | None = None,
+        previous: Tensor | None = None,
     ) -> Tensor:
         return self.words.evidence(x_t, level) + self.p.log()
 
@@ -261,6 +265,38 @@ def test_estimate_is_the_mean_given_acceptance(exact: Independent):
     plain = exact.words.mean(exact.output(x_t, level, None, None))
     twice = controlled(exact, automata, 2.0)(x_t, level)
     torch.testing.assert_close(twice, plain + 2 * (expected - plain), atol=1e-6, rtol=1e-6)
+
+
+class Told(Independent):
+    """Independent words whose law is p[c] under condition c."""
+
+    def output(
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Tensor | None = None,
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        assert condition is not None
+        return self.words.evidence(x_t, level) + self.p[condition[:, 0]].log()
+
+
+def test_guidance_to_a_source_and_control_are_of_one_law(exact: Independent):
+    """E[x0 | accepted] under the guided law p_0^(1-s) p_c^s of each word, rows written out."""
+    p = torch.rand(3, L, V, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    told = Told(exact.words, p / p.sum(-1, keepdim=True))
+    condition, automata = torch.tensor([[1], [2]]), Automata.of([has(2), has(0)])
+    level, x_t, s = flow_level(0.3, 0.6), normals(2, L, D), 2.5
+    evidence = exact.words.evidence(x_t, level)
+    logits = evidence + (1 - s) * told.p[0].log() + s * told.p[condition[:, 0]].log()
+    law = logits.softmax(-1)
+    rows = torch.cartesian_prod(*[torch.arange(V)] * L)
+    joint = law[:, torch.arange(L), rows].prod(-1)
+    joint = joint * torch.stack([(rows == token).any(1) for token in (2, 0)])
+    weights = joint / joint.sum(1, keepdim=True)
+    expected = torch.einsum("br,rld->bld", weights, exact.words.encode(rows).double())
+    got = controlled(told, automata, guidance=s)(x_t, level, condition)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_samples_follow_the_exact_conditional(exact: Independent):
@@ -330,6 +366,22 @@ def test_every_candidate_satisfies_the_controls_of_its_sentence(make_run, tmp_pa
         make_run(), [], ControlRequest(n=2, steps=3, mbr=3, targets=file), tmp_path
     )
     assert result["success"] == {"length": 1.0}
+
+
+def test_sentences_are_controlled_and_written_from_a_source(make_run, tmp_path: Path):
+    reads = ("data.source=scene", "data.source_length=40", "net.cross_attention=true")
+    run = make_run(*reads, "net.source_depth=1")
+    prompt = "plain adult , large red solid circle top"
+    request = ControlRequest(n=3, steps=3, prompt=prompt, guidance=2, control_scale=1)
+    result = PANEL.control(run, ["length=9"], request, tmp_path)
+    assert result["success"] == {"length": 1.0}
+    settings = json.loads((tmp_path / "controlled.json").read_text())["settings"]
+    assert (settings["guidance"], settings["control_scale"]) == (2, 1)
+    assert settings["prompt"] == prompt
+    with pytest.raises(ConfigError, match=r"guidance.*Give a prompt"):
+        PANEL.control(run, ["length=9"], ControlRequest(guidance=2), tmp_path)
+    with pytest.raises(ConfigError, match="control_scale = nan"):
+        ControlRequest(control_scale=math.nan)
 
 
 def test_controls_of_one_name_are_all_told(make_run, tmp_path: Path):

@@ -1,16 +1,28 @@
 """`evaluate`: every number has its company, and the judge is trained once."""
 
+import itertools
 import json
+import os
+from pathlib import Path
 
 import pytest
+import torch
 
+from shared import scene
+from shared.configs import load_config
 from shared.errors import ConfigError
 from shared.schema import override, validate
 from shared.task import EvaluateRequest
+from shared.tokenizer import EOS
+from tests.test_command import diptych
 from tests.text.conftest import text_config
 from text import judge as judges
+from text.baseline import CausalLM
 from text.config import TextConfig
-from text.panel import PANEL
+from text.data import fixed_order
+from text.panel import PANEL, build_learner
+from text.pipeline import Pipeline
+from text.teller import entropy, log_prob_given, pairs
 
 
 @pytest.fixture
@@ -79,3 +91,96 @@ def test_impossible_settings_are_refused_by_name(assignment: str, message: str) 
 def test_feature_networks_and_their_statistics_are_refused(make_run) -> None:
     with pytest.raises(ConfigError, match="for runs of the image panel"):
         PANEL.evaluate(make_run("codec.kind=embedding"), EvaluateRequest(n=9, features="x:y"))
+
+
+READS = (
+    "data.source=scene", "data.source_length=40", "net.cross_attention=true", "net.source_depth=1"
+)  # fmt: skip
+
+
+def test_sentences_are_written_from_held_out_scenes_and_held_against_them(make_run, cache) -> None:
+    run = make_run(*READS)
+    request = EvaluateRequest(n=6, steps=2, likelihood=True, draws=2)
+    found = PANEL.evaluate(run, request)
+    assert found == json.loads(json.dumps(found))
+    assert found["sources"] == 6
+    assert 0 <= found["faithful"] <= min(found[k] for k in ("tone", "audience", "count", "facts"))
+    told = found["likelihood"]
+    # given its scene a sentence is less of a surprise than by itself
+    assert 3 < told["nats_per_sentence_floor"] < entropy()
+    assert told["nats_per_sentence"] > told["nats_per_sentence_floor"]
+    prompted = PANEL.evaluate(run, EvaluateRequest(n=4, steps=2, prompt="formal child"))
+    assert (prompted["sources"], prompted["settings"]["prompt"]) == (1, "formal child")
+
+
+def test_the_floor_given_scenes_is_exact(make_run, cache) -> None:
+    """-log p(sentence | scene) of the held-out sentences that are bounded, one by one."""
+    run = make_run("model=causal", *READS[:2])
+    told = PANEL.evaluate(run, EvaluateRequest(n=5, likelihood=True))["likelihood"]
+    told_pairs = list(itertools.islice(pairs(0, "validation"), 400))
+    chosen = [told_pairs[i] for i in fixed_order(400)[:5].tolist()]
+    floor = -sum(log_prob_given(sentence, seen) for seen, sentence in chosen) / 5
+    assert told["nats_per_sentence_floor"] == pytest.approx(floor)
+    pipe = Pipeline.from_pretrained(run)
+    exact: list[float] = []
+    causal = pipe.learner
+    assert isinstance(causal, CausalLM)
+    for seen, sentence in chosen:
+        source, _ = pipe.prompted(scene.spell(seen), 1)
+        ids = torch.tensor([[*pipe.tokenizer.encode(sentence), EOS]])
+        exact.append(float(causal.nll(ids, source).detach().double().sum()))
+    assert told["nats_per_sentence"] == pytest.approx(sum(exact) / 5, rel=1e-4)
+
+
+def test_tables_with_sources_have_overlap_and_slot_errors(make_run, cache, tmp_path) -> None:
+    areas = ("riverside", "city centre")
+    rows = [
+        f'"name[A{i % 5}], area[{areas[i % 2]}]",A{i % 5} is by the {areas[i % 2]} .'
+        for i in range(400)
+    ]
+    for split in ("train", "validation", "other"):
+        some = rows if split != "other" else rows[:3]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["mr,text", *some]))
+    data = (f"data.name={tmp_path}", "data.source=mr", "data.source_signs=true")
+    run = make_run(*data, "data.source_length=14", *READS[2:])
+    found = PANEL.evaluate(run, EvaluateRequest(n=10, steps=2, mbr=2))
+    assert (found["sources"], found["references_per_source"]) == (10, 40)
+    assert found["bleu_held_out"] == pytest.approx(100)
+    assert found["slot_error_rate_held_out"] == 0
+    assert found["slot_error_rate"] >= 0
+    assert (found["settings"]["split"], found["settings"]["mbr"]) == ("validation", 2)
+    other = PANEL.evaluate(run, EvaluateRequest(n=3, steps=2, split="other"))
+    assert (other["sources"], other["held_out"]["sentences"]) == (3, 3)
+    assert other["judge"] == found["judge"]
+
+
+def test_the_large_recipe_has_the_papers_size() -> None:
+    config = load_config("text/e2e_data_to_text_large", ("diffusion.fit_density=false",))[2]
+    with torch.device("meta"):  # the fitted density has no parameters, and needs numbers
+        learner = build_learner(config, 1200)
+    count = sum(p.numel() for p in learner.parameters())
+    assert 80e6 < count < 100e6
+    small = load_config("text/e2e_data_to_text", ())[2]
+    for name in ("name", "column", "source", "source_signs", "source_length", "min_count"):
+        assert getattr(config.data, name) == getattr(small.data, name)
+
+
+def test_the_data_to_text_recipe_trains_and_is_measured(cache, tmp_path) -> None:
+    data = os.environ.get("DIPTYCH_DATA")
+    if not data or not (Path(data) / "e2e/test.parquet").is_file():
+        pytest.skip("DIPTYCH_DATA is not set, or holds no e2e/test.parquet")
+    tiny = ["net.dim=16", "net.depth=1", "net.heads=2", "net.source_depth=1", "data.limit=300"]
+    judge = ["judge.train.steps=2", "judge.net.dim=16", "judge.net.depth=1", "judge.net.heads=2"]
+    words = [*tiny, *judge, "data.min_count=1", "train.steps=2", "train.batch=8", "--quiet"]
+    run = tmp_path / "run"
+    assert diptych("train", "text/e2e_data_to_text", f"run={run}", *words).code == 0
+    asked = ["-n", "4", "--steps", "2", "--split", "test", "--guidance", "2", "--json"]
+    result = diptych("evaluate", run, *asked)
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["sources"] == 4
+    assert found["references_per_source"] > 1
+    assert found["slot_error_rate"] > 0.5
+    assert found["slot_error_rate_held_out"] < 0.2
+    prompt = "name[Blue Spice], eatType[coffee shop]"
+    assert diptych("sample", run, "-n", "2", "--steps", "2", "--prompt", prompt).code == 0

@@ -8,6 +8,7 @@ from shared.config import NetConfig
 from shared.errors import ConfigError
 from shared.tokenizer import BOS, EOS, PAD
 from text.baseline import CausalLM
+from text.mbr import candidate_seeds, rank
 from text.pipeline import Pipeline
 
 SIZE, LENGTH, SOURCE = 7, 4, 3
@@ -59,6 +60,32 @@ def test_a_run_with_a_source_writes_from_prompts(make_run) -> None:
         pipe(prompt=[SCENE, other])
     with pytest.raises(ConfigError, match=r"guidance.*Give a prompt"):
         pipe(guidance_scale=2)
+
+
+def test_candidates_are_written_from_the_source_of_their_sentence(make_run) -> None:
+    pipe = Pipeline.from_pretrained(make_run(*READS, "net.source_depth=1"))
+    prompts = [SCENE, "formal child , small blue dots star bottom left"]
+    found = pipe(seeds=[3, 4], prompt=prompts, num_inference_steps=4, num_candidates=3, n_best=3)
+    for seed, prompt, candidates in zip((3, 4), prompts, found.n_best, strict=True):
+        seeds = candidate_seeds(seed, 3)
+        assert candidates == rank(
+            pipe(seeds=seeds, prompt=prompt, num_inference_steps=4).texts, seeds
+        )
+
+
+def test_guidance_follows_the_source_more_strongly_the_larger_it_is(make_run) -> None:
+    """At scale 0 the source does not matter; at others it does."""
+    pipe = Pipeline.from_pretrained(make_run(*READS, "net.source_depth=1"))
+    prompts = [SCENE, "formal child , small blue dots star bottom left"]
+
+    def said(scale: float) -> list[list[str]]:
+        return [
+            pipe(seeds=range(8), prompt=prompt, num_inference_steps=6, guidance_scale=scale).texts
+            for prompt in prompts
+        ]
+
+    assert said(0.0)[0] == said(0.0)[1]
+    assert said(4.0)[0] != said(4.0)[1]
 
 
 def test_a_run_without_a_source_says_so(make_run) -> None:

@@ -7,6 +7,9 @@ row is accepted, log p(accepted | x_t); its gradient is that of a classifier tha
 
 The gradient goes through the network, so all words follow what a few of them must be. Where the
 laws are exact and independent, scale 1 gives E[x0 | x_t, accepted].
+
+Under a condition the laws are those of classifier-free guidance, taken between the logits: what
+is accepted and what is written from then speak of the same words.
 """
 
 import torch
@@ -15,6 +18,7 @@ from torch import Tensor
 from shared.codec import DiscreteCodec
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError
+from shared.guidance import classifier_free
 from shared.schedule import Level
 from text.codec import nearness
 from text.control.automaton import Automata, best_row, log_accepted
@@ -23,11 +27,17 @@ CHUNK = 64  # rows whose scores of all words are held at once
 
 
 def controlled(
-    denoiser: Denoiser, automata: Automata, scale: float = 1.0, temperature: float = 1.0
+    denoiser: Denoiser,
+    automata: Automata,
+    scale: float = 1.0,
+    temperature: float = 1.0,
+    guidance: float = 1.0,
+    interval: tuple[float, float] | None = None,
 ) -> Denoise:
-    """The estimate for rows that the automata (one a row) should accept; logits are divided by
-    `temperature` first. Cost: one evaluation and one backward pass. ConfigError for a model without
-    logits."""
+    """The estimate for rows that the automata (one a row) should accept, the more strongly the
+    larger `scale`; logits are guided towards the condition by the classifier-free scale `guidance`,
+    within the `interval` of logsnr, and divided by `temperature` first. Cost: one evaluation (two
+    when guided) and one backward pass. ConfigError for a model without logits."""
     codec = denoiser.codec
     if denoiser.prediction != "categorical" or not isinstance(codec, DiscreteCodec):
         raise ConfigError(
@@ -35,6 +45,7 @@ def controlled(
             "train with 'categorical'"
         )
     automata = automata.to(next(denoiser.parameters()).device)
+    guided = classifier_free(denoiser.output, guidance, interval=interval)
 
     def denoise(
         x_t: Tensor,
@@ -44,7 +55,7 @@ def controlled(
     ) -> Tensor:
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
-            logits = denoiser.output(x, level, condition, previous) / temperature
+            logits = guided(x, level, condition, previous) / temperature
             chance = log_accepted(codec.log_probs(logits), automata)
             (gradient,) = torch.autograd.grad(chance.sum(), x)
         wide = level.widen(x_t.ndim)

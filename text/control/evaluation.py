@@ -14,9 +14,12 @@ from typing import Any
 
 from shared.errors import ConfigError, DataError
 from shared.task import ControlRequest
+from text.ask import Ask
 from text.control import Control, parse_controls
 from text.pipeline import Pipeline
 from text.reader import analyse
+
+SETTINGS = ("seed", "weights", "mbr", "prompt", "control_scale")  # beside those of sampling
 
 
 def read_targets(path: Path) -> list[list[Control]]:
@@ -52,12 +55,15 @@ def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -
     targets = [parse_controls(words)] if words else read_targets(Path(str(request.targets)))
     n = request.n
     began = time.monotonic()
-    automata = pipeline.automata([target for target in targets for _ in range(n)])
     seeds = range(request.seed, request.seed + n * len(targets))
-    written = pipeline.write(
-        seeds, request, progress=True, candidates=request.mbr, automata=automata
+    source, _ = pipeline.prompted(request.prompt, len(seeds))
+    ask = Ask(
+        source=source,
+        automata=pipeline.automata([target for target in targets for _ in range(n)]),
+        control_scale=request.control_scale,
+        candidates=request.mbr,
     )
-    texts = written.texts
+    texts = pipeline.write(seeds, request, ask, progress=True).texts
     seconds = time.monotonic() - began
     by_target = [texts[i * n : (i + 1) * n] for i in range(len(targets))]
     scene = pipeline.config.data.name == "scene"
@@ -70,8 +76,7 @@ def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -
         "sentences": len(texts),
         "distinct": len(set(texts)) / len(texts),
         "seconds": seconds,
-        "settings": request.settings()
-        | {"seed": request.seed, "weights": request.weights, "mbr": request.mbr},
+        "settings": request.settings() | {name: getattr(request, name) for name in SETTINGS},
     }
 
 

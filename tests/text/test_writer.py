@@ -1,0 +1,157 @@
+"""The writer: what a wish asks of the model, different sentences, variations, and refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import told as told_by
+from shared.errors import ConfigError, DataError
+from shared.task import WriteRequest
+from tests.test_command import assert_refused, diptych, told
+from text.control.lexicon import scene_phrases
+from text.panel import PANEL
+from text.pipeline import Pipeline
+from text.writer import FILE, Wish, success, write
+
+TOLD = (
+    "data.source=scene", "data.source_length=12", "data.partial_sources=0.5",
+    "data.only={count: 1}", "net.cross_attention=true", "net.source_depth=1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(make_run) -> Path:
+    return make_run(*TOLD)
+
+
+@pytest.fixture(scope="module")
+def pipe(run: Path) -> Pipeline:
+    return Pipeline.from_pretrained(run)
+
+
+@pytest.mark.parametrize(
+    ("wish", "source"),
+    [
+        (Wish("red star", "formal", "child"), "formal child , red star"),
+        (Wish("star huge scarlet picture", None, "adult"), "adult , large red star"),
+        (Wish("", "cheerful", None), "cheerful"),
+        (Wish("red moon blue", None, None), "red moon , blue"),
+        (Wish("picture", None, None), ""),
+    ],
+)
+def test_a_wish_is_what_is_known_of_the_scene(wish: Wish, source: str):
+    assert wish.source == source
+
+
+def test_words_that_may_say_two_things_are_no_fact():
+    assert "plain" in scene_phrases("texture:solid")
+    assert Wish("spotted", None, None).source == "dots"
+    assert Wish("the", "plain", None).source == "plain"
+    with pytest.raises(ConfigError, match="tone = 'rude': expected one of plain, cheerful, formal"):
+        Wish("", "rude", None)
+    with pytest.raises(ConfigError, match="say a message, a tone or an audience"):
+        Wish("", None, None)
+
+
+def test_sentences_differ_and_hold_every_word(run: Path, tmp_path: Path):
+    asked = WriteRequest(n=5, steps=4, message="red star", tone="formal", audience="child")
+    result = PANEL.write(run, asked, tmp_path)
+    written = json.loads((tmp_path / FILE).read_text())
+    texts = written["texts"]
+    assert len(texts) == len(set(texts)) == 5
+    assert all({"red", "star"} <= set(text.split()) for text in texts)
+    assert result["success"]["words"] == 1.0
+    assert [result[f"sentence {i}"] for i in range(5)] == texts
+    assert (tmp_path / "written.txt").read_text().splitlines() == texts
+    assert written["source"] == "formal child , red star"
+    assert written["settings"]["guidance"] == 1.5
+
+
+def test_success_is_read_in_the_sentences():
+    wish = Wish("red star", "plain", "adult")
+    said = [
+        "there is a red star at the top .",  # a plain adult's
+        "there is a red moon at the top .",
+        "red star .",
+        "it should be noted that a red star appears at the top .",
+    ]
+    found = success(said, wish)
+    assert found["words"] == 3 / 4
+    assert found["grammatical"] == 3 / 4
+    assert found["tone"] == 2 / 4
+    assert found["facts"] == 2 / 4
+    assert found["all"] == 1 / 4
+    assert success([], wish) == {}
+
+
+@pytest.fixture(scope="module")
+def copies(make_run) -> Pipeline:
+    """A model of bits that adds to the exact evidence: without noise it says what it sees."""
+    return Pipeline.from_pretrained(make_run(*TOLD, "codec.kind=bits", "diffusion.evidence=true"))
+
+
+def test_a_variation_is_near_its_sentence_the_nearer_the_less_noise(copies: Pipeline):
+    texts = ["a star", "there is a small star at the top left .", "star"]
+    before = {"message": "star", "tone": "plain", "audience": "adult", "texts": texts}
+    words = texts[1].split()
+
+    def kept(strength: float) -> float:
+        asked = WriteRequest(n=6, steps=8, seed=50, more_like=1, strength=strength)
+        found = write(copies, asked, before)
+        assert found["more_like"] == texts[1]
+        assert (found["message"], found["tone"], found["audience"]) == ("star", "plain", "adult")
+        assert texts[1] not in found["texts"]
+        assert all("star" in text.split() for text in found["texts"])
+        same = [
+            sum(a == b for a, b in zip(words, text.split(), strict=False)) / len(words)
+            for text in found["texts"]
+        ]
+        return sum(same) / len(same)
+
+    assert kept(0.5) > kept(1.0) + 0.25
+
+
+def test_a_little_noise_gives_the_sentence_back_and_nothing_new(copies: Pipeline):
+    text = "there is a red star at the top ."
+    before = {"message": "star", "tone": None, "audience": None, "texts": [text]}
+    found = write(copies, WriteRequest(n=2, steps=2, more_like=0, strength=0.05), before)
+    assert found["texts"] == []
+    assert found["success"] == {}
+    assert found["drawn"] == 16
+
+
+def test_what_cannot_be_written_is_refused(run: Path, make_run, tmp_path: Path):
+    with pytest.raises(DataError, match="no sentences to vary"):
+        PANEL.write(run, WriteRequest(more_like=0), tmp_path)
+    with pytest.raises(ConfigError, match="does not know 'zebra'"):
+        PANEL.write(run, WriteRequest(message="zebra"), tmp_path)
+    with pytest.raises(ConfigError, match="train text/scene_told"):
+        PANEL.write(make_run(), WriteRequest(message="star"), tmp_path)
+    with pytest.raises(ConfigError, match=r"strength = 0: expected a number in \(0, 1\]"):
+        WriteRequest(message="star", strength=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_and_varies(run: Path, tmp_path: Path):
+    words = ["--message", "star", "--audience", "child", "-n", "2", "--steps", "3"]
+    out = ["--out", tmp_path, "--json"]
+    assert told(diptych("write", run, *words, *out))["success"]["words"] == 1.0
+    told(diptych("write", run, "--more-like", "1", "-n", "1", "--steps", "3", *out))
+    assert_refused(diptych("write", run, "--more-like", "7", *out), 2, "from 0 to 0")
+
+
+def test_the_benchmark_measures_sources_of_every_kind_and_the_writer(run: Path, tmp_path: Path):
+    file = tmp_path / "told.json"
+    told_by.run(run, n=3, guidance=(1.0, 2.0), count=2, each=2, strengths=(0.9,), steps=2,
+                json_file=file)  # fmt: skip
+    found = json.loads(file.read_text())
+    assert [(row["source"], row["guidance"]) for row in found["told"]] == [
+        (kind, scale) for kind in ("whole", "in part", "manner alone") for scale in (1.0, 2.0)
+    ]
+    assert [row["what"] for row in found["written"]] == ["written", "varied, strength 0.9"]
+    assert all(row["words"] == 1.0 for row in found["written"])
+    assert found["written"][0]["sentences"] == 4
+    for wish in told_by.wishes(20, {"count": "1"}):
+        assert len(wish.message.split()) == 2
+        assert wish.source.startswith(f"{wish.tone} {wish.audience} , ")

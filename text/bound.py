@@ -1,0 +1,82 @@
+"""The likelihood of held-out sentences under the model itself, their end included: exact for the
+causal reference, an upper bound on -log p for diffusion, which also has to say that nothing
+follows. Where sentences are written from sources it is that of a sentence given its source.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shared.learner import DiffusionLearner
+from shared.likelihood import Likelihood
+from shared.scoring import BOUND, EXACT, TRIED, UNDEFINED, Split, measured, score, told
+from shared.task import EvaluateRequest
+from shared.tokenizer import PAD
+from text.baseline import CausalLM
+from text.data import Rows, fixed_order
+from text.metrics.faithfulness import read_source
+from text.pipeline import Pipeline
+from text.yardstick import Yardstick
+
+CHUNK = 64  # sentences that the causal reference reads at once
+
+
+@torch.no_grad()
+def likelihood(
+    pipeline: Pipeline, yardstick: Yardstick, request: EvaluateRequest
+) -> dict[str, Any]:
+    """-log p of request.n held-out sentences, or all there are, or a bound on it."""
+    learner, split = pipeline.learner, _some(yardstick.held_out, request.n)
+    tokens = (split.data != PAD).sum(1)
+    if isinstance(learner, CausalLM):
+        nats = _exact(learner, split)
+        found = Likelihood({"exact": nats}, split.data.shape[1], draws=1, nfe=1)
+        facts, perplexity = told(found, EXACT, "sentence"), "perplexity"
+    else:
+        assert isinstance(learner, DiffusionLearner)
+        choose = _some(yardstick.training, TRIED)
+        scored = score(learner, split, choose, request.draws, request.seed)
+        if scored is None:
+            return {"what": UNDEFINED}
+        found = scored.likelihood
+        facts, perplexity = told(found, BOUND, "sentence"), "perplexity_bound"
+        facts["cleanest_logsnr"] = scored.cleanest_logsnr
+    facts |= measured("nats_per_token", found.nats_per_token(tokens))
+    facts |= measured(perplexity, found.perplexity(tokens))
+    data = yardstick.config.data
+    facts |= {"tokens": int(tokens.sum()), "split": data.held_out}
+    if data.name == "scene":
+        floor = _floor(yardstick, split)
+        facts |= {
+            "nats_per_sentence_floor": floor,
+            "nats_per_token_floor": floor / float(tokens.double().mean()),
+        }
+    return facts
+
+
+def _some(rows: Rows, n: int) -> Split:
+    chosen = fixed_order(len(rows))[:n]
+    return Split(*rows.take(chosen))
+
+
+def _exact(learner: CausalLM, split: Split) -> Tensor:
+    device = next(learner.parameters()).device
+    nats: list[Tensor] = []
+    for rows in torch.arange(len(split.data)).split(CHUNK):
+        source = None if split.condition is None else split.condition[rows].to(device)
+        nats.append(learner.nll(split.data[rows].to(device), source).double().sum(1).cpu())
+    return torch.cat(nats)
+
+
+def _floor(yardstick: Yardstick, split: Split) -> float:
+    """The least nats per sentence that any model can have: the entropy of the scene world, or, of
+    sentences given their scenes, the mean of -log p(sentence | scene) of these themselves."""
+    from text.teller import entropy, log_prob_given
+
+    if split.condition is None:
+        return entropy(only=yardstick.config.data.narrowed())
+    decode = yardstick.tokenizer.decode
+    pairs = zip(split.data.tolist(), split.condition.tolist(), strict=True)
+    given = [log_prob_given(decode(ids), read_source(decode(told)).scene()) for ids, told in pairs]
+    return -sum(given) / len(given)
