@@ -5,10 +5,11 @@ of several; `controlled` guides any solver towards acceptance, and `nearest_acce
 that it ends at, accepted in any case.
 """
 
-from text.control.automaton import Automata, Automaton
+from text.control.automaton import Automaton
 from text.control.controls import PATTERNS, Control, compile_controls, parse_controls
 from text.control.denoise import controlled, nearest_accepted
 from text.control.lexicon import scene_tags
+from text.control.paths import Automata
 from text.control.pattern import Vocabulary
 
 __all__ = [
