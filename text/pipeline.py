@@ -33,12 +33,12 @@ from text.control import (
     Automata,
     Automaton,
     Control,
-    Vocabulary,
+    Target,
     compile_controls,
     controlled,
+    find_world,
     nearest_accepted,
     parse_controls,
-    scene_tags,
 )
 from text.given import Given, parse_given
 from text.mbr import Candidate, candidate_seeds, check_candidates, rank_each
@@ -68,6 +68,7 @@ class Pipeline:
     def __init__(self, learner: nn.Module, tokenizer: Tokenizer, config: TextConfig) -> None:
         self.learner, self.tokenizer, self.config = learner.eval(), tokenizer, config
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
+        self.tagged: Path | None = None  # a folder of sentences with tags, for controls over them
         if isinstance(learner, DiffusionLearner):
             learner.denoiser.autocast = None
         elif isinstance(learner, CausalLM):
@@ -133,11 +134,12 @@ class Pipeline:
     def automata(self, asked: Sequence[Sequence[Control]]) -> Automata:
         """What each sentence must satisfy, as `write` takes it; equal lists are compiled once.
         ConfigError for what no sentence of this model can satisfy."""
-        tags = scene_tags() if self.config.data.name == "scene" else {}
-        vocabulary, length = Vocabulary(self.tokenizer, tags), self.config.data.length
+        world = find_world(self.config.data.name, self.tokenizer, self.tagged)
+        length = self.config.data.length
         made: dict[tuple[Control, ...], Automaton] = {}
         for controls in map(tuple, asked):
             if controls not in made:
+                vocabulary = world.vocabulary(Target(controls))
                 made[controls] = compile_controls(controls, vocabulary, length)
         return Automata.of([made[tuple(controls)] for controls in asked])
 

@@ -1,100 +1,179 @@
 """`diptych control`: sentences under controls, and whether they satisfy them.
 
-One target is the controls asked for together; a file of targets has one JSON object a line, such as
-{"length": "8-10", "says": ["colour:red", "shape:star"]}. Success is measured on the text that comes
-out, by regular expressions of Python and, in the scene world, by exact parses: not by the automata
-that sampled it.
+One target is the controls asked for together; a file of targets has one JSON object a line
+(`text.control.targets`). Success is measured on the text that comes out, by regular expressions of
+Python and by what a judge reads in it (`text.control.world`): not by what guided the sampler.
 """
 
-import json
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from shared.errors import ConfigError, DataError
-from shared.task import ControlRequest
-from text.control import Control, parse_controls
+from shared.errors import ConfigError
+from shared.guidance.effort import Effort
+from shared.runs import Run
+from shared.task import ControlRequest, Panel
+from text.control.automaton import Automaton
+from text.control.controls import compile_controls, parse_controls
+from text.control.paths import Automata
+from text.control.targets import Target, read_targets
+from text.control.world import World, find_world
 from text.pipeline import Pipeline
-from text.reader import analyse
+from text.yardstick import find_yardstick
 
-
-def read_targets(path: Path) -> list[list[Control]]:
-    """A file of targets. DataError names the line that does not read."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file of targets; one JSON object a line")
-    targets: list[list[Control]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            said = json.loads(line)
-            if not isinstance(said, dict) or not said:
-                raise ConfigError("expected a JSON object of controls")
-            asked = {k: v if isinstance(v, list) else [v] for k, v in said.items()}
-            words = [f"{name}={value}" for name, values in asked.items() for value in values]
-            targets.append(parse_controls(words))
-        except (json.JSONDecodeError, ConfigError) as error:
-            raise DataError(f"{path}, line {number}: {error}") from None
-    if not targets:
-        raise DataError(f"{path}: no targets in it")
-    return targets
+FREE = 256  # sentences without control that the judge's nats are held against, at most
+TAGGED = ("pos", "span")  # controls that are judged by what tagged sentences teach
 
 
 def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -> dict[str, Any]:
     """request.n sentences for every target, all targets in one batch: {"targets": [{"controls",
-    "texts"}], "success": share by name, "all": share that satisfies all of its target, ...}."""
+    "texts", "scores"}], "success": share by name, "all": share that satisfies all of its target,
+    ...}. ConfigError for a target that the model cannot satisfy."""
     if (request.targets is None) == (not words):
         raise ConfigError(
             "controls: say what is asked for, such as length=9 contains='red star', or give "
-            "--targets FILE, not both"
+            "--targets FILE or --evaluate FILE, not both"
         )
-    targets = [parse_controls(words)] if words else read_targets(Path(str(request.targets)))
+    targets = [Target(tuple(parse_controls(words)))] if words else read_targets(request.targets)
+    world = find_world(pipeline.config.data.name, pipeline.tokenizer, request.tagged)
+    automata = [_compile(one, world, pipeline) for one in targets]
+    return _written(pipeline, world, targets, automata, request)
+
+
+def evaluate(run: Run, panel: Panel, pipeline: Pipeline, request: ControlRequest) -> dict[str, Any]:
+    """What `control` gives for the file request.evaluate, and beside it the judge's nats per token
+    of the sentences, of ones without control and of those that the targets come from. A target that
+    the model cannot satisfy counts as missed by all of its sentences, and is named."""
+    assert request.evaluate is not None
+    targets = read_targets(request.evaluate)
+    asks = {control.name for target in targets for control in target.controls}
+    tagged = request.tagged
+    if tagged is None and pipeline.config.data.name != "scene" and asks & {*TAGGED}:
+        tagged = request.evaluate.parent
+    world = find_world(pipeline.config.data.name, pipeline.tokenizer, tagged)
+    possible: list[Target] = []
+    automata: list[Automaton] = []
+    missed: list[tuple[Target, str]] = []
+    for target in targets:
+        try:
+            automata.append(_compile(target, world, pipeline))
+            possible.append(target)
+        except ConfigError as error:
+            missed.append((target, str(error)))
+    if not possible:
+        raise ConfigError(f"{request.evaluate}: this model can satisfy no target: {missed[0][1]}")
+    result = _written(pipeline, world, possible, automata, request, missed)
+    texts = [text for target in result["targets"] for text in target["texts"]]
+    return result | _likeness(run, panel, pipeline, request, texts, targets)
+
+
+def measure(
+    targets: Sequence[Target], texts: Sequence[Sequence[str]], world: World, missed: int = 0
+) -> dict[str, Any]:
+    """Shares of sentences: that satisfy each kind of control as `Control.score` counts, and to the
+    letter, and all of their target's; in the scene world that are grammatical, and both. `missed`
+    targets count as if all of theirs did not. "scores" has a list a target."""
+    scores: dict[str, list[float]] = {}
+    exact: dict[str, list[float]] = {}
+    together: list[float] = []
+    grammatical: list[float] = []
+    each: list[list[dict[str, float]]] = []
+    for target, said in zip(targets, texts, strict=True):
+        each.append([])
+        for text, analysis in zip(said, world.analyse(said, target), strict=True):
+            grammatical.append(float(analysis is not None))
+            found = [one.success(text, analysis) for one in target.controls]
+            own = {one.name: one.score(text, analysis) for one in target.controls}
+            for one, success in zip(target.controls, found, strict=True):
+                exact.setdefault(one.name, []).append(float(success))
+                scores.setdefault(one.name, []).append(one.score(text, analysis))
+            together.append(float(all(found)))
+            each[-1].append(own)
+    share = len(targets) / (len(targets) + missed)
+    result: dict[str, Any] = {
+        "success": {name: share * mean(found) for name, found in scores.items()},
+        "to_the_letter": {name: share * mean(found) for name, found in exact.items()},
+        "all": share * mean(together),
+    }
+    if world.exact:
+        result["grammatical"] = mean(grammatical)
+        both = [a * b for a, b in zip(together, grammatical, strict=True)]
+        result["all_and_grammatical"] = share * mean(both)
+    return result | {"scores": each}
+
+
+def mean(values: Iterable[float]) -> float:
+    """Of one value or more."""
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def _compile(target: Target, world: World, pipeline: Pipeline) -> Automaton:
+    length = pipeline.config.data.length
+    return compile_controls(target.controls, world.vocabulary(target), length)
+
+
+def _written(
+    pipeline: Pipeline,
+    world: World,
+    targets: Sequence[Target],
+    automata: Sequence[Automaton],
+    request: ControlRequest,
+    missed: Sequence[tuple[Target, str]] = (),
+) -> dict[str, Any]:
+    """The sentences of targets that are possible, and how many satisfy them."""
     n = request.n
-    began = time.monotonic()
-    automata = pipeline.automata([target for target in targets for _ in range(n)])
+    rows = Automata.of([one for one in automata for _ in range(n)])
     seeds = range(request.seed, request.seed + n * len(targets))
-    written = pipeline.write(
-        seeds, request, progress=True, candidates=request.mbr, automata=automata
-    )
-    texts = written.texts
+    began = time.monotonic()
+    with Effort(pipeline.learner) as effort:
+        texts = pipeline.write(
+            seeds, request, progress=True, candidates=request.mbr, automata=rows
+        ).texts
     seconds = time.monotonic() - began
     by_target = [texts[i * n : (i + 1) * n] for i in range(len(targets))]
-    scene = pipeline.config.data.name == "scene"
+    found = measure(targets, by_target, world, len(missed))
+    scores = found.pop("scores")
     return {
         "targets": [
-            {"controls": [f"{c.name}={c.value}" for c in target], "texts": said}
-            for target, said in zip(targets, by_target, strict=True)
+            {"controls": _names(target), "texts": said, "scores": own}
+            for target, said, own in zip(targets, by_target, scores, strict=True)
         ],
-        **measure(targets, by_target, scene),
+        **found,
+        "missed": [{"controls": _names(target), "why": why} for target, why in missed],
         "sentences": len(texts),
         "distinct": len(set(texts)) / len(texts),
+        "evaluations": effort.per(len(texts)),
         "seconds": seconds,
+        "seconds_per_target": seconds / len(targets),
+        "judge": world.about(),
         "settings": request.settings()
         | {"seed": request.seed, "weights": request.weights, "mbr": request.mbr},
     }
 
 
-def measure(
-    targets: Sequence[Sequence[Control]], texts: Sequence[Sequence[str]], scene: bool
+def _names(target: Target) -> list[str]:
+    return [f"{control.name}={control.value}" for control in target.controls]
+
+
+def _likeness(
+    run: Run,
+    panel: Panel,
+    pipeline: Pipeline,
+    request: ControlRequest,
+    texts: Sequence[str],
+    targets: Sequence[Target],
 ) -> dict[str, Any]:
-    """Shares of sentences: that satisfy each kind of control, all of their target's, and, in the
-    scene world, that are grammatical, and both."""
-    kinds: dict[str, list[bool]] = {}
-    together: list[bool] = []
-    grammatical: list[bool] = []
-    for target, said in zip(targets, texts, strict=True):
-        for text in said:
-            reading = analyse(text) if scene else None
-            found = [one.success(text, reading) for one in target]
-            for one, success in zip(target, found, strict=True):
-                kinds.setdefault(one.name, []).append(success)
-            together.append(all(found))
-            grammatical.append(reading is not None)
-    shares = {name: sum(found) / len(found) for name, found in kinds.items()}
-    result: dict[str, Any] = {"success": shares, "all": sum(together) / len(together)}
-    if scene:
-        result["grammatical"] = sum(grammatical) / len(grammatical)
-        both = [a and b for a, b in zip(together, grammatical, strict=True)]
-        result["all_and_grammatical"] = sum(both) / len(both)
-    return result
+    """{"lm_score": nats per token under the judge of the run's data (Li et al. 2022, sec. 6): of
+    the sentences, of as many without control, FREE at most, of the sentences that the targets come
+    from, and of held-out ones}."""
+    yardstick = find_yardstick(run, panel)
+    free = replace(request, guidance=1.0, evaluate=None)
+    seeds = range(request.seed, request.seed + min(len(texts), FREE))
+    drawn = pipeline.write(seeds, free, progress=True).texts
+    gold = [" ".join(target.words) for target in targets if target.words]
+    lists = {"controlled": texts, "uncontrolled": drawn, "targets": gold}
+    scores = {name: yardstick.nats_per_token(found) for name, found in lists.items() if found}
+    held_out = yardstick.nats_per_token_held_out
+    return {"lm_score": scores | {"held_out": held_out}, "lm": yardstick.judge.facts}
