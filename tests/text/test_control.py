@@ -117,7 +117,9 @@ def test_what_is_said_is_read_in_the_sentence(control: str, wanted: bool):
 def test_a_fact_may_be_said_in_every_way_that_the_model_has_words_for():
     assert scene_phrases("colour:red") == ("crimson", "red", "scarlet")
     tokenizer = train_tokenizer(["a red star . a scarlet dot at the top left"], "word", size=50)
-    red = Control("says", "colour:red").automaton(Vocabulary(tokenizer, scene_tags(), scene_phrases))
+    red = Control("says", "colour:red").automaton(
+        Vocabulary(tokenizer, scene_tags(), scene_phrases)
+    )
     assert red.accepts_row(row("a scarlet star .", tokenizer))
     assert red.accepts_row(row("a red star .", tokenizer))
     assert not red.accepts_row(row("a star .", tokenizer))

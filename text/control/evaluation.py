@@ -42,16 +42,33 @@ def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -
 
 
 def evaluate(run: Run, panel: Panel, pipeline: Pipeline, request: ControlRequest) -> dict[str, Any]:
-    """What `control` gives for the file request.evaluate, and beside it the judge's nats per token
-    of the sentences, of ones without control and of those that the targets come from. A target that
-    the model cannot satisfy counts as missed by all of its sentences, and is named."""
+    """What `satisfy` gives for the targets of request.evaluate, and "lm_score": the nats per token
+    (Li et al. 2022, sec. 6) under the judge of the run's data, of these sentences, of as many
+    without control (FREE at most), of those that the targets come from, and of held-out ones."""
     assert request.evaluate is not None
     targets = read_targets(request.evaluate)
     asks = {control.name for target in targets for control in target.controls}
-    tagged = request.tagged
-    if tagged is None and pipeline.config.data.name != "scene" and asks & {*TAGGED}:
+    tagged, name = request.tagged, pipeline.config.data.name
+    if tagged is None and name != "scene" and asks & {*TAGGED}:
         tagged = request.evaluate.parent
-    world = find_world(pipeline.config.data.name, pipeline.tokenizer, tagged)
+    result = satisfy(pipeline, find_world(name, pipeline.tokenizer, tagged), targets, request)
+    texts = [text for target in result["targets"] for text in target["texts"]]
+    yardstick = find_yardstick(run, panel)
+    scores = {"controlled": texts, "uncontrolled": without_control(pipeline, request, len(texts))}
+    gold = [" ".join(target.words) for target in targets if target.words]
+    if gold:
+        scores["targets"] = gold
+    found = {name: yardstick.nats_per_token(said) for name, said in scores.items()}
+    found["held_out"] = yardstick.nats_per_token_held_out
+    return result | {"lm_score": found, "lm": yardstick.judge.facts}
+
+
+def satisfy(
+    pipeline: Pipeline, world: World, targets: Sequence[Target], request: ControlRequest
+) -> dict[str, Any]:
+    """request.n sentences for every target, and how many satisfy it, as `control` gives them. A
+    target that the model cannot satisfy counts as missed by all of its sentences, and is named.
+    ConfigError when that are all."""
     possible: list[Target] = []
     automata: list[Automaton] = []
     missed: list[tuple[Target, str]] = []
@@ -62,10 +79,15 @@ def evaluate(run: Run, panel: Panel, pipeline: Pipeline, request: ControlRequest
         except ConfigError as error:
             missed.append((target, str(error)))
     if not possible:
-        raise ConfigError(f"{request.evaluate}: this model can satisfy no target: {missed[0][1]}")
-    result = _written(pipeline, world, possible, automata, request, missed)
-    texts = [text for target in result["targets"] for text in target["texts"]]
-    return result | _likeness(run, panel, pipeline, request, texts, targets)
+        raise ConfigError(f"this model can satisfy none of {len(targets)} targets: {missed[0][1]}")
+    return _written(pipeline, world, possible, automata, request, missed)
+
+
+def without_control(pipeline: Pipeline, request: ControlRequest, n: int) -> list[str]:
+    """n sentences, FREE at most, drawn as the request says but without control."""
+    free = replace(request, guidance=1.0, evaluate=None, targets=None)
+    seeds = range(request.seed, request.seed + min(n, FREE))
+    return pipeline.write(seeds, free, progress=True, candidates=request.mbr).texts
 
 
 def measure(
@@ -155,25 +177,3 @@ def _written(
 
 def _names(target: Target) -> list[str]:
     return [f"{control.name}={control.value}" for control in target.controls]
-
-
-def _likeness(
-    run: Run,
-    panel: Panel,
-    pipeline: Pipeline,
-    request: ControlRequest,
-    texts: Sequence[str],
-    targets: Sequence[Target],
-) -> dict[str, Any]:
-    """{"lm_score": nats per token under the judge of the run's data (Li et al. 2022, sec. 6): of
-    the sentences, of as many without control, FREE at most, of the sentences that the targets come
-    from, and of held-out ones}."""
-    yardstick = find_yardstick(run, panel)
-    free = replace(request, guidance=1.0, evaluate=None)
-    seeds = range(request.seed, request.seed + min(len(texts), FREE))
-    drawn = pipeline.write(seeds, free, progress=True).texts
-    gold = [" ".join(target.words) for target in targets if target.words]
-    lists = {"controlled": texts, "uncontrolled": drawn, "targets": gold}
-    scores = {name: yardstick.nats_per_token(found) for name, found in lists.items() if found}
-    held_out = yardstick.nats_per_token_held_out
-    return {"lm_score": scores | {"held_out": held_out}, "lm": yardstick.judge.facts}

@@ -59,7 +59,10 @@ UNKNOWN = -6.0  # log-weight of a word that is taken for nothing that the rules 
 VERSION = 1  # of what parsers are
 BATCH = 64
 REPORTED = {
-    **{label: label for label in ("NP", "VP", "S", "PP", "ADJP", "ADVP", "QP", "SBAR", "WHNP", "NML")},
+    **{
+        label: label
+        for label in ("NP", "VP", "S", "PP", "ADJP", "ADVP", "QP", "SBAR", "WHNP", "NML")
+    },
     "VG": "VP",  # a participle and what belongs to it
 }
 _TERMS = {"CCONJ": "CC", "SCONJ": "SC", "PUNCT": "COMMA PUNC"}
@@ -104,7 +107,9 @@ class Parser:
         if not known:
             return {}
         parses = self.spans([(one.words, one.tags) for one in known])
-        pairs = [(span, parse) for one, parse in zip(known, parses, strict=True) for span in one.spans]
+        pairs = [
+            (span, parse) for one, parse in zip(known, parses, strict=True) for span in one.spans
+        ]
         right = sum(held(span, parse) for span, parse in pairs)
         return {"spans": len(pairs), "spans_found": right / len(pairs)}
 

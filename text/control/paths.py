@@ -85,7 +85,9 @@ class Automata:
     @cached_property
     def members(self) -> Tensor:
         """(B, V, K) float32: 1 where a token is in a set."""
-        held = torch.stack([kinds[:, classes] for kinds, classes in zip(self.sets, self.classes, strict=True)])
+        held = torch.stack(
+            [kinds[:, classes] for kinds, classes in zip(self.sets, self.classes, strict=True)]
+        )
         return held.transpose(1, 2).float()[self.which]
 
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,7 +117,9 @@ class _Edges:
                 if after in numbers:
                     held.setdefault((numbers[state], numbers[after]), []).append(kind)
         labels: dict[tuple[int, ...], int] = {}
-        rows = [(*ends, labels.setdefault(tuple(kinds), len(labels))) for ends, kinds in held.items()]
+        rows = [
+            (*ends, labels.setdefault(tuple(kinds), len(labels))) for ends, kinds in held.items()
+        ]
         sets = torch.zeros(len(labels), C, dtype=torch.bool)
         for kinds, label in labels.items():
             sets[label, list(kinds)] = True
@@ -129,8 +133,10 @@ def log_accepted(log_probs: Tensor, automata: Automata) -> Tensor:
     chances = log_probs.clamp(min=FLOOR).exp().bmm(members).double()
     source, target, label = automata.edges()
     # what fills sets up holds no token: its 0 becomes a number, for the gradient of the log
-    edges = chances.clamp(min=torch.finfo(torch.float32).tiny).log().gather(
-        2, label[:, None].expand(-1, chances.shape[1], -1)
+    edges = (
+        chances.clamp(min=torch.finfo(torch.float32).tiny)
+        .log()
+        .gather(2, label[:, None].expand(-1, chances.shape[1], -1))
     )
     accepts = automata.accepts[automata.which]
     to_go = edges.new_zeros(accepts.shape).masked_fill(~accepts, NEVER)
@@ -164,7 +170,9 @@ def best_row(scores: Tensor, automata: Automata) -> Tensor:
         best = torch.full_like(best, -torch.inf).scatter_reduce_(1, target, tried, "amax")
         wins = tried == best.gather(1, target)
         order = torch.arange(source.shape[1], device=scores.device).expand(B, -1).where(wins, 0)
-        came.append(torch.zeros_like(accepts, dtype=torch.long).scatter_reduce_(1, target, order, "amax"))
+        came.append(
+            torch.zeros_like(accepts, dtype=torch.long).scatter_reduce_(1, target, order, "amax")
+        )
     state = best.masked_fill(~accepts, -torch.inf).argmax(1, keepdim=True)
     chosen: list[Tensor] = []
     for edges in reversed(came):

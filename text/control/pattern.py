@@ -116,9 +116,7 @@ def _tokens(atom: str, asked: str, vocabulary: Vocabulary) -> list[str | Tensor]
 def _tagged(tag: str, asked: str, vocabulary: Vocabulary) -> Tensor:
     known = sorted(set().union(*vocabulary.tags.values()))
     if not known:
-        raise ConfigError(
-            f"{asked}: <{tag}>: parts of speech are known {HOW}"
-        )
+        raise ConfigError(f"{asked}: <{tag}>: parts of speech are known {HOW}")
     if tag not in known:
         raise ConfigError(f"{asked}: <{tag}>: expected one of {', '.join(known)}")
     pieces = vocabulary.tokenizer.pieces()

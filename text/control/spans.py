@@ -60,7 +60,9 @@ class Phrases:
                 own.update(tuple(row[i : i + K]) for i in range(len(row) - K + 1))
         return cls({label: frozenset(rows) for label, rows in seen.items()})
 
-    def automaton(self, span: Span, tags: Mapping[str, Set[str]], tokenizer: Tokenizer, asked: str) -> Automaton:
+    def automaton(
+        self, span: Span, tags: Mapping[str, Set[str]], tokenizer: Tokenizer, asked: str
+    ) -> Automaton:
         """The rows with such a phrase there, of words with `tags`. ConfigError for a label that was
         not seen."""
         left, right, label = span

@@ -89,7 +89,9 @@ def tree_automaton(root: Node, skeleton: str, tokenizer: Tokenizer, asked: str) 
     start = ("", open_readings(((root, None), 0)))
     found = build(torch.arange(len(pieces)), start, step, lambda state: state == "ended")
     if not bool(found.alive()[0]):
-        raise ConfigError(f"{asked}: no sentence of this world, in the model's words, has that tree")
+        raise ConfigError(
+            f"{asked}: no sentence of this world, in the model's words, has that tree"
+        )
     return found
 
 

@@ -16,7 +16,9 @@ from text.given import WORD_START
 from text.grammar import Node
 
 Tags: TypeAlias = Mapping[str, Set[str]]  # a word -> the parts of speech that it may be
-HOW = "in the scene world (data.name = 'scene'); of other text give --tagged FOLDER, see docs/text.md"
+HOW = (
+    "in the scene world (data.name = 'scene'); of other text give --tagged FOLDER, see docs/text.md"
+)
 
 
 @dataclass(frozen=True)

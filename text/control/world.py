@@ -138,7 +138,9 @@ class RealText:
 
     def _guide(self, number: int) -> Vocabulary:
         own = [one for one in self.tagged if half(one.words) == number]
-        examples = [([*map(symbol, one.words, one.tags)], span) for one in own for span in one.spans]
+        examples = [
+            ([*map(symbol, one.words, one.tags)], span) for one in own for span in one.spans
+        ]
         phrases = Phrases.learn(examples) if examples else None
         return Vocabulary(self.tokenizer, lexicon(own, LEAST), _value, phrases)
 
