@@ -90,6 +90,12 @@ class Pipeline:
         self.learner.to(device)
         return self
 
+    @property
+    def network(self) -> nn.Module:
+        """What is evaluated at every step."""
+        learner = self.learner
+        return learner.denoiser.net if isinstance(learner, DiffusionLearner) else learner
+
     def __call__(
         self,
         n: int = 1,

@@ -23,7 +23,6 @@ from text.pipeline import Pipeline
 from text.yardstick import find_yardstick
 
 FREE = 256  # sentences without control that the judge's nats are held against, at most
-TAGGED = ("pos", "span")  # controls that are judged by what tagged sentences teach
 
 
 def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def evaluate(run: Run, panel: Panel, pipeline: Pipeline, request: ControlRequest
     targets = read_targets(request.evaluate)
     asks = {control.name for target in targets for control in target.controls}
     tagged, name = request.tagged, pipeline.config.data.name
-    if tagged is None and name != "scene" and asks & {*TAGGED}:
+    if tagged is None and name != "scene" and asks & {"pos", "span"}:
         tagged = request.evaluate.parent
     result = satisfy(pipeline, find_world(name, pipeline.tokenizer, tagged), targets, request)
     texts = [text for target in result["targets"] for text in target["texts"]]
@@ -91,11 +90,15 @@ def without_control(pipeline: Pipeline, request: ControlRequest, n: int) -> list
 
 
 def measure(
-    targets: Sequence[Target], texts: Sequence[Sequence[str]], world: World, missed: int = 0
+    targets: Sequence[Target],
+    texts: Sequence[Sequence[str]],
+    world: World,
+    missed: Sequence[Target] = (),
 ) -> dict[str, Any]:
     """Shares of sentences: that satisfy each kind of control as `Control.score` counts, and to the
-    letter, and all of their target's; in the scene world that are grammatical, and both. `missed`
-    targets count as if all of theirs did not. "scores" has a list a target."""
+    letter, and all of their target's; in the scene world that are grammatical, and both. Of
+    `missed` targets, with as many sentences as the others, none does. "scores" has a
+    list for every target."""
     scores: dict[str, list[float]] = {}
     exact: dict[str, list[float]] = {}
     together: list[float] = []
@@ -105,24 +108,33 @@ def measure(
         each.append([])
         for text, analysis in zip(said, world.analyse(said, target), strict=True):
             grammatical.append(float(analysis is not None))
-            found = [one.success(text, analysis) for one in target.controls]
-            own = {one.name: one.score(text, analysis) for one in target.controls}
-            for one, success in zip(target.controls, found, strict=True):
-                exact.setdefault(one.name, []).append(float(success))
-                scores.setdefault(one.name, []).append(one.score(text, analysis))
-            together.append(float(all(found)))
-            each[-1].append(own)
-    share = len(targets) / (len(targets) + missed)
+            found = [float(one.success(text, analysis)) for one in target.controls]
+            paper = [one.score(text, analysis) for one in target.controls]
+            _add(exact, target, found)
+            _add(scores, target, paper)
+            together.append(min(found))
+            each[-1].append(dict(zip(_names(target), paper, strict=True)))
+    for target in missed:
+        none = [0.0] * max(map(len, texts))
+        together += none
+        for _ in none:
+            _add(exact, target, [0.0] * len(target.controls))
+            _add(scores, target, [0.0] * len(target.controls))
     result: dict[str, Any] = {
-        "success": {name: share * mean(found) for name, found in scores.items()},
-        "to_the_letter": {name: share * mean(found) for name, found in exact.items()},
-        "all": share * mean(together),
+        "success": {name: mean(found) for name, found in scores.items()},
+        "to_the_letter": {name: mean(found) for name, found in exact.items()},
+        "all": mean(together),
     }
     if world.exact:
         result["grammatical"] = mean(grammatical)
-        both = [a * b for a, b in zip(together, grammatical, strict=True)]
-        result["all_and_grammatical"] = share * mean(both)
+        both = [a * b for a, b in zip(together, grammatical, strict=False)]
+        result["all_and_grammatical"] = sum(both) / len(together)
     return result | {"scores": each}
+
+
+def _add(to: dict[str, list[float]], target: Target, values: Sequence[float]) -> None:
+    for control, value in zip(target.controls, values, strict=True):
+        to.setdefault(control.name, []).append(value)
 
 
 def mean(values: Iterable[float]) -> float:
@@ -149,13 +161,13 @@ def _written(
     rows = Automata.of([one for one in automata for _ in range(n)])
     seeds = range(request.seed, request.seed + n * len(targets))
     began = time.monotonic()
-    with Effort(pipeline.learner) as effort:
+    with Effort(pipeline.network) as effort:
         texts = pipeline.write(
             seeds, request, progress=True, candidates=request.mbr, automata=rows
         ).texts
     seconds = time.monotonic() - began
     by_target = [texts[i * n : (i + 1) * n] for i in range(len(targets))]
-    found = measure(targets, by_target, world, len(missed))
+    found = measure(targets, by_target, world, [target for target, _ in missed])
     scores = found.pop("scores")
     return {
         "targets": [
@@ -169,7 +181,7 @@ def _written(
         "evaluations": effort.per(len(texts)),
         "seconds": seconds,
         "seconds_per_target": seconds / len(targets),
-        "judge": world.about(),
+        "judge": world.about({one.name for target in targets for one in target.controls}),
         "settings": request.settings()
         | {"seed": request.seed, "weights": request.weights, "mbr": request.mbr},
     }

@@ -26,10 +26,10 @@ TOP: S | FRAG
 FRAG: _any | _any FRAG
 _any: NP | VP | PP | ADJP | ADVP | SBAR | _s | STOP | COMMA | CC | INTJ | VG | X
 S: _s | _s STOP
-_s: NP VP | NP ADVP VP | NP _pause VP | _lead _s | VP | S CC S | S COMMA S | S COMMA CC S | _s ADVP | _s PP | CC _s | EX VP | _s COMMA VG | _s COMMA PP
+_s: NP VP | NP ADVP VP | NP _pause VP | _lead _s | VP | S CC S | S COMMA S | S COMMA CC S | _s ADVP | _s PP | CC _s | _s COMMA VG | _s COMMA PP
 _lead: PP | PP COMMA | ADVP | ADVP COMMA | VG | VG COMMA | ADJP COMMA | INTJ COMMA | NP COMMA | SBAR COMMA
 _pause: COMMA PP COMMA | COMMA VG COMMA | COMMA SBAR COMMA | COMMA NP COMMA | COMMA
-NP: _nbar | DET _nbar | PRON | DET | NUM | _pron _nbar | QP | QP _nbar | DET QP _nbar | _money | NP _poss
+NP: _nbar | DET _nbar | PRON | EX | DET | NUM | _pron _nbar | QP | QP _nbar | DET QP _nbar | _money | NP _poss
 NP: NP PP | NP VG | NP SBAR | NP ADJP | NP CC NP | NP COMMA NP | NP COMMA CC NP | NP COMMA VG | NP COMMA PP | NP COMMA SBAR | NP PAREN | NP _poss _nbar
 _pron: PRON
 _poss: PART
@@ -53,7 +53,8 @@ WHNP: WH | ADP WH
 WHADV: WHERE
 PAREN: PUNC NP PUNC
 """
-STEPS, RATE, PRIOR, PENALTY = 22, 0.3, -1.0, 7e-4  # of the fit, and the log-weight it starts from
+STEPS, RATE, PRIOR, PENALTY = 16, 0.3, -1.0, 7e-4  # of the fit, and the log-weight it starts from
+FRAGMENTS = -5.0  # the same of rules for what is no sentence
 FORCED = 25.0  # nats that a known phrase is worth: log p(phrase) = log Z(worth) - worth - log Z
 UNKNOWN = -6.0  # log-weight of a word that is taken for nothing that the rules know
 VERSION = 1  # of what parsers are
@@ -67,7 +68,7 @@ REPORTED = {
 }
 _TERMS = {"CCONJ": "CC", "SCONJ": "SC", "PUNCT": "COMMA PUNC"}
 _WORDS = {
-    "that": "WH SC DET", "which": "WH", "who": "WH", "whose": "WH", "what": "WH", "there": "EX",
+    "that": "WH DET", "which": "WH", "who": "WH", "whose": "WH", "what": "WH", "there": "EX",
     "where": "WHERE", "when": "WHERE", "to": "TO", "not": "NOT", "'s": "PART", "'": "PART",
 }  # fmt: skip
 _WORD_TAGS = ("PRON", "SCONJ", "DET", "PART", "ADV")  # tags under which these are those
@@ -116,7 +117,7 @@ class Parser:
 
 def fit_parser(sentences: Sequence[Tagged]) -> Parser:
     """A parser in whose trees of these sentences their phrases are: from the cache, or now."""
-    settings = [VERSION, RULES, STEPS, RATE, PRIOR, PENALTY]
+    settings = [VERSION, RULES, STEPS, RATE, PRIOR, FRAGMENTS, PENALTY]
     stated = [settings, [(s.words, s.tags, s.spans) for s in sentences]]
     _, held = fitted("parser", stated, lambda: _fit(sentences))
     return Parser(torch.from_numpy(held["weights"]))
@@ -131,7 +132,8 @@ def _fit(sentences: Sequence[Tagged]) -> Fitted:
         if a <= left and right < b
     ]
     batches = [_examples(some) for some in _batches(parts, key=lambda part: len(part[0]))]
-    weights = torch.full((_grammar().rules,), PRIOR, dtype=torch.float64, requires_grad=True)
+    start = start_weights().double()
+    weights = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([weights], lr=RATE)
     for _ in range(STEPS):
         optimizer.zero_grad()
@@ -140,9 +142,18 @@ def _fit(sentences: Sequence[Tagged]) -> Fitted:
             worth = inside(_grammar(), weights, words, lengths, spans, SUM)
             nats = free.log() - worth.log() + FORCED
             (nats.sum() / len(parts)).backward()
-        (PENALTY * (weights - PRIOR).square().sum()).backward()
+        (PENALTY * (weights - start).square().sum()).backward()
         optimizer.step()
     return {}, {"weights": weights.detach().numpy().astype(np.float32)}
+
+
+def start_weights() -> Tensor:
+    """(R,): the log-weights before any example: sentences are preferred to fragments."""
+    weights = torch.full((_grammar().rules,), PRIOR)
+    for number, rule in enumerate((*_grammar().binary, *_grammar().unary)):
+        if "FRAG" in (_grammar().symbols[symbol] for symbol in rule):
+            weights[number] = FRAGMENTS
+    return weights
 
 
 @cache

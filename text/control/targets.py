@@ -110,6 +110,7 @@ def _target(said: dict[str, Any]) -> Target:
         asked = {k: v if isinstance(v, list) else [v] for k, v in said.items()}
         words = [f"{name}={value}" for name, values in asked.items() for value in values]
         return Target(tuple(parse_controls(words)))
+    words = _words(said)
     controls: list[Control] = []
     if "pos" in said:
         controls.append(Control("pos", " ".join(_tags(said))))
@@ -122,7 +123,7 @@ def _target(said: dict[str, Any]) -> Target:
         controls.append(Control("says", f"{name}: {value}"))
     if not controls:
         raise ConfigError("words_: expected pos, spans or attr beside it")
-    return Target(tuple(controls), _words(said))
+    return Target(tuple(controls), words)
 
 
 def _words(said: dict[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ seen it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from text.english import english
 from text.reader import analyse
 from text.teller import tell
 
+TAGGED = frozenset(["pos", "span", "pattern"])  # controls that tagged sentences may be needed for
 LEAST = 0.5  # the least share of a word's tags that the guide takes for one of its tags
 EXAMPLES = 2000  # sentences of the scene world that phrases are learned from
 EXAMPLES_SEED = 1
@@ -44,8 +45,9 @@ class World(Protocol):
         """None for what is no sentence of this world."""
         ...
 
-    def about(self) -> dict[str, Any]:
-        """What is known of the judge: its accuracy on the sentences of each half."""
+    def about(self, asked: Set[str]) -> dict[str, Any]:
+        """What is known of the judge of the controls of these names: how often it is right on the
+        sentences of each half."""
         ...
 
 
@@ -74,7 +76,7 @@ class SceneWorld:
         readings = map(analyse, sentences)
         return [None if reading is None else of_reading(reading) for reading in readings]
 
-    def about(self) -> dict[str, Any]:
+    def about(self, asked: Set[str]) -> dict[str, Any]:
         return {"judge": "exact parses of the scene world's grammar"}
 
 
@@ -112,20 +114,23 @@ class RealText:
         words = [sentence.split() for sentence in sentences]
         tags = [judge.tagger.tag(row) for row in words]
         spans: list[frozenset[Span] | None] = [None] * len(words)
-        if judge.parser is not None and any(one.name == "span" for one in target.controls):
+        asked = any(one.name == "span" for one in target.controls)
+        if asked and judge.parser is not None:
             spans = [*judge.parser.spans(list(zip(words, tags, strict=True)))]
         rows = zip(sentences, tags, spans, strict=True)
         return [Analysis(partial(occurs, sentence), *known) for sentence, *known in rows]
 
-    def about(self) -> dict[str, Any]:
-        if not self.tagged:
+    def about(self, asked: Set[str]) -> dict[str, Any]:
+        if not self.tagged or asked.isdisjoint(TAGGED):
             return {"judge": "the words themselves"}
-        folds = []
+        folds: list[dict[str, Any]] = []
         for number, judge in enumerate(self._judges):
             own = [one for one in self.tagged if half(one.words) == number]
             fold = {"judged": len(own), "learned_from": len(self.tagged) - len(own)}
-            fold["tags_right"] = judge.tagger.accuracy(own)
-            folds.append(fold | ({} if judge.parser is None else judge.parser.recovery(own)))
+            fold |= {"tags_right": judge.tagger.accuracy(own)}
+            if "span" in asked and judge.parser is not None:
+                fold |= judge.parser.recovery(own)
+            folds.append(fold)
         return {
             "judge": "tagger and parser learned from the half of the tagged sentences that neither "
             "holds the target nor guided it",
@@ -150,15 +155,23 @@ class RealText:
         return (self._judge(1), self._judge(0))
 
     def _judge(self, number: int) -> "_Judge":
-        own = [one for one in self.tagged if half(one.words) == number]
-        parsed = [one for one in own if one.spans]
-        return _Judge(fit_tagger(own), fit_parser(parsed) if parsed else None)
+        return _Judge(tuple(one for one in self.tagged if half(one.words) == number))
 
 
 @dataclass(frozen=True)
 class _Judge:
-    tagger: Tagger
-    parser: Parser | None
+    """Fitted when it is asked."""
+
+    sentences: tuple[Tagged, ...]
+
+    @cached_property
+    def tagger(self) -> Tagger:
+        return fit_tagger(self.sentences)
+
+    @cached_property
+    def parser(self) -> Parser | None:
+        parsed = [one for one in self.sentences if one.spans]
+        return fit_parser(parsed) if parsed else None
 
 
 def half(words: Sequence[str]) -> int:
