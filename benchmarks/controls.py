@@ -22,8 +22,8 @@ from shared.provenance import provenance
 from shared.task import ControlRequest, SampleRequest
 from text import teller
 from text.control import Target, parse_controls
-from text.control.evaluation import control, measure
 from text.control.analysis import of_reading
+from text.control.evaluation import control, measure
 from text.control.lexicon import tags_of
 from text.control.world import SceneWorld
 from text.pipeline import Pipeline

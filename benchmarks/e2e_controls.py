@@ -1,10 +1,11 @@
 """Controlled sentences of real text: `python -m benchmarks.e2e_controls RUN`.
 
-The targets are those of Diffusion-LM (Li et al. 2022, table 2) and of length 10 to 40. They are split
-in two by a hash of what they ask: on one half guidance and temperature are chosen, for each kind of
-control by itself, and only then the other half is sampled, all with the same number of evaluations.
-Chosen is what satisfies most among the settings whose sentences are at most `CLOSE` nats per token
-worse under the judge than ones without control; where none is that close, the closest.
+The targets are those of Diffusion-LM (Li et al. 2022, table 2) and of length 10 to 40. They are
+split in two by a hash of what they ask: on one half guidance and temperature are chosen, for each
+kind of control by itself, and only then the other half is sampled, all with the same number of
+evaluations. Chosen is what satisfies most among the settings whose sentences are at most `CLOSE`
+nats per token worse under the judge than ones without control; where none is that close, the
+closest.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from shared.tables import expand
 from shared.task import ControlRequest
 from text.control.controls import Control
 from text.control.evaluation import satisfy, without_control
-from text.control.targets import Target, read_tagged, read_targets
+from text.control.targets import Target, read_targets
 from text.control.world import World, find_world
 from text.panel import PANEL
 from text.pipeline import Pipeline
@@ -42,7 +43,7 @@ FILES = {
     "parts of speech and content": "target_compose_pos_attr",
 }
 KINDS = (*FILES, "length")
-# success in per cent: the original (Li et al. 2022, table 2), which used 200 steps of 3 inner updates
+# success in per cent (Li et al. 2022, table 2), with 200 steps of 3 inner updates
 PUBLISHED = {
     "semantic content": 81.2,
     "parts of speech": 90.0,
@@ -204,7 +205,7 @@ def _one(
 def _table(rows: list[dict[str, Any]], setup: Setup, n: int, tuned: int, run: str) -> Table:
     shown = [row | {"percent": 100 * row["satisfied"]} for row in rows]
     note = (
-        f"{n} sentences of each target (seeds from 0) of the half of the targets that settings were "
+        f"{n} sentences of each target (seeds from 0) of the half of targets that settings were "
         f"not chosen on, run {run}, ancestral with {setup.request.steps} steps, td = "
         f"{setup.request.td:g}, fp32; guidance and temperature chosen on up to {tuned} targets of "
         "the other half. Satisfied: as the paper counts (parts of speech: share of places; length: "

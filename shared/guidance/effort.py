@@ -7,8 +7,8 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Effort:
-    """In its `with` block, counts the rows that go through a network, and those whose gradient comes
-    back through it. Evaluations per sample are rows / samples."""
+    """In its `with` block, counts the rows that go through a network, and those whose gradient
+    comes back through it. Evaluations per sample are rows / samples."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network

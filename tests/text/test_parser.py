@@ -1,4 +1,4 @@
-"""Grammars in charts against all derivations written out, and what fitting makes of a few phrases."""
+"""Grammars in charts against all derivations written out, and what a few phrases teach."""
 
 import itertools
 import math

@@ -155,7 +155,7 @@ def tagged(said: str, *spans: tuple[int, int, str]) -> Tagged:
 
 def corpus() -> tuple[Tagged, ...]:
     """40 sentences in which `watch` is a verb after PRON, a noun after DET."""
-    names = "Anna Bert Carl Dora Emil Finn Gina Hugo Ines Jana".split()
+    names = ["Anna", "Bert", "Carl", "Dora", "Emil", "Finn", "Gina", "Hugo", "Ines", "Jana"]
     said = [
         form.format(name)
         for name in names

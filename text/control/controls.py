@@ -20,8 +20,8 @@ from functools import reduce
 from shared.config import one_of
 from shared.errors import ConfigError
 from shared.tokenizer import one_blank
-from text.control.automaton import Automaton, both
 from text.control.analysis import Analysis
+from text.control.automaton import Automaton, both
 from text.control.pattern import compile_pattern, matches
 from text.control.spans import held, parse_span
 from text.control.vocabulary import Vocabulary

@@ -1,9 +1,9 @@
 """Weighted context-free grammars in batches: the inside algorithm (Baker 1979) over a semiring.
 
 A chart holds, for every span and symbol, the sum over all derivations of that symbol there of the
-product of rule weights. With numbers the gradient of log Z to the logs of weights counts rules; with
-logs and their maximum the gradient of the best derivation's score to the spans' own scores is that
-derivation (Eisner 2016).
+product of rule weights. With numbers the gradient of log Z to the logs of weights counts rules;
+with logs and their maximum the gradient of the best derivation's score to the spans' own scores is
+that derivation (Eisner 2016).
 """
 
 from collections.abc import Callable, Sequence
@@ -73,8 +73,9 @@ class Grammar:
 
 
 def read_grammar(text: str, top: str) -> Grammar:
-    """Lines `A: B C | D` -> a grammar; longer right sides are cut in two from the right. ValueError
-    for rules of one symbol that go round in a circle."""
+    """Lines `A: B C | D` -> a grammar; a line that begins with a blank goes on with the one before,
+    and longer right sides are cut in two from the right. ValueError for rules of one symbol that go
+    round in a circle."""
     numbers: dict[str, int] = {}
     binary: list[tuple[int, int, int]] = []
     unary: list[tuple[int, int]] = []
@@ -94,7 +95,7 @@ def read_grammar(text: str, top: str) -> Grammar:
             if not known:
                 add(rest, right[1:])
 
-    for line in text.strip().splitlines():
+    for line in text.strip().replace("\n ", " ").splitlines():
         left, _, options = line.partition(":")
         for option in options.split("|"):
             add(left.strip(), option.split())

@@ -6,8 +6,8 @@ model (Rabiner 1989, sec. III): no classifier, and no approximation beyond the i
 denoiser states.
 
 Between two states all tokens that lead from one to the other are one edge with a set of tokens, and
-states that never accept are left out: an automaton of n words in a row has about 2 n edges, whatever
-the vocabulary. Equal automata are held once, however many rows ask for them.
+states that never accept are left out: an automaton of n words in a row has about n edges, whatever
+the vocabulary. The same automaton is held once, however many rows ask for them.
 """
 
 from collections.abc import Sequence

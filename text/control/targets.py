@@ -67,8 +67,8 @@ def read_tagged(folder: Path) -> list[Tagged]:
                 spans[known[0]] = known[1]
     if not tags:
         raise DataError(
-            f"{folder}: no sentences with parts of speech in it; expected files .jsonl or .jsonl.gz "
-            'of lines {"words_": [...], "pos": [...]}'
+            f"{folder}: no sentences with parts of speech in it; expected .jsonl or .jsonl.gz "
+            'files of lines {"words_": [...], "pos": [...]}'
         )
     return [Tagged(words, own, spans.get(words, ())) for words, own in tags.items()]
 

@@ -1,8 +1,8 @@
 """All sentences of a grammar with one constituency tree, as an automaton.
 
-The tree is written as brackets and tags, (S (NP DET NOUN) (VP AUX ADJP)). A reading of a sentence's
-beginning is a stack of nodes still to be said and a place in these signs; the automaton's states are
-sets of readings, closed over everything that says no word.
+The tree is written as brackets and tags, (S (NP DET NOUN) (VP AUX ADJ)). A reading of a sentence's
+beginning is a stack of nodes still to be said and a place in these signs; the automaton's states
+are sets of readings, closed over everything that says no word.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What a run's tokens are, and what is known of their words: everything that automata are made of."""
+"""What a run's tokens are, and what is known of their words: what automata are made of."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
