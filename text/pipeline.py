@@ -68,21 +68,25 @@ class Pipeline:
     def __init__(self, learner: nn.Module, tokenizer: Tokenizer, config: TextConfig) -> None:
         self.learner, self.tokenizer, self.config = learner.eval(), tokenizer, config
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
-        self.tagged: Path | None = None  # a folder of sentences with tags, for controls over them
+        self.tagged: Path | None = None  # a folder of sentences with tags
         if isinstance(learner, DiffusionLearner):
             learner.denoiser.autocast = None
         elif isinstance(learner, CausalLM):
             learner.autocast = None
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, weights: str = "ema") -> "Pipeline":
-        """A run folder of the text panel. CheckpointError when it is not one."""
+    def from_pretrained(
+        cls, run: str | Path, weights: str = "ema", tagged: str | Path | None = None
+    ) -> "Pipeline":
+        """A run folder of the text panel; `tagged`, a folder of sentences with parts of speech, for
+        controls over them. CheckpointError when the first is not one."""
         found = open_run(Path(run))
         if not isinstance(found.config, TextConfig):
             raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected text")
         tokenizer = load_tokenizer(Path(run) / FILE)
         pipeline = cls(load_learner(Path(run), weights), tokenizer, found.config)
         pipeline.grid_file = Path(run) / GRID
+        pipeline.tagged = None if tagged is None else Path(tagged)
         return pipeline
 
     def to(self, device: torch.device | str) -> "Pipeline":

@@ -8,6 +8,7 @@ Python and by what a judge reads in it (`text.control.world`): not by what guide
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from shared.errors import ConfigError
@@ -34,7 +35,11 @@ def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -
             "controls: say what is asked for, such as length=9 contains='red star', or give "
             "--targets FILE or --evaluate FILE, not both"
         )
-    targets = [Target(tuple(parse_controls(words)))] if words else read_targets(request.targets)
+    targets = (
+        [Target(tuple(parse_controls(words)))]
+        if words
+        else read_targets(Path(str(request.targets)))
+    )
     world = find_world(pipeline.config.data.name, pipeline.tokenizer, request.tagged)
     automata = [_compile(one, world, pipeline) for one in targets]
     return _written(pipeline, world, targets, automata, request)

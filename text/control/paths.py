@@ -58,7 +58,8 @@ class Automata:
             moves[i, :, : part.moves.shape[1]] = part.moves
             accepts[i, : len(part.accepts)] = part.accepts
         classes = torch.stack([distinct[key].classes for key in numbers])
-        return cls(torch.tensor(which), classes, sets, *moves.unbind(1), accepts)
+        source, target, label = moves.unbind(1)
+        return cls(torch.tensor(which), classes, sets, source, target, label, accepts)
 
     def __len__(self) -> int:
         return len(self.which)

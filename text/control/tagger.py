@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction import DictVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from shared.errors import DataError
 from text.control.cache import Fitted, fitted
@@ -98,6 +96,10 @@ def lexicon(sentences: Iterable[Tagged], least: float) -> Tags:
 
 
 def _fit(sentences: Sequence[Tagged]) -> Fitted:
+    # scikit-learn: a second, which others need not wait
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     vectors = DictVectorizer()
     rows = vectors.fit_transform(
         [dict.fromkeys(features(s.words, i), 1.0) for s in sentences for i in range(len(s.words))]

@@ -37,7 +37,9 @@ EXAMPLES_SEED = 1
 class World(Protocol):
     """What guides a target, and what judges its sentences."""
 
-    exact: bool  # whether the judge is the grammar itself, which also knows what is no sentence
+    exact: ClassVar[
+        bool
+    ]  # whether the judge is the grammar itself, which also knows what is no sentence
 
     def vocabulary(self, target: Target) -> Vocabulary: ...
 
@@ -109,7 +111,7 @@ class RealText:
 
     def analyse(self, sentences: Sequence[str], target: Target) -> list[Analysis | None]:
         if not self.tagged:
-            return [Analysis(partial(occurs, sentence)) for sentence in sentences]
+            return [Analysis(partial(occurs, said)) for said in sentences]
         judge = self._judges[half(target.words)]
         words = [sentence.split() for sentence in sentences]
         tags = [judge.tagger.tag(row) for row in words]
@@ -118,7 +120,7 @@ class RealText:
         if asked and judge.parser is not None:
             spans = [*judge.parser.spans(list(zip(words, tags, strict=True)))]
         rows = zip(sentences, tags, spans, strict=True)
-        return [Analysis(partial(occurs, sentence), *known) for sentence, *known in rows]
+        return [Analysis(partial(occurs, said), own, held) for said, own, held in rows]
 
     def about(self, asked: Set[str]) -> dict[str, Any]:
         if not self.tagged or asked.isdisjoint(TAGGED):
