@@ -26,7 +26,7 @@ from shared.runs import open_run
 from shared.tables import expand
 from shared.task import ControlRequest
 from text.control.controls import Control
-from text.control.evaluation import satisfy, without_control
+from text.control.evaluation import asked, satisfy, without_control
 from text.control.targets import Target, read_targets
 from text.control.world import World, find_world
 from text.panel import PANEL
@@ -132,7 +132,7 @@ def run(
     table = _table(rows, setup, n, tuned, run.name)
     table.show(Console())
     about = {
-        "judge": world.about({"pos", "span"}),
+        "judge": world.about(asked([target for kind in kinds for target in targets(kind, where)])),
         "lm": yardstick.judge.facts,
         "provenance": provenance(),
     }

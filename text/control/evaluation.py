@@ -8,7 +8,6 @@ Python and by what a judge reads in it (`text.control.world`): not by what guide
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from shared.errors import ConfigError
@@ -35,14 +34,14 @@ def control(pipeline: Pipeline, words: Sequence[str], request: ControlRequest) -
             "controls: say what is asked for, such as length=9 contains='red star', or give "
             "--targets FILE or --evaluate FILE, not both"
         )
-    targets = (
-        [Target(tuple(parse_controls(words)))]
-        if words
-        else read_targets(Path(str(request.targets)))
-    )
+    if request.targets is None:
+        targets = [Target(tuple(parse_controls(words)))]
+    else:
+        targets = read_targets(request.targets)
     world = find_world(pipeline.config.data.name, pipeline.tokenizer, request.tagged)
     automata = [_compile(one, world, pipeline) for one in targets]
-    return _written(pipeline, world, targets, automata, request)
+    result = _written(pipeline, world, targets, automata, request)
+    return result | {"judge": world.about(asked(targets))}
 
 
 def evaluate(run: Run, panel: Panel, pipeline: Pipeline, request: ControlRequest) -> dict[str, Any]:
@@ -51,11 +50,11 @@ def evaluate(run: Run, panel: Panel, pipeline: Pipeline, request: ControlRequest
     without control (FREE at most), of those that the targets come from, and of held-out ones."""
     assert request.evaluate is not None
     targets = read_targets(request.evaluate)
-    asks = {control.name for target in targets for control in target.controls}
     tagged, name = request.tagged, pipeline.config.data.name
-    if tagged is None and name != "scene" and asks & {"pos", "span"}:
+    if tagged is None and name != "scene" and asked(targets) & {"pos", "span"}:
         tagged = request.evaluate.parent
-    result = satisfy(pipeline, find_world(name, pipeline.tokenizer, tagged), targets, request)
+    world = find_world(name, pipeline.tokenizer, tagged)
+    result = satisfy(pipeline, world, targets, request)
     texts = [text for target in result["targets"] for text in target["texts"]]
     yardstick = find_yardstick(run, panel)
     scores = {"controlled": texts, "uncontrolled": without_control(pipeline, request, len(texts))}
@@ -64,7 +63,13 @@ def evaluate(run: Run, panel: Panel, pipeline: Pipeline, request: ControlRequest
         scores["targets"] = gold
     found = {name: yardstick.nats_per_token(said) for name, said in scores.items()}
     found["held_out"] = yardstick.nats_per_token_held_out
-    return result | {"lm_score": found, "lm": yardstick.judge.facts}
+    judge = {"judge": world.about(asked(targets)), "lm": yardstick.judge.facts}
+    return result | {"lm_score": found} | judge
+
+
+def asked(targets: Iterable[Target]) -> set[str]:
+    """The names of all controls in targets."""
+    return {control.name for target in targets for control in target.controls}
 
 
 def satisfy(
@@ -186,7 +191,6 @@ def _written(
         "evaluations": effort.per(len(texts)),
         "seconds": seconds,
         "seconds_per_target": seconds / len(targets),
-        "judge": world.about({one.name for target in targets for one in target.controls}),
         "settings": request.settings()
         | {"seed": request.seed, "weights": request.weights, "mbr": request.mbr},
     }

@@ -37,9 +37,7 @@ EXAMPLES_SEED = 1
 class World(Protocol):
     """What guides a target, and what judges its sentences."""
 
-    exact: ClassVar[
-        bool
-    ]  # whether the judge is the grammar itself, which also knows what is no sentence
+    exact: ClassVar[bool]  # whether the judge also knows what is no sentence
 
     def vocabulary(self, target: Target) -> Vocabulary: ...
 
@@ -131,7 +129,8 @@ class RealText:
             fold = {"judged": len(own), "learned_from": len(self.tagged) - len(own)}
             fold |= {"tags_right": judge.tagger.accuracy(own)}
             if "span" in asked and judge.parser is not None:
-                fold |= judge.parser.recovery(own)
+                read = [Tagged(s.words, judge.tagger.tag(s.words), s.spans) for s in own]
+                fold |= judge.parser.recovery(read)
             folds.append(fold)
         return {
             "judge": "tagger and parser learned from the half of the tagged sentences that neither "
