@@ -111,7 +111,12 @@ class ControlRequest(Request):
             model's own probabilities say.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk.
-        targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE.
+        targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE; or
+            one of Diffusion-LM's, as text or gzip.
+        evaluate: The same, and measure more: targets that cannot be satisfied count as missed, and
+            samples are held against ones without control.
+        tagged: A folder of sentences with the part of speech of each word, which judge and guide
+            learn from (default for evaluate: the folder of its file).
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
@@ -121,6 +126,8 @@ class ControlRequest(Request):
     control_scale: float = 1.5
     mbr: int = 1
     targets: Path | None = None
+    evaluate: Path | None = None
+    tagged: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,6 +29,7 @@ from text.baseline import CausalLM
 from text.codec import Embedding
 from text.config import TextConfig
 from text.control.evaluation import control
+from text.control.evaluation import evaluate as evaluate_controls
 from text.data import Rows, read_corpus, to_rows
 from text.evaluation import evaluate
 from text.mbr import Candidate
@@ -127,14 +128,19 @@ class TextPanel:
         """controlled.txt, the sentences of each target under it; controlled.json with everything;
         see `text.control.evaluation`."""
         pipeline = Pipeline.from_pretrained(run, request.weights)
-        result = control(pipeline, controls, request)
+        if request.evaluate is None:
+            result = control(pipeline, controls, request)
+        elif controls or request.targets is not None:
+            raise ConfigError("evaluate: its file says what is asked for; leave out other controls")
+        else:
+            result = evaluate_controls(open_run(run), self, pipeline, request)
         lines: list[str] = []
         for target in result["targets"]:
             lines += [f"# {', '.join(target['controls'])}", *target["texts"], ""]
         write_text(out / "controlled.txt", "\n".join(lines))
         write_text(out / "controlled.json", json.dumps(result, indent=1, ensure_ascii=False))
         shown = [text for target in result.pop("targets") for text in target["texts"]][:8]
-        del result["settings"]
+        del result["settings"], result["judge"]
         return (
             {"samples": str(out / "controlled.txt")}
             | result
