@@ -1,5 +1,6 @@
 """From a trained model and a list of seeds to clean latents: what both pipelines call."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -21,6 +22,7 @@ from shared.files import write_text
 from shared.guidance import autoguidance, clamp, classifier_free
 from shared.learner import DiffusionLearner
 from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
+from shared.solver.ode import Ode
 
 FIT_SEED = 1 << 40  # beyond the seeds that samples are asked for
 # evaluated step, its logsnr, x_t before it, x0_hat there; of the first chunk of samples
@@ -47,6 +49,8 @@ class Sampling:
         temperature: Divides the logits of categorical models: below 1, surer and less varied.
         clamp: Make every estimate the nearest point that stands for data, such as the embeddings of
             words (the clamping trick of Diffusion-LM).
+        budget: Of solver ode: at most so many network evaluations; what is left then is one step,
+            with a warning.
         nan: end: look at the samples; stop: look at every estimate, and name the step and level of
             the first that is not finite.
     """
@@ -60,6 +64,7 @@ class Sampling:
     guide: str | None = None
     temperature: float = 1.0
     clamp: bool = False
+    budget: int | None = None
     nan: str = "end"
 
     def __post_init__(self) -> None:
@@ -84,6 +89,10 @@ class Sampling:
             raise ConfigError(
                 f"guide = {self.guide}: does nothing at guidance = 1, the model by itself; give "
                 "guidance = 1.5 or another scale"
+            )
+        if self.budget is not None and self.solver != "ode":
+            raise ConfigError(
+                f"budget = {self.budget}: of solver ode; {self.solver} takes its steps, see steps"
             )
         if not self.temperature > 0:
             raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
@@ -165,8 +174,10 @@ def draw(
 def _plan(learner: DiffusionLearner, how: Sampling, grid_file: Path | None) -> Plan:
     fitted = how.solver == "auto" and how.grid is None
     grid = fitted_grid(learner, grid_file) if fitted else how.grid
-    chosen = for_data(how.solver, learner.denoiser.data_std)
     try:
+        chosen = for_data(how.solver, learner.denoiser.data_std)
+        if isinstance(chosen, Ode):
+            chosen = dataclasses.replace(chosen, budget=how.budget)
         return prepare(learner.schedule, chosen, how.steps, grid, td=how.td)
     except ValueError as error:
         raise ConfigError(str(error)) from None

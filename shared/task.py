@@ -5,9 +5,9 @@ here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import tyro
 from torch import Tensor, nn
@@ -102,6 +102,15 @@ class ControlRequest(Request):
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk.
         targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE.
+        operator: What an operator of the run's latents must find: NAME=VALUE, NAME!=VALUE,
+            NAME=VALUE|VALUE, with a weight 2*NAME=VALUE; again for more of them. Operators are in
+            RUN/operators, or NAME is the path of one.
+        mode: exact: operators of noisy latents guide the solver; flow: samples, or what is edited,
+            move along the gradient of operators of clean latents (LatentOps).
+        edit: A sentence to change, or a .txt file of them; n versions of each.
+        strength: Of an edit in mode exact: the time up to which it is noised, in (0, 1].
+        stay: Of an edit in mode flow: how strongly it stays where it was.
+        interpolate: Two sentences: n on the path between them.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
@@ -110,6 +119,21 @@ class ControlRequest(Request):
     guidance: float = 1.5
     mbr: int = 1
     targets: Path | None = None
+    operator: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    mode: str = "exact"
+    edit: str | None = None
+    strength: float = 0.5
+    stay: float = 0.0
+    interpolate: tuple[str, str] | None = None
+
+    @property
+    def in_latents(self) -> bool:
+        """Whether it asks for operators, an edit or a path: for what acts on latents."""
+        return bool(self.operator) or self.edit is not None or self.interpolate is not None
+
+    def asked(self) -> dict[str, Any]:
+        """All of it by name, to be written beside what was drawn."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +173,15 @@ class EvaluateRequest(Request):
         return {value: replace(self, frontier=None, **change) for value, change in at.items()}
 
 
+@runtime_checkable
+class Stepwise(Protocol):
+    """A learner whose loss changes in the course of training."""
+
+    def begin_step(self, step: int) -> None:
+        """Told how many updates were done, before each."""
+        ...
+
+
 class Panel(Protocol):
     """A modality: its configuration and how to build, sample and evaluate a run of it."""
 
@@ -168,7 +201,8 @@ class Panel(Protocol):
 
     def learner(self, config: Any, run: Path) -> nn.Module:
         """A fresh trainable module: forward(data, condition, keys, t) -> losses (B,), logsnr (B,)
-        or None. Diffusion models are a `shared.learner.DiffusionLearner`."""
+        or None. Diffusion models are a `shared.learner.DiffusionLearner`; a learner may be
+        `Stepwise`."""
         ...
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:

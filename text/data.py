@@ -36,6 +36,7 @@ class Rows:
     ids: Tensor
     sources: Tensor | None
     dropped: int
+    kept: tuple[int, ...] = ()  # of the corpus, where rows were made of one
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,7 +87,8 @@ def to_rows(corpus: Corpus, tokenizer: Tokenizer, config: DataConfig) -> Rows:
             )
         fits, sources = both, pad_rows(itertools.compress(read, both), config.source_length)
     ended = [[*ids, EOS] for ids in itertools.compress(encoded, fits)]
-    return Rows(pad_rows(ended, config.length), sources, len(corpus) - len(ended))
+    kept = tuple(itertools.compress(range(len(corpus)), fits))
+    return Rows(pad_rows(ended, config.length), sources, len(corpus) - len(ended), kept)
 
 
 def pad_rows(lists: Iterable[Sequence[int]], length: int) -> Tensor:
@@ -116,6 +118,19 @@ def read_corpus(config: DataConfig, held_out: bool = False) -> Corpus:
         column = _column(config, table, "source")
         sources = [one_blank(column[i]) for i in kept]
     return Corpus([sentences[i] for i in kept], sources)
+
+
+def read_labels(config: DataConfig, held_out: bool = False) -> tuple[list[str], list[str]]:
+    """Sentences of a split and what data.label_column says of each; those of which it says nothing
+    are left out. Errors as `read_corpus`."""
+    table = _table(config, expand(config.name), held_out)
+    sentences = [one_blank(sentence) for sentence in _column(config, table, "column")]
+    labels = _column(config, table, "label_column")
+    pairs = [(s, label) for s, label in zip(sentences, labels, strict=True) if s and label]
+    if not pairs:
+        raise DataError(f"data.name = {config.name!r}: no labelled sentences in it")
+    chosen = pairs[: config.limit]
+    return [sentence for sentence, _ in chosen], [label for _, label in chosen]
 
 
 def fixed_order(count: int) -> Tensor:
@@ -176,8 +191,8 @@ def _load(config: DataConfig, name: str, held_out: bool) -> Any:
 
 
 def _column(config: DataConfig, table: Any, key: str) -> list[str]:
-    """The strings of data.column, or of data.source. DataError lists the columns when it is not
-    one."""
+    """The strings of data.column or data.source, or the labels of data.label_column as strings.
+    DataError lists the columns when it is not one."""
     column = getattr(config, key)
     if key == "column" and table.column_names == ["text"]:
         column = "text"  # the lines of a .txt file
@@ -186,6 +201,8 @@ def _column(config: DataConfig, table: Any, key: str) -> list[str]:
             f"data.{key} = {column!r}: {config.name} has {', '.join(table.column_names)}"
         )
     values = list(table[column])
+    if key == "label_column":
+        return ["" if value is None else one_blank(str(value)) for value in values]
     wrong = next((v for v in values if not isinstance(v, str)), None)
     if wrong is not None:
         raise DataError(

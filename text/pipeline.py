@@ -27,6 +27,7 @@ from shared.learner import DiffusionLearner
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling, Wrap, draw
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
+from text.autoencoder.codec import SentenceCodec
 from text.baseline import CausalLM
 from text.codec import nearness
 from text.config import TextConfig
@@ -68,6 +69,11 @@ class Pipeline:
     """Sentences from a trained run: a diffusion model, or the causal reference."""
 
     def __init__(self, learner: nn.Module, tokenizer: Tokenizer, config: TextConfig) -> None:
+        if config.model in ("autoencoder", "operator"):
+            raise ConfigError(
+                f"model = {config.model!r}: it writes nothing by itself; use a run of model: "
+                "diffusion on its latents (text/scene_latent)"
+            )
         self.learner, self.tokenizer, self.config = learner.eval(), tokenizer, config
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
         if isinstance(learner, DiffusionLearner):
@@ -263,6 +269,11 @@ class Pipeline:
         """Rows of ids (n, L)."""
         learner = self.learner
         assert isinstance(learner, DiffusionLearner)
+        if isinstance(learner.codec, SentenceCodec) and (given or automata or how.clamp):
+            raise ConfigError(
+                "given, controls, clamp: of models whose latents are words, and this one's are "
+                "whole sentences; steer it with diptych control --operator NAME=VALUE"
+            )
         template = None
         if given is not None:
             template = parse_given(given, self.tokenizer, self.config.data.length)
@@ -288,7 +299,19 @@ class Pipeline:
             progress=progress,
             label="sentences",
         )
+        if isinstance(learner.codec, SentenceCodec):
+            return self.words(x0, seeds)
         return self._nearest(x0, template, automata)
+
+    def words(self, x0: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Latents of sentences x0 (n, ...) -> ids (n, L): the likeliest, or at codec.temperature
+        drawn with these seeds."""
+        assert isinstance(self.learner, DiffusionLearner)
+        codec, temperature = self.learner.codec, self.config.codec.temperature
+        assert isinstance(codec, SentenceCodec)
+        if temperature == 0:
+            return codec.decode(x0).cpu()
+        return codec.write(x0, seeds, temperature).cpu()
 
     @torch.no_grad()
     def _nearest(self, x0: Tensor, template: Given | None, automata: Automata | None) -> Tensor:

@@ -11,6 +11,7 @@ from shared import noise
 # Streams of `noise`, one per use of a sample's key. Negative: the solvers take 0, 1, 2, ... under
 # seeds that may be the keys of a run. Step i of a discrete bound takes CHAIN - i.
 TIME, NOISE, DROP, CLEANEST, LATENT, PROBE, CHAIN = -1, -2, -3, -4, -5, -6, -16
+ENCODE = -7  # of a codec that draws its latents
 
 
 def sample_keys(seed: int, indices: Tensor) -> Tensor:
