@@ -23,8 +23,8 @@ class DataConfig:
     # what sentences are written from: a column, or `scene` in the scene world; none: from nothing
     source: str | None = None
     source_length: int = 64  # tokens of a source; a sentence with a longer one is dropped, counted
-    # of operators: what they tell; in the scene world tone, audience, count or colour, which is that
-    # of the thing told first, or `unsaid`
+    # of operators: what they tell; in the scene world tone, audience, count or colour (of the thing
+    # told first, or `unsaid`)
     label_column: str | None = None
     split: str = "train"
     held_out: str = "validation"
@@ -201,13 +201,13 @@ class TextConfig:
             )
 
     def _check_codec(self) -> None:
-        if self.codec.kind == "sentence":
-            if self.diffusion.prediction == "categorical" or self.diffusion.fit_density:
-                raise ValueError(
-                    f"diffusion.prediction = {self.diffusion.prediction!r}, diffusion.fit_density "
-                    f"= {self.diffusion.fit_density}: a sentence's latents are no words: set "
-                    "'v' or 'x0', and false"
-                )
+        words_only = self.diffusion.prediction == "categorical" or self.diffusion.fit_density
+        if self.codec.kind == "sentence" and words_only:
+            raise ValueError(
+                f"diffusion.prediction = {self.diffusion.prediction!r}, diffusion.fit_density = "
+                f"{self.diffusion.fit_density}: a sentence's latents are no words: set 'v' or "
+                "'x0', and false"
+            )
         learned, end_to_end = self.codec.kind == "embedding", self.diffusion.end_to_end is not None
         if end_to_end and not learned:
             raise ValueError("diffusion.end_to_end learns embeddings: set codec.kind = 'embedding'")

@@ -58,7 +58,8 @@ def test_the_papers_mode_ends_at_the_closed_form_gradient_flow(energies: list[Qu
     z, weights = normals(5, 3), [1.0, 0.6][: len(energies)]
     exact = flowed(z, energies, weights, LENGTH)
     found = gradient_flow(z, energies, weights, rtol=1e-9, atol=1e-9)
-    assert found.done and found.reached == LENGTH
+    assert found.done
+    assert found.reached == LENGTH
     torch.testing.assert_close(found.y, exact, atol=1e-6, rtol=0)
 
 
@@ -95,7 +96,9 @@ def test_a_flow_beyond_its_budget_stops_on_its_way_and_says_so():
     z = normals(5, 3)
     with pytest.warns(UserWarning, match=r"evaluations reach .* of 5.03; the state there is taken"):
         found = gradient_flow(z, [FIRST], [1.0], budget=20)
-    assert not found.done and found.evaluations <= 20 and 0 < found.reached < LENGTH
+    assert not found.done
+    assert found.evaluations <= 20
+    assert 0 < found.reached < LENGTH
     on_the_way = flowed(z, [FIRST], [1.0], found.reached)
     torch.testing.assert_close(found.y, on_the_way, atol=1e-4, rtol=0)
 
@@ -125,7 +128,9 @@ def test_a_sampler_beyond_its_budget_takes_its_estimate_and_says_so():
 def test_a_budget_that_suffices_changes_nothing():
     z = normals(5, 3)
     free, held = (gradient_flow(z, [FIRST], [1.0], budget=budget) for budget in (None, 5000))
-    assert torch.equal(free.y, held.y) and free.evaluations == held.evaluations and held.done
+    assert torch.equal(free.y, held.y)
+    assert free.evaluations == held.evaluations
+    assert held.done
     with pytest.raises(ValueError, match="length = -1"):
         gradient_flow(z, [FIRST], [1.0], length=-1)
 
@@ -148,4 +153,5 @@ def test_logic_keeps_finite_gradients_at_certainty():
     values = log_any([log_not(log_p), log_p])
     values.sum().backward()
     assert bool(values.isfinite().all())
-    assert log_p.grad is not None and bool(log_p.grad.isfinite().all())
+    assert log_p.grad is not None
+    assert bool(log_p.grad.isfinite().all())

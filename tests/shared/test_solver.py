@@ -32,12 +32,12 @@ from shared.solver import (
     time_travel,
 )
 from shared.solver.adams import Adams
+from shared.solver.adaptive import worst
 from shared.solver.ancestral import Ancestral
 from shared.solver.corrector import Langevin, PredictorCorrector, SnrLangevin
 from shared.solver.ddim import Ddim
 from shared.solver.dpmpp import Dpmpp2m, Dpmpp3m, DpmppSde2m
 from shared.solver.edm import Churn
-from shared.solver.adaptive import worst
 from shared.solver.ode import Ode
 from shared.solver.sde import ReverseDiffusion
 from shared.solver.step import Mix

@@ -73,11 +73,7 @@ def examine(network: SentenceNetwork, ids: Tensor, seed: int = 0) -> Health:
     mean, log_variance = posteriors(network, ids)
     eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean)
     z = mean + (log_variance / 2).exp() * eps
-    other = z.roll(1, 0)
-    own, others = (
-        torch.cat([network.nll(i, j).sum(1) for i, j in zip(ids.split(ROWS), some.split(ROWS))])
-        for some in (z, other)
-    )
+    own, others = (_nats(network, ids, some) for some in (z, z.roll(1, 0)))
     return Health(
         sentences=len(ids),
         kl_nats=float(kl_terms(mean, log_variance).double().flatten(1).sum(1).mean()),
@@ -86,6 +82,11 @@ def examine(network: SentenceNetwork, ids: Tensor, seed: int = 0) -> Health:
         information_nats=information(mean.flatten(1), log_variance.flatten(1), z.flatten(1)),
         gain_nats=float((others - own).double().mean()),
     )
+
+
+def _nats(network: SentenceNetwork, ids: Tensor, z: Tensor) -> Tensor:
+    pairs = zip(ids.split(ROWS), z.split(ROWS), strict=True)
+    return torch.cat([network.nll(some, at).sum(1) for some, at in pairs])
 
 
 def information(mean: Tensor, log_variance: Tensor, z: Tensor) -> float:

@@ -135,8 +135,8 @@ def load_operator(run: Path, name: str, digest: str) -> tuple[Operator, str]:
 
 def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str, Any]:
     """Sentences under request.operator: drawn, or made of request.edit, or on the path of
-    request.interpolate. {"texts", "inputs" of an edit, success by operators and, in the scene world,
-    exactly, ...}. ConfigError for what does not go together."""
+    request.interpolate. {"texts", "inputs" of an edit, success by operators and, in the scene
+    world, exactly, ...}. ConfigError for what does not go together."""
     _check(request)
     ask = steering(pipeline, run, request.operator, request.mode)
     began = time.monotonic()
@@ -162,8 +162,8 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
 
 
 def measure(ask: Steering, texts: Sequence[str]) -> dict[str, Any]:
-    """Shares of sentences that satisfy each demand and all, by operators and exactly; the operators'
-    mean probability beside it. Warns, with all scores, when no sentence satisfies all."""
+    """Shares of sentences that satisfy each demand and all, by operators and exactly, and the
+    operators' mean probability. Warns, with all scores, when no sentence satisfies all."""
     x0 = ask.encode_rows([ask.pipeline.tokenizer.encode(text) for text in texts])
     level = clean_level(x0)
     told = {
