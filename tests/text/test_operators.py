@@ -239,7 +239,7 @@ def test_labels_of_a_file_are_read_and_checked(tmp_path: Path, make_run, points:
     wrong = text_config(*OPERATOR, "codec.run=x", name, "data.label_column=star")
     with pytest.raises(DataError, match=r"data.label_column = 'star': .* has text, stars"):
         read_labelled(wrong.data)
-    with pytest.raises(ConfigError, match="57 different labels|1 different labels"):
+    with pytest.raises(ConfigError, match=r"1 different labels in 57 sentences"):
         make_run(*OPERATOR, f"codec.run={points}", name, "data.label_column=text")
 
 

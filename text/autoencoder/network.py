@@ -29,7 +29,7 @@ class Resampler(nn.Module):
 
     def __init__(self, count: int, dim: int, heads: int) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(count, dim))
+        self.queries = nn.Parameter(torch.randn(count, dim) * 0.02)
         self.attention = Attention(dim, heads, rotary=False)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
@@ -82,6 +82,8 @@ class SentenceNetwork(nn.Module):
         self.memory = nn.Linear(config.dim, net.dim)
         self.told = nn.Linear(config.latents * config.dim, net.dim)
         self.decoder = GPT2LMHeadModel(write)
+        # means that differ from sentence to sentence at once: what says nothing stays unheard
+        nn.init.normal_(self.head.weight[: config.dim], std=2 * net.dim**-0.5)
         nn.init.constant_(self.head.bias[config.dim :], START_LOG_VARIANCE)
 
     def encode(self, ids: Tensor) -> tuple[Tensor, Tensor]:
