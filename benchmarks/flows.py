@@ -35,8 +35,8 @@ def modes(n: int, stds: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)) -> Table:
         "LatentOps' flow and the exact mode on a Gaussian latent",
         f"{n} latents; {STEPS} steps of dpmpp_2m under noised energies, adaptive steps at 1e-5 for "
         "the flow. Distance: Wasserstein-2 between the Gaussian of the samples' mean and "
-        "covariance and the product Gaussian; spread: standard deviation along the first energy's direction, "
-        "and what the product has there.",
+        "covariance and the product Gaussian; spread: standard deviation along the first energy's "
+        "direction, and what the product has there.",
         (
             Column("energies", "energies"),
             Column("std", "std", ".1f"),

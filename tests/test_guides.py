@@ -54,4 +54,4 @@ def test_the_newcomers_page_takes_at_most_six_kinds_of_command():
 def test_a_new_attribute_takes_four_commands():
     lines = [line.split() for line in commands("docs/operators.md") if line.startswith("diptych")]
     assert [line[1] for line in lines[:4]] == ["train", "train", "train", "control"]
-    assert lines[3][2:5] == ["runs/writer", "--operator", "mood=asks"]
+    assert lines[3][2:5] == ["runs/writer", "--operator", "mood=exclaims"]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from shared import scene
 from shared.errors import ConfigError, DataError
+from shared.scene import Scene
 from shared.tables import expand, load_table
 from shared.tokenizer import EOS, PAD, Tokenizer, one_blank
 from text.config import DataConfig
@@ -143,13 +144,18 @@ def some(sentences: list[str], n: int) -> list[str]:
     return [sentences[i] for i in fixed_order(len(sentences))[:n].tolist()]
 
 
-def _scenes(config: DataConfig, held_out: bool) -> Corpus:
+def scene_pairs(config: DataConfig, held_out: bool) -> list[tuple[Scene, str]]:
+    """The scenes of a split and what is told of each."""
     from text.teller import pairs
 
     split, count = "train", config.limit or SCENES
     if held_out:
         split, count = "validation", min(count, HELD_OUT_SCENES)
-    told = list(itertools.islice(pairs(0, split, only=config.narrowed()), count))
+    return list(itertools.islice(pairs(0, split, only=config.narrowed()), count))
+
+
+def _scenes(config: DataConfig, held_out: bool) -> Corpus:
+    told = scene_pairs(config, held_out)
     sources = [scene.spell(seen) for seen, _ in told] if config.source else None
     return Corpus([sentence for _, sentence in told], sources)
 

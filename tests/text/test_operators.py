@@ -220,8 +220,18 @@ def test_attributes_are_read_from_the_sentence():
     assert facts is not None
     told = {name: attribute(name, facts) for name in ("tone", "audience", "count", "colour")}
     assert told == {"tone": "plain", "audience": "child", "count": "2", "colour": UNSAID}
+    config = text_config(*OPERATOR, "codec.run=x", "data.label_column=mood")
     with pytest.raises(ConfigError, match="expected one of tone"):
-        attribute("mood", facts)
+        read_labelled(config.data)
+
+
+@pytest.mark.parametrize("name", ["tone", "audience", "count", "colour"])
+def test_labels_of_scenes_are_those_of_their_sentences(name: str):
+    config = text_config(*OPERATOR, "codec.run=x", f"data.label_column={name}", "data.limit=60")
+    for sentence, label in zip(*read_labelled(config.data, held_out=True), strict=True):
+        facts = read(sentence)
+        assert facts is not None
+        assert attribute(name, facts) == label
 
 
 def test_labels_of_a_file_are_read_and_checked(tmp_path: Path, make_run, points: Path):

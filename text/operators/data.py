@@ -10,11 +10,13 @@ from torch import Tensor
 
 from shared.errors import CheckpointError, ConfigError
 from shared.files import write_text
+from shared.scene import Scene
+from shared.schema import one_of
 from shared.tokenizer import FILE, load_tokenizer
 from text.autoencoder.codec import SentenceCodec
 from text.config import DataConfig
-from text.data import Corpus, Rows, read_corpus, read_labels, to_rows
-from text.operators.attributes import attribute
+from text.data import Corpus, Rows, read_labels, scene_pairs, to_rows
+from text.operators.attributes import ATTRIBUTES, attribute
 
 LABELS = "labels.json"  # in the run folder
 MOST = 100  # classes
@@ -48,15 +50,25 @@ def read_labelled(config: DataConfig, held_out: bool = False) -> tuple[list[str]
     assert config.label_column is not None
     if config.name != "scene":
         return read_labels(config, held_out)
-    from text.reader import read
+    try:
+        one_of("data.label_column", config.label_column, list(ATTRIBUTES))
+    except ValueError as error:
+        raise ConfigError(f"{error}; those are the scene world's") from None
+    told = scene_pairs(config, held_out)
+    labels = [_label(config.label_column, seen, sentence) for seen, sentence in told]
+    return [sentence for _, sentence in told], labels
 
-    sentences = read_corpus(dataclasses.replace(config, label_column=None), held_out).sentences
-    labels: list[str] = []
-    for sentence in sentences:
+
+def _label(name: str, seen: Scene, sentence: str) -> str:
+    """As `attribute`; a scene knows all of it but what is told of it first."""
+    if name == "colour":
+        from text.reader import read
+
         facts = read(sentence)
         assert facts is not None  # the teller wrote it
-        labels.append(attribute(config.label_column, facts))
-    return sentences, labels
+        return attribute(name, facts)
+    known = {"tone": seen.tone, "audience": seen.audience, "count": str(len(seen.things))}
+    return known[name]
 
 
 def labelled_rows(
