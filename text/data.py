@@ -208,10 +208,19 @@ def _column(config: DataConfig, table: Any, key: str) -> list[str]:
         )
     values = list(table[column])
     if key == "label_column":
-        return ["" if value is None else one_blank(str(value)) for value in values]
+        return [_label(value) for value in values]
     wrong = next((v for v in values if not isinstance(v, str)), None)
     if wrong is not None:
         raise DataError(
             f"data.{key} = {column!r}: expected strings, got {type(wrong).__name__} ({wrong!r})"
         )
     return values
+
+
+def _label(value: Any) -> str:
+    """A cell as a label: empty where nothing is, and integers of a column with gaps, which tables
+    read as floating point, as integers."""
+    if value is None or value != value:
+        return ""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else one_blank(str(value))

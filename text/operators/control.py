@@ -153,7 +153,7 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
     result: dict[str, Any] = {"texts": texts, "sentences": len(texts)}
     result |= {"seconds": time.monotonic() - began, "distinct": len(set(texts)) / len(texts)}
     if request.operator:
-        result |= measure(ask, texts)
+        result |= measure(ask, texts, x0)
     if inputs is not None:
         result["inputs"] = inputs
         result["bleu_to_input"] = BLEU().corpus_score(texts, [inputs]).score
@@ -161,21 +161,24 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
     return result
 
 
-def measure(ask: Steering, texts: Sequence[str]) -> dict[str, Any]:
-    """Shares of sentences that satisfy each demand and all, by operators and exactly, and the
-    operators' mean probability. Warns, with all scores, when no sentence satisfies all."""
-    x0 = ask.encode_rows([ask.pipeline.tokenizer.encode(text) for text in texts])
-    level = clean_level(x0)
+@torch.no_grad()
+def measure(ask: Steering, texts: Sequence[str], x0: Tensor) -> dict[str, Any]:
+    """Shares of sentences that satisfy each demand and all, by operators and exactly. Operators'
+    mean probabilities of the latents x0 themselves and of those of the sentences that were written
+    from them: what is lost between the two, the decoder lost. Warns, with all scores, when no
+    sentence satisfies all."""
+    again = ask.encode_rows([ask.pipeline.tokenizer.encode(text) for text in texts])
+    level = clean_level(again)
     told = {
-        name: [one.classes[i] for i in one.log_probs(x0, level).argmax(1).tolist()]
+        name: [one.classes[i] for i in one.log_probs(again, level).argmax(1).tolist()]
         for name, one in ask.operators.items()
     }
     rows = [{name: values[i] for name, values in told.items()} for i in range(len(texts))]
-    scores = {
-        demand.written: float(torch.exp(-demand_energy(demand, ask.operators)(x0, level)).mean())
-        for demand in ask.demands
+    result: dict[str, Any] = {
+        "probability_of_latents": _probabilities(ask, x0),
+        "probability": _probabilities(ask, again),
+        "by_operators": shares(ask.demands, rows),
     }
-    result: dict[str, Any] = {"probability": scores, "by_operators": shares(ask.demands, rows)}
     if _exact(ask):
         parsed = [read(text) for text in texts]
         values = [
@@ -191,6 +194,14 @@ def measure(ask: Steering, texts: Sequence[str]) -> dict[str, Any]:
             f"satisfies each: {said}"
         )
     return result
+
+
+def _probabilities(ask: Steering, x0: Tensor) -> dict[str, float]:
+    level = clean_level(x0)
+    return {
+        demand.written: float(torch.exp(-demand_energy(demand, ask.operators)(x0, level)).mean())
+        for demand in ask.demands
+    }
 
 
 def shares(demands: Sequence[Demand], values: Sequence[Mapping[str, str]]) -> dict[str, float]:

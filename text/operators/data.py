@@ -85,7 +85,7 @@ def labelled_rows(
     plain = dataclasses.replace(config, source=None)
     rows = to_rows(Corpus([sentence for sentence, _ in pairs]), tokenizer, plain)
     ids = torch.tensor([[1 + classes.index(label)] for _, label in pairs])
-    return Rows(rows.ids, ids[rows.kept], rows.dropped)
+    return Rows(rows.ids, ids[list(rows.kept)], rows.dropped)
 
 
 def write_classes(config: DataConfig, run: Path) -> None:
