@@ -30,6 +30,7 @@ from text.reader import read
 
 SEED = 17  # of the scene world's stream of held-out sentences
 KINDS = {name: (name,) for name in ATTRIBUTES} | {"all four": ATTRIBUTES}
+TOGETHER = 16  # different demands of several attributes
 
 Values = dict[str, str]
 
@@ -79,7 +80,7 @@ def run(
     rows: list[dict[str, Any]] = []
     for mode in modes:
         for kind, names in KINDS.items():
-            demands = Counter(_demand(values, names, weight) for _, values in asked)
+            demands = _demands(asked, names, weight)
             found = _drawn(pipeline, run, demands, base | {"mode": mode})
             chance = _chance(free, demands, names)
             rows.append({"what": kind, "mode": mode, "chance": chance} | found)
@@ -112,8 +113,18 @@ def run(
         write_text(json_file, json.dumps(page, indent=1, ensure_ascii=False))
 
 
-def _demand(values: Values, names: Sequence[str], weight: float) -> tuple[str, ...]:
-    return tuple(f"{weight:g}*{name}={values[name]}" for name in names)
+def _demands(
+    asked: Sequence[tuple[str, Values]], names: Sequence[str], weight: float
+) -> Counter[tuple[str, ...]]:
+    """As often as they are asked for; of several attributes the first TOGETHER that differ, equally
+    often: each is a batch of its own."""
+    found = Counter(
+        tuple(f"{weight:g}*{name}={values[name]}" for name in names) for _, values in asked
+    )
+    if len(names) == 1:
+        return found
+    kept = list(found)[:TOGETHER]
+    return Counter({words: max(1, len(asked) // len(kept)) for words in kept})
 
 
 def _drawn(

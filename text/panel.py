@@ -45,10 +45,10 @@ class TextPanel:
     def prepare(self, config: TextConfig, run: Path) -> None:
         """Train the tokenizer, or take that of the latents, and tell what of the data is used
         (data.json); of an operator also its classes (labels.json)."""
-        if config.codec.kind == "sentence":
-            install(config, run)
         if config.model == "operator":
             write_classes(config.data, run)
+        if config.codec.kind == "sentence":
+            install(config, run)
         corpus = read_corpus(config.data)
         if (run / FILE).is_file():
             tokenizer = load_tokenizer(run / FILE)
@@ -224,7 +224,7 @@ def build_learner(config: TextConfig, size: int, run: Path | None = None) -> nn.
 def _codec(config: TextConfig, size: int, run: Path | None) -> Codec:
     if config.codec.kind == "sentence":
         assert run is not None
-        return load_codec(run)
+        return load_codec(run, config.codec.temperature)
     if config.codec.kind == "bits":
         return Bits(size, (config.data.length,))
     return Embedding(size, config.data.length, config.codec.dim, config.codec.unit_norm)

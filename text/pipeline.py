@@ -300,18 +300,8 @@ class Pipeline:
             label="sentences",
         )
         if isinstance(learner.codec, SentenceCodec):
-            return self.words(x0, seeds)
+            return learner.codec.words(x0, seeds)
         return self._nearest(x0, template, automata)
-
-    def words(self, x0: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Latents of sentences x0 (n, ...) -> ids (n, L): the likeliest, or at codec.temperature
-        drawn with these seeds."""
-        assert isinstance(self.learner, DiffusionLearner)
-        codec, temperature = self.learner.codec, self.config.codec.temperature
-        assert isinstance(codec, SentenceCodec)
-        if temperature == 0:
-            return codec.decode(x0).cpu()
-        return codec.write(x0, seeds, temperature).cpu()
 
     @torch.no_grad()
     def _nearest(self, x0: Tensor, template: Given | None, automata: Automata | None) -> Tensor:

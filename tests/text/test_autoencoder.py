@@ -249,12 +249,12 @@ def test_the_likelihood_bound_goes_through_the_codec(writer: Path, monkeypatch, 
 
 def test_words_may_be_drawn_given_the_latent(writer: Path, points: Path, make_run):
     warm = make_run(*PLAIN, f"codec.run={points}", "codec.temperature=1.0")
-    a, b = (Pipeline.from_pretrained(run) for run in (writer, warm))
+    greedy, drawing = (load_learner(run).codec for run in (writer, warm))
     x0 = torch.zeros(20, 1, 6)
-    assert len(set(map(tuple, a.words(x0, range(20)).tolist()))) == 1
-    drawn = b.words(x0, range(20)).tolist()
+    assert len(set(map(tuple, greedy.words(x0, range(20)).tolist()))) == 1
+    drawn = drawing.words(x0, range(20)).tolist()
     assert len(set(map(tuple, drawn))) > 1
-    assert b.words(x0[:1], [7]).tolist()[0] == drawn[7]
+    assert drawing.words(x0[:1], [7]).tolist()[0] == drawn[7]
 
 
 def test_several_latent_vectors_are_a_choice(make_run):

@@ -49,11 +49,13 @@ class Measured:
 
 class SentenceCodec(nn.Module):
     """Rows of ids (B, L) <-> x0 (B, latents, dim). What is encoded already passes as it is: data in
-    floating point are x0."""
+    floating point are x0. `temperature` is that of `words`."""
 
-    def __init__(self, network: SentenceNetwork, measured: Measured) -> None:
+    def __init__(
+        self, network: SentenceNetwork, measured: Measured, temperature: float = 0.0
+    ) -> None:
         super().__init__()
-        self.frozen, self.measured = Frozen(network), measured
+        self.frozen, self.measured, self.temperature = Frozen(network), measured, temperature
         self.latent_shape = network.latent_shape
         self.shift: Tensor
         shift = torch.tensor(measured.shift).view(self.latent_shape)
@@ -91,6 +93,12 @@ class SentenceCodec(nn.Module):
             rows.append(self.network.write(z[part], some, temperature))
         return torch.cat(rows)
 
+    def words(self, x0: Tensor, seeds: Sequence[int]) -> Tensor:
+        """x0 -> ids (B, L) on the CPU: greedy at temperature 0, else drawn with these seeds."""
+        if self.temperature == 0:
+            return self.write(x0).cpu()
+        return self.write(x0, seeds, self.temperature).cpu()
+
     def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:
         """The decoder's log p(data | z_0), nats, (B,), the sentence's end included."""
         check_range(data, self.network.size)
@@ -98,13 +106,14 @@ class SentenceCodec(nn.Module):
         return -self.network.nll(data, z).sum(1).to(z_0)
 
 
-def load_codec(run: Path) -> SentenceCodec:
+def load_codec(run: Path, temperature: float = 0.0) -> SentenceCodec:
     """The codec that a run keeps. CheckpointError when it is missing or damaged."""
     measured = read_measured(run)
     learner = load_learner(run / FOLDER)
     if not isinstance(learner, AutoencoderLearner):
         raise CheckpointError(f"{run / FOLDER}: not an autoencoder; train the run again")
-    return SentenceCodec(learner.network, measured).to(next(learner.parameters()).device)
+    codec = SentenceCodec(learner.network, measured, temperature)
+    return codec.to(next(learner.parameters()).device)
 
 
 def read_shape(run: Path) -> tuple[int, int]:

@@ -55,7 +55,7 @@ class Steering:
 
     def texts(self, x0: Tensor, seeds: Sequence[int]) -> list[str]:
         """x0 -> sentences, as the run's codec.temperature says."""
-        ids = self.pipeline.words(x0, seeds)
+        ids = self.codec.words(x0, seeds)
         return [self.pipeline.tokenizer.decode(row) for row in ids.tolist()]
 
     def encoded(self, texts: Sequence[str]) -> Tensor:
