@@ -155,7 +155,7 @@ def copy_run(source: Path, target: Path) -> None:
         raise CheckpointError(f"{source}: no checkpoint yet; train this run first")
 
     def fill(folder: Path) -> None:
-        for name in source.glob("*.json"):
+        for name in (*source.glob("*.json"), *source.glob("*.model")):
             shutil.copy2(name, folder)
         shutil.copy2(source / "config.yaml", folder)
         shutil.copytree(found[0], folder / "checkpoints" / found[0].name)

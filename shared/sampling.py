@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -25,6 +25,7 @@ from shared.learner import DiffusionLearner
 from shared.scales import ScalesArgument, finite
 from shared.schedule import Schedule
 from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
+from shared.solver.ode import Ode
 
 FIT_SEED = 1 << 40  # beyond the seeds that samples are asked for
 # evaluated step, its logsnr, x_t before it, x0_hat there; of the first chunk of samples
@@ -65,6 +66,8 @@ class Sampling:
         temperature: Divides the logits of categorical models: below 1, surer and less varied.
         clamp: Make every estimate the nearest point that stands for data, such as the embeddings of
             words (the clamping trick of Diffusion-LM).
+        budget: Of solver ode: at most so many network evaluations; what is left then is one step,
+            with a warning.
         nan: end: look at the samples; stop: look at every estimate, and name the step and level of
             the first that is not finite.
     """
@@ -80,6 +83,7 @@ class Sampling:
     classifier_scale: float = 1.0
     temperature: float = 1.0
     clamp: bool = False
+    budget: int | None = None
     nan: str = "end"
 
     def __post_init__(self) -> None:
@@ -121,6 +125,10 @@ class Sampling:
             raise ConfigError(
                 f"classifier_scale = {self.classifier_scale}: of a classifier of noisy data, and "
                 "none is named; give classifier = RUN, or leave it out"
+            )
+        if self.budget is not None and self.solver != "ode":
+            raise ConfigError(
+                f"budget = {self.budget}: of solver ode; {self.solver} takes its steps, see steps"
             )
 
     @property
@@ -264,9 +272,11 @@ def _plan(learner: Model, how: Sampling, grid_file: Path | None, start: Start | 
     own = learner.own_times(how.steps) if grid is None else None
     if own is not None:
         grid, end_clean = own
-    chosen = for_data(how.solver, learner.data_std)
+    time = None if start is None else start.time
     try:
-        time = None if start is None else start.time
+        chosen = for_data(how.solver, learner.data_std)
+        if isinstance(chosen, Ode):
+            chosen = replace(chosen, budget=how.budget)
         return prepare(learner.schedule, chosen, how.steps, grid, end_clean, start=time, td=how.td)
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -6,7 +6,7 @@ here.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -117,6 +117,15 @@ class ControlRequest(Request):
             samples are held against ones without control.
         tagged: A folder of sentences with the part of speech of each word, which judge and guide
             learn from (default for evaluate: the folder of its file).
+        operator: What an operator of the run's latents must find: NAME=VALUE, NAME!=VALUE,
+            NAME=VALUE|VALUE, with a weight 2*NAME=VALUE; again for more of them. Operators are in
+            RUN/operators, or NAME is the path of one.
+        mode: exact: operators of noisy latents guide the solver; flow: samples, or what is edited,
+            move along the gradient of operators of clean latents (LatentOps).
+        edit: A sentence to change, or a .txt file of them; n versions of each.
+        strength: Of an edit in mode exact: the time up to which it is noised, in (0, 1].
+        stay: Of an edit in mode flow: how strongly it stays where it was.
+        interpolate: Two sentences: n on the path between them.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
@@ -128,10 +137,25 @@ class ControlRequest(Request):
     targets: Path | None = None
     evaluate: Path | None = None
     tagged: Path | None = None
+    operator: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    mode: str = "exact"
+    edit: str | None = None
+    strength: float = 0.5
+    stay: float = 0.0
+    interpolate: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_control_scale(self.control_scale)
+
+    @property
+    def in_latents(self) -> bool:
+        """Whether it asks for operators, an edit or a path: for what acts on latents."""
+        return bool(self.operator) or self.edit is not None or self.interpolate is not None
+
+    def asked(self) -> dict[str, Any]:
+        """All of it by name, to be written beside what was drawn."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, kw_only=True)

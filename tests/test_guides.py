@@ -15,6 +15,7 @@ from tests.test_papers import shortened
 PAGES = {
     "docs/image.md": {"data", "train", "sample", "evaluate", "report"},
     "docs/text.md": {"train", "sample", "control", "evaluate"},
+    "docs/operators.md": {"train", "control", "evaluate"},
 }
 
 
@@ -53,3 +54,9 @@ def test_a_page_takes_at_most_six_kinds_of_command(page: str):
     verbs = {line.split()[1] for line in commands(page) if line.startswith("diptych")}
     assert PAGES[page] <= verbs
     assert len(verbs) <= 6
+
+
+def test_a_new_attribute_takes_four_commands():
+    lines = [line.split() for line in commands("docs/operators.md") if line.startswith("diptych")]
+    assert [line[1] for line in lines[:4]] == ["train", "train", "train", "control"]
+    assert lines[3][2:5] == ["runs/writer", "--operator", "mood=exclaims"]

@@ -58,6 +58,11 @@ class Pipeline:
     """Sentences from a trained run: a diffusion model, or the causal reference."""
 
     def __init__(self, learner: nn.Module, tokenizer: Tokenizer, config: TextConfig) -> None:
+        if config.model in ("autoencoder", "operator"):
+            raise ConfigError(
+                f"model = {config.model!r}: it writes nothing by itself; use a run of model: "
+                "diffusion on its latents (text/scene_latent)"
+            )
         self.learner, self.tokenizer, self.config = learner.eval(), tokenizer, config
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
         self.tagged: Path | None = None  # a folder of sentences with tags

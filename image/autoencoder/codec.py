@@ -38,9 +38,9 @@ from image.autoencoder.network import (
 )
 from image.codec import Pixels
 from image.config import CodecConfig
-from image.frozen import Frozen
 from shared import noise
 from shared.errors import CheckpointError, ConfigError
+from shared.frozen import Frozen
 from shared.objective.streams import ENCODE
 from shared.schedule import Level
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from image.classifier import Block, Classifier
 from image.config import ImageConfig
 from image.data import Facts, read_facts
-from image.frozen import Frozen
 from shared.errors import ConfigError
+from shared.frozen import Frozen
 from shared.runs import copy_run, load_learner, open_run
 from shared.tables import expand
 

@@ -22,6 +22,7 @@ from shared.guidance.conditions import classifier_free
 from shared.guidance.control import gradient_control
 from shared.guidance.counting import Counted, count_evaluations
 from shared.guidance.energies import Energy, Quadratic, energy, log_factor
+from shared.guidance.flow import gradient_flow, unit_gaussian
 from shared.guidance.gradients import LogProb
 from shared.guidance.groups import chain
 from shared.guidance.infilling import infill, repaint
@@ -42,9 +43,11 @@ __all__ = [
     "count_evaluations",
     "energy",
     "gradient_control",
+    "gradient_flow",
     "infill",
     "linear_inverse",
     "log_factor",
     "repaint",
     "repaint_measured",
+    "unit_gaussian",
 ]
