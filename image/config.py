@@ -1,6 +1,7 @@
 """The configuration of an image run: what to read, how pixels become latents, what to train."""
 
-from shared.config import DiffusionConfig, NetConfig, TrainConfig, one_of, positive, schema
+from shared.config import DiffusionConfig, NetConfig, TrainConfig
+from shared.schema import one_of, positive, schema
 
 MODELS = ("diffusion", "classifier")
 CODECS = ("pixels", "bits")

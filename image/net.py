@@ -59,6 +59,7 @@ class PatchNet(nn.Module):
             rotary=False,
             conditions=conditions,
             cross_attention=config.cross_attention,
+            source_depth=config.source_depth,
             dropout=config.dropout,
         )
 

@@ -77,6 +77,8 @@ class ImagePanel:
         """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and
         settings; on request the denoising of the first picture as trajectory.png (the noisy state
         above, the estimate below) and trajectory.json."""
+        if request.prompt is not None:
+            raise ConfigError("prompt: this model draws a class; say which with --class")
         if request.given is not None:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
         if (request.mbr, request.n_best) != (1, 1):

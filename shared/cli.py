@@ -15,12 +15,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from shared.config import one_of
 from shared.configs import load_config, packaged_configs
 from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
 from shared.runs import find_panel, open_run, panel_names
 from shared.schedule import SCHEDULES
+from shared.schema import one_of
 from shared.task import ControlRequest, EvaluateRequest, SampleRequest
 from shared.train import checkpoint
 from shared.train.progress import read_log

@@ -6,9 +6,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from shared.config import override, read_yaml, validate
 from shared.errors import ConfigError
 from shared.runs import find_panel, panel_names
+from shared.schema import override, read_yaml, validate
 from shared.task import Panel
 
 

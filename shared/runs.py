@@ -18,8 +18,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from shared.config import read_yaml, validate, write_yaml
 from shared.errors import CheckpointError, ConfigError
+from shared.schema import read_yaml, validate, write_yaml
 from shared.task import Panel, RunConfig
 from shared.train import checkpoint
 from shared.train.precision import faster_precision

@@ -220,6 +220,13 @@ def ids(scene: Scene) -> list[int]:
     return found + [0] * (ID_COUNT - len(found))
 
 
+def spell(scene: Scene) -> str:
+    """A scene in words, blank-separated: the manner, then each thing in the order of its place:
+    "plain adult , large red solid circle top left , small blue dots star centre"."""
+    things = [f"{t.size} {t.colour} {t.texture} {t.shape} {t.place}" for t in scene.things]
+    return " , ".join([f"{scene.tone} {scene.audience}", *things])
+
+
 def from_ids(condition: Sequence[int]) -> Scene:
     """The inverse of `ids`. ValueError when they are not those of a scene."""
     names = [{i: value for value, i in table.items()} for table in _id_tables()]

@@ -72,6 +72,8 @@ class SampleRequest(Request):
 
     Attributes:
         condition: What to sample: a class by name or number; `all` in turn.
+        prompt: What to write from or to draw, in words; for a causal model that writes from
+            nothing, how each sentence begins.
         given: What must stay, with [MASK] for what is free (panels that can infill).
         trajectory: Also write the denoising of the first sample.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
@@ -82,6 +84,7 @@ class SampleRequest(Request):
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     condition: Annotated[str | None, tyro.conf.arg(name="class")] = None
+    prompt: str | None = None
     given: str | None = None
     trajectory: bool = False
     mbr: int = 1

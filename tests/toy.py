@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from shared.codec import Bits
-from shared.config import DiffusionConfig, NetConfig, TrainConfig, override, schema, validate
+from shared.config import DiffusionConfig, NetConfig, TrainConfig
 from shared.errors import DiptychError
 from shared.learner import DiffusionLearner
 from shared.nets.transformer import Transformer
+from shared.schema import override, schema, validate
 from shared.train.loop import train
 
 LENGTH, SIZE = 5, 7

@@ -1,6 +1,7 @@
 """The autoregressive reference: a GPT-2-shaped causal model, from scratch, on the same tokens.
 
 p(sentence) = product of p(w_i | BOS, w_1 .. w_{i-1}), the end included, so its likelihood is exact.
+Where sentences are written from a source, its tokens stand before BOS.
 It is trained by the same engine as the diffusion models, generates by sampling, and judges: the
 perplexity of `text.metrics.perplexity` is measured under one of these.
 """
@@ -17,10 +18,16 @@ from shared.tokenizer import BOS, EOS, PAD
 
 
 class CausalLM(nn.Module):
-    """A learner as `shared.task.Panel.learner` wants it, over rows of up to `length` + 1 ids."""
+    """A learner as `shared.task.Panel.learner` wants it, over rows of up to `length` + 1 ids, and
+    sources of up to `source_length`."""
 
     def __init__(
-        self, size: int, length: int, config: NetConfig, autocast: torch.dtype | None = None
+        self,
+        size: int,
+        length: int,
+        config: NetConfig,
+        autocast: torch.dtype | None = None,
+        source_length: int = 0,
     ) -> None:
         from transformers import GPT2Config, GPT2LMHeadModel  # seconds, which others need not wait
 
@@ -28,7 +35,8 @@ class CausalLM(nn.Module):
         self.length, self.autocast = length, autocast
         shape = GPT2Config(
             vocab_size=size,
-            n_positions=length + 1,  # a row that does not end within its length, and its end
+            # a row that does not end within its length, and its end
+            n_positions=source_length + length + 1,
             n_embd=config.dim,
             n_layer=config.depth,
             n_head=config.heads,
@@ -43,30 +51,41 @@ class CausalLM(nn.Module):
         shape._attn_implementation = "eager"
         self.model = GPT2LMHeadModel(shape)
 
-    def nll(self, ids: Tensor) -> Tensor:
-        """-log p of each token given those before it, nats, (B, L); zero where ids (B, L) is PAD.
+    def nll(self, ids: Tensor, source: Tensor | None = None) -> Tensor:
+        """-log p of each token given those before it and the source (B, M), nats, (B, L); zero
+        where ids (B, L) is PAD.
 
         Float32 whatever the network computes in.
         """
         before = F.pad(ids[:, :-1], (1, 0), value=BOS)
+        seen = torch.ones_like(before)  # its PAD comes last: causal attention hides it already
+        if source is not None:
+            before = torch.cat([source, before], dim=1)
+            seen = torch.cat([(source != PAD).long(), seen], dim=1)
         with torch.autocast(ids.device.type, self.autocast, enabled=self.autocast is not None):
-            everything = torch.ones_like(
-                before
-            )  # PAD comes last: causal attention hides it already
-            logits = self.model(input_ids=before, attention_mask=everything).logits
+            logits = self.model(
+                input_ids=before, attention_mask=seen, position_ids=_places(seen)
+            ).logits[:, -ids.shape[1] :]
         losses = F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none")
         return losses.masked_fill(ids == PAD, 0.0)
 
     def forward(
         self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
     ) -> tuple[Tensor, None]:
-        """data (B, L) -> the sentence's nats over L, (B,): every *token* weighs the same, which a
-        mean over each sentence's own tokens would deny to long sentences."""
-        return self.nll(data).sum(1) / data.shape[1], None
+        """data (B, L), its source (B, M) or None -> the sentence's nats over L, (B,): every *token*
+        weighs the same, which a mean over each sentence's own tokens would deny to long ones."""
+        return self.nll(data, condition).sum(1) / data.shape[1], None
 
     @torch.no_grad()
-    def generate(self, seeds: Sequence[int], temperature: float = 1.0) -> Tensor:
-        """Rows of ids (n, length), one per seed; what follows EOS is PAD.
+    def generate(
+        self,
+        seeds: Sequence[int],
+        temperature: float = 1.0,
+        source: Tensor | None = None,
+        start: Sequence[int] = (),
+    ) -> Tensor:
+        """Rows of ids (n, length), one per seed; what follows EOS is PAD. Written from source
+        (n, M), all of them beginning with the ids `start`.
 
         Token i of a sample is drawn with the i-th uniform of its seed, so no sample depends on its
         neighbours. `temperature` divides the logits; raises ValueError unless it is above 0.
@@ -77,21 +96,35 @@ class CausalLM(nn.Module):
         uniforms = noise.uniform(seeds, 0, (self.length,), device=device).double()
         rows = torch.full((len(seeds), self.length), PAD, device=device)
         last = torch.full((len(seeds), 1), BOS, device=device)
+        if source is not None:
+            last = torch.cat([source.to(device), last], dim=1)
+        seen = (last != PAD).long()
         running = torch.ones(len(seeds), dtype=torch.bool, device=device)
         cache = None
         for i in range(self.length):
-            seen = torch.ones(len(seeds), i + 1, dtype=torch.long, device=device)
             out = self.model(
-                input_ids=last, attention_mask=seen, past_key_values=cache, use_cache=True
+                input_ids=last,
+                attention_mask=seen,
+                position_ids=_places(seen)[:, -last.shape[1] :],
+                past_key_values=cache,
+                use_cache=True,
             )
             cache = out.past_key_values
             logits = out.logits[:, -1].double() / temperature
             logits[:, [PAD, BOS]] = -torch.inf  # never targets in training
             reached = logits.softmax(-1).cumsum(-1) >= uniforms[:, i, None]
             chosen = reached.int().argmax(-1).masked_fill(~running, PAD)
+            if i < len(start):
+                chosen = torch.full_like(chosen, start[i])
             rows[:, i] = chosen
             running &= chosen != EOS
             last = chosen[:, None]
+            seen = F.pad(seen, (0, 1), value=1)
             if not running.any():
                 break
         return rows
+
+
+def _places(seen: Tensor) -> Tensor:
+    """Which tokens are seen (B, M), 0 or 1 -> the place of each among them, from 0."""
+    return (seen.cumsum(1) - 1).clamp(min=0)

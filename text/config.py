@@ -1,6 +1,7 @@
 """The configuration of a text run: what to read, how words become latents, what to train."""
 
-from shared.config import DiffusionConfig, NetConfig, TrainConfig, one_of, positive, schema
+from shared.config import DiffusionConfig, NetConfig, TrainConfig
+from shared.schema import one_of, positive, schema
 from shared.tokenizer import KINDS, SPECIAL
 from text.teller import check_only
 
@@ -19,6 +20,9 @@ class DataConfig:
 
     name: str = "scene"
     column: str = "text"  # of tables; lines of .txt files need none
+    # what sentences are written from: a column, or `scene` in the scene world; none: from nothing
+    source: str | None = None
+    source_length: int = 64  # tokens of a source; a sentence with a longer one is dropped, counted
     split: str = "train"
     held_out: str = "validation"
     only: dict[str, str | int] | None = None  # scene world: this count, tone or audience, no other
@@ -31,6 +35,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         one_of("data.tokenizer", self.tokenizer, KINDS)
         positive("data.min_count", self.min_count)
+        positive("data.source_length", self.source_length)
+        if self.name == "scene" and self.source not in (None, "scene"):
+            raise ValueError(
+                f"data.source = {self.source!r}: what is told in the scene world are scenes: set "
+                "'scene', or leave it out"
+            )
         if self.limit is not None:
             positive("data.limit", self.limit)
         if self.length < 2:
@@ -84,8 +94,15 @@ class TextConfig:
     def __post_init__(self) -> None:
         one_of("panel", self.panel, ["text"])
         one_of("model", self.model, MODELS)
-        if self.net.cross_attention:
-            raise ValueError("net.cross_attention = true: the text panel has no condition yet")
+        if self.net.cross_attention and self.data.source is None:
+            raise ValueError(
+                "net.cross_attention = true: there is nothing to attend to without data.source"
+            )
+        if self.model == "diffusion" and self.data.source and not self.net.source_depth:
+            raise ValueError(
+                f"data.source = {self.data.source!r}: needs blocks that read it: set "
+                "net.cross_attention = true and net.source_depth = 2"
+            )
         self._check_codec()
 
     def _check_codec(self) -> None:

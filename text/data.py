@@ -1,9 +1,12 @@
 """Sentences as rows of token ids: the scene world, files, folders, hub data sets.
 
 A row is the sentence's ids, EOS, and PAD up to the length: what a model must learn includes where
-the sentence ends. A sentence that does not fit is dropped, and the number dropped is told.
+the sentence ends. Its source, where sentences are written from something, is a row of ids and PAD.
+A sentence that does not fit, or whose source does not, is dropped, and the number dropped is told.
 """
 
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shared import scene
 from shared.errors import ConfigError, DataError
 from shared.tables import expand, load_table
 from shared.tokenizer import EOS, PAD, Tokenizer, one_blank
@@ -26,52 +30,92 @@ BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "c
 
 @dataclass(frozen=True)
 class Rows:
-    """Training data: ids (N, L) int64, as `shared.task.Examples`; and how many did not fit."""
+    """Training data: ids (N, L) int64 and their sources (N, M) int64 or None, as
+    `shared.task.Examples`; and how many did not fit."""
 
     ids: Tensor
+    sources: Tensor | None
     dropped: int
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: Tensor) -> tuple[Tensor, None]:
-        """rows (B,) -> ids (B, L); there is no condition."""
-        return self.ids[rows], None
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """rows (B,) -> ids (B, L), and their sources (B, M) if there are any."""
+        return self.ids[rows], None if self.sources is None else self.sources[rows]
 
 
-def to_rows(sentences: list[str], tokenizer: Tokenizer, length: int) -> Rows:
-    """Sentences -> rows of `length` ids. ConfigError when none of them fits."""
-    encoded = [tokenizer.encode(sentence) for sentence in sentences]
-    fitting = [ids for ids in encoded if 0 < len(ids) < length]
-    if not fitting:
+@dataclass(frozen=True)
+class Corpus:
+    """Sentences of one split, and what each was written from, or None."""
+
+    sentences: list[str]
+    sources: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    @property
+    def strings(self) -> list[str]:
+        """All that a tokenizer must know."""
+        return self.sentences + (self.sources or [])
+
+
+def to_rows(corpus: Corpus, tokenizer: Tokenizer, config: DataConfig) -> Rows:
+    """Sentences -> rows of config.length ids, sources -> rows of config.source_length. ConfigError
+    when none of them fits."""
+    encoded = [tokenizer.encode(sentence) for sentence in corpus.sentences]
+    fits = [0 < len(ids) < config.length for ids in encoded]
+    if not any(fits):
         shortest = min(map(len, encoded), default=0) + 1
         raise ConfigError(
-            f"data.length = {length}: none of {len(sentences):,} sentences fits, the shortest has "
-            f"{shortest} tokens with its end; set data.length to {shortest} or more"
+            f"data.length = {config.length}: none of {len(corpus):,} sentences fits, the shortest "
+            f"has {shortest} tokens with its end; set data.length to {shortest} or more"
         )
-    ids = torch.full((len(fitting), length), PAD)
-    for row, tokens in zip(ids, fitting, strict=True):
-        row[: len(tokens) + 1] = torch.tensor([*tokens, EOS])
-    return Rows(ids, len(sentences) - len(fitting))
+    sources = None
+    if corpus.sources is not None:
+        read = [tokenizer.encode(source) for source in corpus.sources]
+        both = [
+            fit and len(ids) <= config.source_length for fit, ids in zip(fits, read, strict=True)
+        ]
+        if not any(both):
+            shortest = min(map(len, itertools.compress(read, fits)))
+            raise ConfigError(
+                f"data.source_length = {config.source_length}: the source of no sentence fits, the "
+                f"shortest has {shortest} tokens; set data.source_length to {shortest} or more"
+            )
+        fits, sources = both, pad_rows(itertools.compress(read, both), config.source_length)
+    ended = [[*ids, EOS] for ids in itertools.compress(encoded, fits)]
+    return Rows(pad_rows(ended, config.length), sources, len(corpus) - len(ended))
 
 
-def read_sentences(config: DataConfig, held_out: bool = False) -> list[str]:
-    """The sentences of the training split, or of the held-out one, blanks collapsed.
+def pad_rows(lists: Iterable[Sequence[int]], length: int) -> Tensor:
+    """Lists of at most `length` ids -> (N, length) int64, PAD behind each."""
+    listed = list(lists)
+    rows = torch.full((len(listed), length), PAD)
+    for row, ids in zip(rows, listed, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return rows
+
+
+def read_corpus(config: DataConfig, held_out: bool = False) -> Corpus:
+    """The training split, or the held-out one, blanks collapsed, without empty sentences.
 
     ConfigError for a data set, column or variable that does not exist (it lists those that do),
     DataError for files that cannot be read and for a split without sentences.
     """
     if config.name == "scene":
         return _scenes(config, held_out)
-    name = expand(config.name)
-    if Path(name).is_file():
-        sentences = _file(config, Path(name), held_out)
-    else:
-        sentences = _column(config, _load(config, name, held_out))
-    kept = [sentence for sentence in map(one_blank, sentences) if sentence]
+    table = _table(config, expand(config.name), held_out)
+    sentences = [one_blank(sentence) for sentence in _column(config, table, "column")]
+    kept = [i for i, sentence in enumerate(sentences) if sentence][: config.limit]
     if not kept:
         raise DataError(f"data.name = {config.name!r}: no sentences in it")
-    return kept if config.limit is None else kept[: config.limit]
+    sources = None
+    if config.source is not None:
+        column = _column(config, table, "source")
+        sources = [one_blank(column[i]) for i in kept]
+    return Corpus([sentences[i] for i in kept], sources)
 
 
 def fixed_order(count: int) -> Tensor:
@@ -84,24 +128,33 @@ def some(sentences: list[str], n: int) -> list[str]:
     return [sentences[i] for i in fixed_order(len(sentences))[:n].tolist()]
 
 
-def _scenes(config: DataConfig, held_out: bool) -> list[str]:
-    from text.teller import corpus
+def _scenes(config: DataConfig, held_out: bool) -> Corpus:
+    from text.teller import pairs
 
     split, count = "train", config.limit or SCENES
     if held_out:
         split, count = "validation", min(count, HELD_OUT_SCENES)
-    return corpus(split, count, only=config.narrowed())
+    told = list(itertools.islice(pairs(0, split, only=config.narrowed()), count))
+    sources = [scene.spell(seen) for seen, _ in told] if config.source else None
+    return Corpus([sentence for _, sentence in told], sources)
 
 
-def _file(config: DataConfig, path: Path, held_out: bool) -> list[str]:
-    """A single file: every 20th sentence is held out."""
+def _table(config: DataConfig, name: str, held_out: bool) -> Any:
+    """The rows of a split, whatever holds them."""
+    if Path(name).is_file():
+        return _file(config, Path(name), held_out)
+    return _load(config, name, held_out)
+
+
+def _file(config: DataConfig, path: Path, held_out: bool) -> Any:
+    """A single file: every 20th row is held out."""
     if path.suffix not in BUILDERS:
         raise ConfigError(
             f"data.name = {config.name!r}: a file must end in one of {', '.join(BUILDERS)}"
         )
     table = load_table(config.name, BUILDERS[path.suffix], "train", data_files={"train": str(path)})
-    column = _column(config, table)
-    return [s for i, s in enumerate(column) if (i % HOLD_OUT_EVERY == 0) == held_out]
+    rows = range(len(table))
+    return table.select([i for i in rows if (i % HOLD_OUT_EVERY == 0) == held_out])
 
 
 def _load(config: DataConfig, name: str, held_out: bool) -> Any:
@@ -122,19 +175,20 @@ def _load(config: DataConfig, name: str, held_out: bool) -> Any:
     return load_table(config.name, BUILDERS[files[split].suffix], split, data_files=found)
 
 
-def _column(config: DataConfig, table: Any) -> list[str]:
-    """The strings of data.column. DataError lists the columns when it is not one."""
-    column = config.column
-    if table.column_names == ["text"]:
+def _column(config: DataConfig, table: Any, key: str) -> list[str]:
+    """The strings of data.column, or of data.source. DataError lists the columns when it is not
+    one."""
+    column = getattr(config, key)
+    if key == "column" and table.column_names == ["text"]:
         column = "text"  # the lines of a .txt file
     if column not in table.column_names:
         raise DataError(
-            f"data.column = {column!r}: {config.name} has {', '.join(table.column_names)}"
+            f"data.{key} = {column!r}: {config.name} has {', '.join(table.column_names)}"
         )
     values = list(table[column])
     wrong = next((v for v in values if not isinstance(v, str)), None)
     if wrong is not None:
         raise DataError(
-            f"data.column = {column!r}: expected strings, got {type(wrong).__name__} ({wrong!r})"
+            f"data.{key} = {column!r}: expected strings, got {type(wrong).__name__} ({wrong!r})"
         )
     return values

@@ -28,7 +28,10 @@ def find_judge(config: TextConfig, ids: torch.Tensor, panel: Panel) -> Judge:
     ids (N, L) are the run's training rows: their digest names the judge with its settings.
     """
     settings = TextConfig(
-        model="causal", data=config.data, net=config.judge.net, train=config.judge.train
+        model="causal",
+        data=dataclasses.replace(config.data, source=None),
+        net=config.judge.net,
+        train=config.judge.train,
     )
     parts = ("data", "net", "train")
     stated = {key: dataclasses.asdict(getattr(settings, key)) for key in parts}

@@ -8,10 +8,17 @@ from shared.nets.transformer import Transformer
 
 
 class TextNet(nn.Module):
-    """x (B, L, channels), logsnr (B,), previous (B, L, channels) or None -> (B, L, out)."""
+    """x (B, L, channels), logsnr (B,), condition (B, M) of ids in [0, conditions) or None, previous
+    (B, L, channels) or None -> (B, L, out)."""
 
     def __init__(
-        self, channels: int, out: int, length: int, config: NetConfig, self_condition: bool
+        self,
+        channels: int,
+        out: int,
+        length: int,
+        config: NetConfig,
+        self_condition: bool,
+        conditions: int = 0,
     ) -> None:
         super().__init__()
         self.trunk = Transformer(
@@ -22,6 +29,9 @@ class TextNet(nn.Module):
             depth=config.depth,
             heads=config.heads,
             rotary=True,
+            conditions=conditions,
+            cross_attention=config.cross_attention,
+            source_depth=config.source_depth,
             dropout=config.dropout,
         )
 

@@ -21,7 +21,7 @@ from text.codec import Embedding
 from text.config import TextConfig
 from text.control.evaluation import control
 from text.control.evaluation import evaluate as evaluate_controls
-from text.data import Rows, read_sentences, to_rows
+from text.data import Rows, read_corpus, to_rows
 from text.evaluation import evaluate
 from text.mbr import Candidate
 from text.net import TextNet
@@ -36,14 +36,16 @@ class TextPanel:
 
     def prepare(self, config: TextConfig, run: Path) -> None:
         """Train the tokenizer, and tell what of the data is used (data.json)."""
-        sentences = read_sentences(config.data)
+        corpus = read_corpus(config.data)
         if (run / FILE).is_file():
             tokenizer = load_tokenizer(run / FILE)
         else:
             data = config.data
-            tokenizer = train_tokenizer(sentences, data.tokenizer, data.vocabulary, data.min_count)
+            tokenizer = train_tokenizer(
+                corpus.strings, data.tokenizer, data.vocabulary, data.min_count
+            )
             tokenizer.save(run / FILE)
-        rows = to_rows(sentences, tokenizer, config.data.length)
+        rows = to_rows(corpus, tokenizer, config.data)
         facts = {
             "sentences": len(rows),
             "longer_than_length_dropped": rows.dropped,
@@ -54,14 +56,15 @@ class TextPanel:
         write_text(run / "data.json", json.dumps(facts, indent=2))
         if rows.dropped:
             print(
-                f"{config.data.name}: {rows.dropped:,} of {len(sentences):,} sentences do not fit "
-                f"data.length = {config.data.length} tokens and are dropped",
+                f"{config.data.name}: {rows.dropped:,} of {len(corpus):,} sentences do not fit "
+                f"data.length = {config.data.length} tokens, or their sources data.source_length, "
+                "and are dropped",
                 file=sys.stderr,
             )
 
     def examples(self, config: TextConfig, run: Path) -> Rows:
         """The rows of the training split."""
-        return to_rows(read_sentences(config.data), load_tokenizer(run / FILE), config.data.length)
+        return to_rows(read_corpus(config.data), load_tokenizer(run / FILE), config.data)
 
     def learner(self, config: TextConfig, run: Path) -> nn.Module:
         """A fresh diffusion model, or the causal reference."""
@@ -72,15 +75,22 @@ class TextPanel:
         best candidates for each sentence as n_best.txt and in samples.json, and the denoising of
         the first sentence as trajectory.txt and trajectory.json."""
         if request.condition is not None:
-            raise ConfigError("class: the text panel's models have no condition; leave it out")
+            raise ConfigError("class: sentences have none; say what to write from with --prompt")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)
         result = pipeline.write(
-            request.seeds, request, request.given, watch, True, request.mbr, request.n_best
+            request.seeds,
+            request,
+            request.given,
+            watch,
+            True,
+            request.mbr,
+            request.n_best,
+            prompt=request.prompt,
         )
         settings = request.settings() | {"weights": request.weights, "given": request.given}
-        settings["mbr"] = request.mbr
+        settings |= {"prompt": request.prompt, "mbr": request.mbr}
         written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
         if request.mbr > 1:
             written["n_best"] = [[vars(one) for one in best] for best in result.n_best]
@@ -141,7 +151,8 @@ def build_learner(config: TextConfig, size: int) -> nn.Module:
     length = config.data.length
     autocast = torch.bfloat16 if config.train.precision == "bf16" else None
     if config.model == "causal":
-        return CausalLM(size, length, config.net, autocast)
+        source_length = config.data.source_length if config.data.source else 0
+        return CausalLM(size, length, config.net, autocast, source_length)
     codec: Codec = (
         Bits(size, (length,))
         if config.codec.kind == "bits"
@@ -155,6 +166,7 @@ def build_learner(config: TextConfig, size: int) -> nn.Module:
         length,
         config.net,
         config.diffusion.self_condition,
+        conditions=size if config.data.source else 0,
     )
     return DiffusionLearner(net, codec, config.diffusion, autocast=autocast)
 

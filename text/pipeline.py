@@ -4,6 +4,7 @@
     pipe(n=8, num_inference_steps=64).texts
     pipe(n=8, given="a red [MASK] [MASK]*", seeds=range(8)).texts
     pipe(n=8, controls=["length=9", "contains=red star"]).texts
+    pipe(n=8, prompt="plain adult , large red solid circle top", guidance_scale=2).texts
     pipe(n=8, num_candidates=16, n_best=3).n_best[0]
 
 Sentence i is a function of seeds[i] alone, and so are the candidates it is chosen among: theirs are
@@ -42,6 +43,7 @@ from text.control import (
 )
 from text.given import Given, parse_given
 from text.mbr import Candidate, candidate_seeds, check_candidates, rank_each
+from text.sources import check_words, source_ids
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Pipeline:
         grid: str | None = None,
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
+        prompt: str | Sequence[str] | None = None,
         given: str | None = None,
         controls: Sequence[str] = (),
         guidance_scale: float = 1.0,
@@ -120,13 +123,15 @@ class Pipeline:
     ) -> Output:
         """n sentences; `seeds` (one integer each) fix them, or `generator` draws the seeds.
 
-        `given` is a template, see `text.given`; its words are in every sentence exactly.
+        `prompt`, for all sentences or one each, is what a model with `data.source` writes from, and
+        `guidance_scale` how strongly it follows that; the causal reference without a source begins
+        with it. `given` is a template, see `text.given`; its words are in every sentence exactly.
         `controls`, such as "length=9", are satisfied by every sentence, see `text.control`;
-        `guidance_scale` is how strongly the rest of it follows them. `watch` sees the estimate of
-        the first sentence at every step. `temperature` divides the logits: below 1, surer words and
-        less variety. `clamp` makes every estimate the nearest words. Of `num_candidates` drawn for
-        each sentence, the one that agrees most with the others is kept (`text.mbr`); the `n_best`
-        different ones come along. ConfigError for what the model cannot do.
+        `guidance_scale` is then how strongly the rest of it follows them. `watch` sees the estimate
+        of the first sentence at every step. `temperature` divides the logits: below 1, surer words
+        and less variety. `clamp` makes every estimate the nearest words. Of `num_candidates` drawn
+        for each sentence, the one that agrees most with the others is kept (`text.mbr`); the
+        `n_best` different ones come along. ConfigError for what the model cannot do.
         """
         how = Sampling(
             solver=solver,
@@ -139,7 +144,9 @@ class Pipeline:
         chosen = _seeds(n, seeds, generator)
         asked = parse_controls(controls)
         automata = self.automata([asked] * len(chosen)) if asked else None
-        return self.write(chosen, how, given, watch, progress, num_candidates, n_best, automata)
+        return self.write(
+            chosen, how, given, watch, progress, num_candidates, n_best, automata, prompt
+        )
 
     def automata(self, asked: Sequence[Sequence[Control]]) -> Automata:
         """What each sentence must satisfy, as `write` takes it; equal lists are compiled once.
@@ -163,6 +170,7 @@ class Pipeline:
         candidates: int = 1,
         n_best: int = 1,
         automata: Automata | None = None,
+        prompt: str | Sequence[str] | None = None,
     ) -> Output:
         """One sentence per seed, chosen among its candidates, which its automaton, where there are
         any, accepts. ConfigError for what the model cannot do."""
@@ -174,7 +182,13 @@ class Pipeline:
             )
         drawn = [own for seed in seeds for own in candidate_seeds(seed, candidates)]
         wanted = None if automata is None else automata.repeat(candidates)
-        texts = self._texts(drawn, how, given, watch, progress, wanted)
+        prompts = None
+        if prompt is not None:
+            each = [prompt] * len(seeds) if isinstance(prompt, str) else list(prompt)
+            if len(each) != len(seeds):
+                raise ConfigError(f"prompt: {len(each)} for {len(seeds)} sentences")
+            prompts = [one for one in each for _ in range(candidates)]
+        texts = self._texts(drawn, how, given, watch, progress, wanted, prompts)
         ranked = rank_each(texts, drawn, candidates, progress)
         return Output(
             [best[0].text for best in ranked], list(seeds), [best[:n_best] for best in ranked]
@@ -188,26 +202,65 @@ class Pipeline:
         watch: Callable[[Glimpse], None] | None,
         progress: bool,
         automata: Automata | None,
+        prompts: list[str] | None,
     ) -> list[str]:
         """One sentence per seed, as drawn."""
         if automata is not None and given is not None:
             raise ConfigError("given and controls: say both as one control, pattern='...'")
         if automata is not None and how.clamp:
             raise ConfigError("clamp: under controls estimates stay means of words; leave it out")
-        if how.guided and (automata is None or how.guide or how.guidance_interval):
-            raise ConfigError(
-                "guidance, guide: the text panel's models have no condition; leave it out"
-            )
+        if automata is None and how.guided and prompts is None:
+            raise ConfigError("guidance, guide: towards what? Give a prompt, or leave it out")
+        if automata is not None and (how.guide or how.guidance_interval):
+            raise ConfigError("guide, guidance_interval: not under controls; leave it out")
         if isinstance(self.learner, CausalLM):
             if given is not None or watch is not None or automata is not None or how.clamp:
                 raise ConfigError(
                     "given, controls, trajectory, clamp: the causal reference writes from left to "
                     "right only; use a run with model: diffusion"
                 )
-            rows = self.learner.generate(seeds, how.temperature)
+            rows = self._continue(self.learner, seeds, how, prompts)
         else:
-            rows = self._denoise(seeds, how, given, watch, progress, automata)
+            source = None if prompts is None else self._source(prompts)
+            rows = self._denoise(seeds, how, given, watch, progress, automata, source)
         return [self.tokenizer.decode(ids) for ids in rows.tolist()]
+
+    def _source(self, prompts: list[str]) -> Tensor:
+        """Prompts -> condition ids (n, M)."""
+        if self.config.data.source is None:
+            raise ConfigError(
+                "prompt: this model writes from nothing; train with data.source, or say how a "
+                "sentence begins: --given 'a red [MASK]*'"
+            )
+        return source_ids(prompts, self.tokenizer, self.config.data)
+
+    def _continue(
+        self, learner: CausalLM, seeds: list[int], how: Sampling, prompts: list[str] | None
+    ) -> Tensor:
+        """Rows of ids (n, L) from left to right."""
+        if how.guided:
+            raise ConfigError(
+                "guidance: for diffusion; the causal reference has none, leave it out"
+            )
+        if self.config.data.source is not None:
+            if prompts is None:
+                raise ConfigError("prompt: this causal model writes from a source; say which")
+            return learner.generate(seeds, how.temperature, self._source(prompts))
+        if prompts is None:
+            return learner.generate(seeds, how.temperature)
+        if len(set(prompts)) > 1:
+            raise ConfigError("prompt: one beginning for all sentences, please")
+        return learner.generate(seeds, how.temperature, start=self._beginning(prompts[0]))
+
+    def _beginning(self, prompt: str) -> list[int]:
+        check_words("prompt", prompt, self.tokenizer)
+        ids, length = self.tokenizer.encode(prompt), self.config.data.length
+        if len(ids) >= length:
+            raise ConfigError(
+                f"prompt: {len(ids):,} tokens, expected at most {length - 1}: this model's "
+                f"data.length is {length} with the end"
+            )
+        return ids
 
     def _denoise(
         self,
@@ -217,6 +270,7 @@ class Pipeline:
         watch: Callable[[Glimpse], None] | None,
         progress: bool,
         automata: Automata | None,
+        source: Tensor | None,
     ) -> Tensor:
         """Rows of ids (n, L)."""
         learner = self.learner
@@ -239,6 +293,7 @@ class Pipeline:
             learner,
             seeds,
             how,
+            condition=source,
             wrap=wrap if automata is None else control,
             watch=None if watch is None else glimpse,
             grid_file=self.grid_file,

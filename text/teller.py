@@ -59,10 +59,11 @@ def captions(told: Sequence[Scene], seed: int = 0, detail: str = "full") -> list
     return [_sentence(_derive(one, row, detail)) for one, row in zip(told, rows, strict=True)]
 
 
-def stream(
+def pairs(
     seed: int, split: str | None = None, detail: str = "some", only: Only = NOTHING
-) -> Iterator[str]:
-    """Sentences of the stream `seed` without end; of one split when it is named."""
+) -> Iterator[tuple[Scene, str]]:
+    """Scenes of the stream `seed` and what is told of each, without end; the sentences are of one
+    split when it is named."""
     check_only(only)
     if split is not None:
         scene.check_split(split)
@@ -73,7 +74,14 @@ def stream(
                 continue
             sentence = _sentence(_derive(told, row, detail))
             if split is None or split == scene.split_of(sentence):
-                yield sentence
+                yield told, sentence
+
+
+def stream(
+    seed: int, split: str | None = None, detail: str = "some", only: Only = NOTHING
+) -> Iterator[str]:
+    """The sentences of `pairs`."""
+    return (sentence for _, sentence in pairs(seed, split, detail, only))
 
 
 def corpus(

@@ -14,7 +14,7 @@ from shared.runs import Run
 from shared.task import Panel
 from shared.tokenizer import FILE, PAD, Tokenizer, load_tokenizer
 from text.config import TextConfig
-from text.data import Rows, read_sentences, some, to_rows
+from text.data import Rows, read_corpus, some, to_rows
 from text.judge import Judge, find_judge
 from text.metrics import diversity, lengths, perplexity, self_bleu
 
@@ -101,7 +101,7 @@ def find_yardstick(run: Run, panel: Panel) -> Yardstick:
     config: TextConfig = run.config
     tokenizer = load_tokenizer(run.folder / FILE)
     training, held_out = (
-        to_rows(read_sentences(config.data, held_out), tokenizer, config.data.length)
+        to_rows(read_corpus(config.data, held_out), tokenizer, config.data)
         for held_out in (False, True)
     )
     return Yardstick(config, tokenizer, training, held_out, find_judge(config, training.ids, panel))

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.nets.condition import mean_token, that_count
+from shared.nets.attention import Attention
+from shared.nets.condition import SourceReader, layer_norm, mean_token, that_count
 
 
 def level_features(logsnr: Tensor, dim: int) -> Tensor:
@@ -20,52 +21,6 @@ def level_features(logsnr: Tensor, dim: int) -> Tensor:
     periods = torch.logspace(math.log10(0.4), math.log10(400), dim // 2, device=logsnr.device)
     angles = logsnr[:, None].float() * (2 * math.pi / periods)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
-
-
-def rotate(x_BLHD: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021, eq. 34) on queries or keys (B, L, H, D): neighbouring
-    channels are a complex number, turned by its position; one product, float32 or wider."""
-    _, L, _, D = x_BLHD.shape
-    rates = 10000.0 ** (-torch.arange(0, D, 2, device=x_BLHD.device) / D)
-    angles = torch.arange(L, device=x_BLHD.device)[:, None] * rates
-    turns = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
-    wide = x_BLHD.to(torch.promote_types(x_BLHD.dtype, torch.float32))
-    turned = torch.view_as_complex(wide.unflatten(-1, (-1, 2))) * turns
-    return torch.view_as_real(turned).flatten(-2)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k' / sqrt(D)) v, all of them (B, L, H, D); mask broadcasts to (B, H, L, M). In the
-    dtype of v, but float32 for bfloat16 on a CPU: torch's backward pass is four times slower in
-    bfloat16 there."""
-    slow = v.device.type == "cpu" and v.dtype == torch.bfloat16
-    dtype = torch.float32 if slow else v.dtype
-    q, k, v = (x.to(dtype).transpose(1, 2) for x in (q, k, v))
-    with torch.autocast(q.device.type, enabled=False):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
-
-
-class Attention(nn.Module):
-    """Attention from x (B, L, dim) to itself, or to tokens (B, M, dim) when they are given."""
-
-    def __init__(self, dim: int, heads: int, rotary: bool) -> None:
-        super().__init__()
-        if dim % (2 * heads):
-            raise ValueError(f"net: dim = {dim} must be a multiple of 2 x heads = {2 * heads}")
-        self.heads, self.rotary = heads, rotary
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(
-        self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        q = self.query(x).unflatten(-1, (self.heads, -1))
-        kv = self.key_value(x if tokens is None else tokens)
-        k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)
-        if self.rotary:
-            q, k = rotate(q), rotate(k)
-        return self.out(attend(q, k, v, mask).flatten(-2))
 
 
 class Block(nn.Module):
@@ -88,7 +43,7 @@ class Block(nn.Module):
         branch = self.attention(_modulated(x, shift_a, scale_a))
         x = torch.addcmul(x, gate_a, self.dropout(branch))
         if self.cross is not None and tokens is not None:
-            x = x + self.cross(_norm(x), tokens, mask)
+            x = x + self.cross(layer_norm(x), tokens, mask)
         branch = self.mlp(_modulated(x, shift_m, scale_m))
         return torch.addcmul(x, gate_m, self.dropout(branch))
 
@@ -98,7 +53,8 @@ class Transformer(nn.Module):
 
     Condition ids lie in [0, conditions). 0 is "none": it fills a row up and does not count, unless
     the row holds nothing else. The mean of a row's ids enters the modulation; with
-    `cross_attention` the blocks also attend to them one by one. Unconditional when conditions = 0.
+    `cross_attention` the blocks also attend to them one by one, and with `source_depth` what they
+    attend to is the row read as a sequence, by so many blocks. Unconditional when conditions = 0.
     ValueError for tokens of another size, or for a condition that the network cannot take.
     """
 
@@ -113,6 +69,7 @@ class Transformer(nn.Module):
         rotary: bool = True,
         conditions: int = 0,
         cross_attention: bool = False,
+        source_depth: int = 0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -121,6 +78,8 @@ class Transformer(nn.Module):
         self.place = nn.Parameter(torch.randn(length, dim) * 0.02)
         self.level = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.condition = nn.Embedding(conditions, dim) if conditions else None
+        reads = source_depth > 0 and conditions > 0
+        self.source = SourceReader(dim, source_depth, heads) if reads else None
         self.modulate = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.cross_attention = cross = cross_attention and conditions > 0
         self.blocks = nn.ModuleList(Block(dim, heads, rotary, cross, dropout) for _ in range(depth))
@@ -145,6 +104,8 @@ class Transformer(nn.Module):
         if self.condition is not None:
             ids = condition if condition is not None else x.new_zeros(len(x), 1, dtype=torch.long)
             tokens, counts = self.condition(ids), that_count(ids)
+            if self.source is not None:
+                tokens = self.source(tokens, counts)
             told = told + mean_token(tokens, counts)
             mask = counts[:, None, None, :] if self.cross_attention else None
         m = self.modulate(told).unflatten(-1, (6, self.dim))
@@ -154,10 +115,6 @@ class Transformer(nn.Module):
         return self.out(_modulated(h, shift, scale))
 
 
-def _norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:])
-
-
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """The normalised x (B, L, dim), scaled and shifted per sample; addcmul: one pass less."""
-    return torch.addcmul(shift, _norm(x), 1 + scale)
+    return torch.addcmul(shift, layer_norm(x), 1 + scale)

@@ -7,7 +7,7 @@ import pytest
 
 from image.config import ImageConfig
 from image.panel import PANEL
-from shared.config import override, validate
+from shared.schema import override, validate
 from shared.train.loop import train
 
 

@@ -16,10 +16,10 @@ from image.evaluation import _some_rows
 from image.grid import tile, to_bytes
 from image.judge import find_judge
 from image.panel import PANEL
-from shared.config import override, validate
 from shared.configs import load_config, packaged_configs
 from shared.errors import CheckpointError, ConfigError
 from shared.runs import load_learner
+from shared.schema import override, validate
 from shared.task import EvaluateRequest, SampleRequest
 from tests.image.conftest import image_config
 

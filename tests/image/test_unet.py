@@ -13,10 +13,10 @@ from image.config import ImageConfig, UnetConfig
 from image.net import build_net
 from image.panel import PANEL
 from image.unet import Unet, timestep
-from shared.config import override, validate
 from shared.configs import load_config
 from shared.errors import ConfigError
 from shared.runs import load_learner
+from shared.schema import override, validate
 from shared.train.checkpoint import load, newest
 from shared.train.loop import train
 from shared.train.optimizer import hidden_matrices

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from shared.nets.transformer import attend
+from shared.nets.attention import attend
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.config import TrainConfig, override, read_yaml, validate, write_yaml
+from shared.config import TrainConfig
 from shared.errors import ConfigError
 from shared.learner import build_schedule
 from shared.schedule import (
@@ -24,6 +24,7 @@ from shared.schedule import (
     SubVp,
     Ve,
 )
+from shared.schema import override, read_yaml, validate, write_yaml
 from tests.toy import ToyConfig, toy_config
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 
 from shared import runs
 from shared.cli import main
-from shared.config import write_yaml
 from shared.curve import loss_curve, smoothed
 from shared.errors import CheckpointError, ConfigError
 from shared.exhibits import Lines, Picture, Steps, galleries, number
 from shared.report import Check, measures, training_seconds, write_report
+from shared.schema import write_yaml
 from shared.train import checkpoint
 from tests.toy import ToyPanel, toy_config
 

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from shared.nets.transformer import Attention, Block, Transformer, level_features, rotate
+from shared.nets.attention import Attention, rotate
+from shared.nets.condition import SourceReader
+from shared.nets.transformer import Block, Transformer, level_features
 
 B, L, IN, OUT = 2, 5, 3, 7
 
@@ -35,7 +37,7 @@ def test_first_output_is_zero():
 
 def test_every_parameter_receives_a_gradient_once_opened():
     x, logsnr = inputs()
-    net = opened(conditions=4, cross_attention=True)
+    net = opened(conditions=4, cross_attention=True, source_depth=2)
     net(x, logsnr, torch.tensor([[1, 2], [3, 1]])).square().sum().backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
@@ -185,3 +187,25 @@ def test_level_features_tell_levels_apart_over_thirty_nats():
 def test_width_that_heads_cannot_share_is_refused():
     with pytest.raises(ValueError, match="multiple of 2 x heads"):
         Transformer(IN, OUT, L, dim=18, depth=1, heads=4)
+
+
+def test_a_source_is_a_sequence_and_its_padding_does_not_count():
+    x, logsnr = inputs()
+    net = opened(conditions=5, cross_attention=True, source_depth=2)
+    out = net(x, logsnr, torch.tensor([[1, 2, 3], [4, 2, 1]]))
+    turned = net(x, logsnr, torch.tensor([[1, 3, 2], [4, 1, 2]]))
+    assert bool(((turned - out).abs().amax((1, 2)) > 1e-3).all())
+    padded = net(x, logsnr, torch.tensor([[1, 2, 3, 0], [4, 2, 1, 0]]))
+    torch.testing.assert_close(padded, out)
+
+
+def test_a_source_that_is_dropped_is_no_source():
+    x, logsnr = inputs()
+    net = opened(conditions=5, cross_attention=True, source_depth=1)
+    torch.testing.assert_close(net(x, logsnr, torch.zeros(B, 4, dtype=torch.long)), net(x, logsnr))
+
+
+def test_blocks_that_read_a_source_begin_as_the_identity():
+    reader = SourceReader(16, depth=2, heads=2)
+    tokens, counts = torch.randn(B, 3, 16), torch.ones(B, 3, dtype=torch.bool)
+    torch.testing.assert_close(reader(tokens, counts), tokens)

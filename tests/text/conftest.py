@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import override, validate
+from shared.schema import override, validate
 from shared.train.loop import train
 from text.config import TextConfig
 from text.panel import PANEL

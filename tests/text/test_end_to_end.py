@@ -10,13 +10,13 @@ import torch
 from torch.testing import assert_close
 
 import text
-from shared.config import override, read_yaml, validate
 from shared.configs import load_config
 from shared.errors import ConfigError
 from shared.learner import DiffusionLearner
 from shared.runs import load_learner
 from shared.sampling import Sampling, draw
 from shared.schedule import from_betas, sqrt_betas
+from shared.schema import override, read_yaml, validate
 from shared.solver import prepare
 from shared.task import EvaluateRequest
 from tests.test_command import diptych

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from shared.config import override, validate
 from shared.errors import ConfigError
+from shared.schema import override, validate
 from shared.task import EvaluateRequest
 from tests.text.conftest import text_config
 from text import judge as judges
@@ -67,7 +67,7 @@ def test_a_judge_of_other_data_or_settings_is_another(make_run, cache, monkeypat
         ("data.tokenizer=bpe", "data.tokenizer = 'bpe'"),
         ("data.vocabulary=4", "data.vocabulary = 4: expected more than 4"),
         ("diffusion.prediction=v", "learned embeddings need 'categorical'"),
-        ("net.cross_attention=true", "no condition yet"),
+        ("net.cross_attention=true", "nothing to attend to without data.source"),
         ("data.colum=x", "unknown key data.colum; did you mean data.column"),
     ],
 )

@@ -12,7 +12,7 @@ from shared.task import EvaluateRequest
 from shared.tokenizer import PAD
 from tests.text.conftest import text_config
 from text.codec import Embedding
-from text.data import read_sentences, some, to_rows
+from text.data import Corpus, read_corpus, some, to_rows
 from text.metrics import perplexity
 from text.panel import PANEL
 from text.pipeline import Pipeline
@@ -32,7 +32,7 @@ def asked(**settings: Any) -> EvaluateRequest:
 def held_out(pipeline: Pipeline) -> list[str]:
     """The eleven sentences that are bounded."""
     config = text_config().data
-    rows = to_rows(read_sentences(config, held_out=True), pipeline.tokenizer, config.length)
+    rows = to_rows(read_corpus(config, held_out=True), pipeline.tokenizer, config)
     return some([pipeline.tokenizer.decode(ids) for ids in rows.ids.tolist()], 11)
 
 
@@ -43,7 +43,7 @@ def test_held_out_sentences_are_bounded_above_the_entropy_of_the_world(make_run,
     told = result["likelihood"]
     assert result == json.loads(json.dumps(result))
     pipeline = Pipeline.from_pretrained(run)
-    rows = to_rows(held_out(pipeline), pipeline.tokenizer, text_config().data.length).ids
+    rows = to_rows(Corpus(held_out(pipeline)), pipeline.tokenizer, text_config().data).ids
     learner: Any = pipeline.learner
     end = learner.schedule.time(torch.tensor(told["cleanest_logsnr"], dtype=torch.float64))
     found = elbo(

@@ -114,12 +114,13 @@ def test_sample_writes_sentences_settings_and_a_trajectory(run, tmp_path) -> Non
 
 
 def test_a_condition_is_refused(run, tmp_path) -> None:
-    for request in (
-        SampleRequest(n=1, guidance=2.0),
-        SampleRequest(n=1, guidance_interval=(-1.0, 1.0)),
-        SampleRequest(n=1, condition="3"),
+    for request, message in (
+        (SampleRequest(n=1, guidance=2.0), "towards what"),
+        (SampleRequest(n=1, guidance_interval=(-1.0, 1.0)), "towards what"),
+        (SampleRequest(n=1, condition="3"), "sentences have none"),
+        (SampleRequest(n=1, prompt="a"), "writes from nothing"),
     ):
-        with pytest.raises(ConfigError, match="have no condition"):
+        with pytest.raises(ConfigError, match=message):
             PANEL.sample(run, request, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from shared.config import one_of
 from shared.errors import ConfigError
+from shared.schema import one_of
 from shared.tokenizer import one_blank
 from text.control.analysis import Analysis
 from text.control.automaton import Automaton, both

@@ -1,0 +1,51 @@
+"""Attention with rotary positions, to oneself or to other tokens."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def rotate(x_BLHD: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, eq. 34) on queries or keys (B, L, H, D): neighbouring
+    channels are a complex number, turned by its position; one product, float32 or wider."""
+    _, L, _, D = x_BLHD.shape
+    rates = 10000.0 ** (-torch.arange(0, D, 2, device=x_BLHD.device) / D)
+    angles = torch.arange(L, device=x_BLHD.device)[:, None] * rates
+    turns = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
+    wide = x_BLHD.to(torch.promote_types(x_BLHD.dtype, torch.float32))
+    turned = torch.view_as_complex(wide.unflatten(-1, (-1, 2))) * turns
+    return torch.view_as_real(turned).flatten(-2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k' / sqrt(D)) v, all of them (B, L, H, D); mask broadcasts to (B, H, L, M). In the
+    dtype of v, but float32 for bfloat16 on a CPU: torch's backward pass is four times slower in
+    bfloat16 there."""
+    slow = v.device.type == "cpu" and v.dtype == torch.bfloat16
+    dtype = torch.float32 if slow else v.dtype
+    q, k, v = (x.to(dtype).transpose(1, 2) for x in (q, k, v))
+    with torch.autocast(q.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Attention from x (B, L, dim) to itself, or to tokens (B, M, dim) when they are given."""
+
+    def __init__(self, dim: int, heads: int, rotary: bool) -> None:
+        super().__init__()
+        if dim % (2 * heads):
+            raise ValueError(f"net: dim = {dim} must be a multiple of 2 x heads = {2 * heads}")
+        self.heads, self.rotary = heads, rotary
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        q = self.query(x).unflatten(-1, (self.heads, -1))
+        kv = self.key_value(x if tokens is None else tokens)
+        k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)
+        if self.rotary:
+            q, k = rotate(q), rotate(k)
+        return self.out(attend(q, k, v, mask).flatten(-2))
