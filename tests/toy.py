@@ -90,6 +90,9 @@ class ToyPanel:
     def reads(self, folder: Path) -> bool:
         return False
 
+    def express(self, scenes: Any, request: Any, folder: Path) -> list[dict[str, str]]:
+        raise AssertionError("the tests of the trainer make no pairs")
+
     def write(self, run: Path, request: Any, out: Path) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not sample")
 
