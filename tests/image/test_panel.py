@@ -19,6 +19,7 @@ from image.panel import PANEL
 from shared.configs import load_config, packaged_configs
 from shared.errors import CheckpointError, ConfigError
 from shared.runs import load_learner
+from shared.scene import ID_COUNT
 from shared.schema import override, validate
 from shared.task import EvaluateRequest, SampleRequest
 from tests.image.conftest import image_config
@@ -49,7 +50,8 @@ def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Pa
     (tmp_path / "data.json").write_text(json.dumps(facts))
     learner = panel.learner(config, tmp_path)
     data = torch.zeros(2, *shape, dtype=torch.uint8)
-    losses, logsnr = learner(data, torch.ones(2, 1).long(), torch.arange(2), torch.rand(2))
+    condition = torch.ones(2, ID_COUNT if config.data.groups else 1, dtype=torch.long)
+    losses, logsnr = learner(data, condition, torch.arange(2), torch.rand(2))
     assert losses.shape == logsnr.shape == (2,)
     assert bool(losses.isfinite().all())
 
