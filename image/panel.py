@@ -239,10 +239,11 @@ class ImagePanel:
     ) -> list[dict[str, str]]:
         """00000.png and on, one picture a scene."""
         names = [f"{i:05d}.png" for i in range(len(scenes))]
-        for rows in torch.arange(len(scenes)).split(PICTURES):
-            drawn = render([scenes[i] for i in rows.tolist()], request.size)
-            for i, picture in zip(rows.tolist(), drawn, strict=True):
-                to_pil(picture).save(folder / names[i])
+        for start in range(0, len(scenes), PICTURES):
+            some = slice(start, start + PICTURES)
+            drawn = render(scenes[some], request.size)
+            for name, picture in zip(names[some], drawn, strict=True):
+                to_pil(picture).save(folder / name)
         return [{"file_name": name} for name in names]
 
     def datasets(self) -> dict[str, str]:

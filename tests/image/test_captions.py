@@ -202,7 +202,10 @@ def test_what_a_model_of_captions_cannot_draw_is_refused(make_run, asked, words:
 
 
 def test_a_model_of_classes_refuses_prompts(make_run):
-    for asked in ({"prompt": "seven"}, {"negative_prompt": "seven", "guidance_scale": 2.0}):
+    each: list[dict[str, Any]] = [
+        {"prompt": "seven"}, {"negative_prompt": "seven", "guidance_scale": 2.0}
+    ]  # fmt: skip
+    for asked in each:
         with pytest.raises(ConfigError, match="trained without captions"):
             Pipeline.from_pretrained(make_run())(**asked)
 

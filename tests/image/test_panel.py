@@ -21,6 +21,7 @@ from image.panel import PANEL
 from shared.configs import load_config, packaged_configs
 from shared.errors import CheckpointError, ConfigError
 from shared.runs import load_learner
+from shared.scene import ID_COUNT
 from shared.schema import override, validate
 from shared.task import EvaluateRequest, SampleRequest
 from tests.image.conftest import image_config
@@ -55,7 +56,8 @@ def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Pa
         write_codec(network, Measured("here", 1, 0.0, 1.0, None), tmp_path / "autoencoder")
     learner = panel.learner(config, tmp_path)
     data = torch.zeros(2, *shape, dtype=torch.uint8)
-    losses, logsnr = learner(data, torch.ones(2, 1).long(), torch.arange(2), torch.rand(2))
+    condition = torch.ones(2, ID_COUNT if config.data.groups else 1, dtype=torch.long)
+    losses, logsnr = learner(data, condition, torch.arange(2), torch.rand(2))
     assert losses.shape == (2,)
     assert (logsnr is None) == (config.model == "autoencoder")
     assert bool(losses.isfinite().all())

@@ -1,6 +1,7 @@
 """Groups of a condition's columns: dropped one by one, and guided by the chain rule."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -144,7 +145,8 @@ def test_a_group_that_there_is_not_is_refused():
 
 
 def test_scales_of_groups_go_with_neither_interval_nor_guide_nor_negative():
-    for more in ({"guidance_interval": (-1.0, 1.0)}, {"guide": "runs/weaker"}):
+    others: list[dict[str, Any]] = [{"guidance_interval": (-1.0, 1.0)}, {"guide": "runs/weaker"}]
+    for more in others:
         with pytest.raises(ConfigError, match="not with a scale for each group"):
             Sampling(guidance={"layout": 2.0}, **more)
     condition = torch.ones(1, 3, dtype=torch.long)
