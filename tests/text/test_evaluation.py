@@ -10,6 +10,7 @@ from shared.task import EvaluateRequest
 from tests.text.conftest import text_config
 from text import judge as judges
 from text.config import TextConfig
+from text.data import Rows
 from text.panel import PANEL
 
 
@@ -53,7 +54,9 @@ def test_a_judge_of_other_data_or_settings_is_another(make_run, cache, monkeypat
         config = text_config(*settings)
         run = make_run("codec.kind=embedding")
         with pytest.raises(InterruptedError):
-            judges.find_judge(config, PANEL.examples(config, run).ids, PANEL)
+            examples = PANEL.examples(config, run)
+            assert isinstance(examples, Rows)
+            judges.find_judge(config, examples.ids, PANEL)
     assert len(set(names[:3])) == 3
     assert names[3] == names[0]  # the codec is the diffusion model's affair
 
