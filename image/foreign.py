@@ -57,8 +57,9 @@ class Texts:
         self.tokenizer, self.encoder = tokenizer, encoder
 
     @torch.no_grad()
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """n texts -> states (n, L, D), float32, on the CPU. Warns of texts that are cut off."""
+    def __call__(self, texts: Sequence[str], name: str = "prompt") -> Tensor:
+        """n texts, and what they are called -> states (n, L, D), float32, on the CPU. Warns of texts
+        that are cut off."""
         length = self.tokenizer.model_max_length
         given: Any = self.tokenizer(
             list(texts),
@@ -70,7 +71,7 @@ class Texts:
         whole: Any = self.tokenizer(list(texts))
         for text, ids in zip(texts, whole.input_ids, strict=True):
             if len(ids) > length:
-                warnings.warn(f"prompt {text!r}: {len(ids)} tokens, and only {length} are read")
+                warnings.warn(f"{name} {text!r}: {len(ids)} tokens, and only {length} are read")
         reads_mask = getattr(self.encoder.config, "use_attention_mask", False)
         device = self.encoder.device
         mask = given.attention_mask.to(device) if reads_mask else None

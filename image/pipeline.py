@@ -73,7 +73,8 @@ class Pipeline:
                 f"model = {config.model!r}: it draws nothing; use a run of model: diffusion"
             )
         self.learner, self.facts, self.config = learner, facts, config
-        self.texts: Callable[[Sequence[str]], Tensor] | None = None  # n prompts -> rows (n, ...)
+        # n prompts, and what they are called -> rows (n, ...)
+        self.texts: Callable[[Sequence[str], str], Tensor] | None = None
         self.nothing: Tensor | None = None  # the row of no prompt, (1, ...), if it is not id 0
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
         if isinstance(learner, DiffusionLearner):
@@ -92,8 +93,8 @@ class Pipeline:
         pipeline = cls(learner, read_facts(Path(run)), found.config)
         if found.config.data.caption_column is not None:
             tokenizer, length = load_tokenizer(Path(run) / FILE), found.config.data.caption_length
-            pipeline.texts = lambda prompts: prompt_ids(
-                prompts, tokenizer, length, "data.caption_length"
+            pipeline.texts = lambda prompts, name: prompt_ids(
+                prompts, tokenizer, length, "data.caption_length", name
             )
         pipeline.grid_file = Path(run) / GRID
         return pipeline
@@ -226,7 +227,7 @@ class Pipeline:
         listed = [prompt] if isinstance(prompt, str) else list(prompt)
         if not listed:
             raise ConfigError(f"{name}: expected one or more")
-        rows = self.texts(listed)
+        rows = self.texts(listed, name)
         return rows[torch.arange(n) % len(rows)]
 
     def asked(

@@ -190,8 +190,11 @@ def test_prompts_are_drawn_each_as_alone_and_depend_on_their_words(make_run):
         ({"prompt": []}, "expected one or more"),
         ({"prompt": STAR, "class_labels": "star"}, "say one of them"),
         ({"class_labels": STAR}, "draws from captions; give a prompt"),
-        ({"prompt": STAR, "negative_prompt": "blue"}, "departs from nothing"),
-        ({"prompt": STAR, "negative_prompt": "bleu", "guidance_scale": 2.0}, "negative = 'bleu'"),
+        ({"prompt": STAR, "negative_prompt": "blue"}, "guided by nothing"),
+        (
+            {"prompt": STAR, "negative_prompt": "bleu", "guidance_scale": 2.0},
+            "negative_prompt = 'bleu'",
+        ),
         ({"guidance_scale": 2.0}, "without a class or prompt"),
         ({"prompt": STAR, "guidance_scale": {"shape": 2.0}}, "has no groups"),
     ],
@@ -211,10 +214,10 @@ def test_a_model_of_classes_refuses_prompts(make_run):
 
 
 def test_samples_of_a_prompt_say_how_they_were_made(make_run, tmp_path: Path):
-    request = SampleRequest(n=2, steps=2, prompt=STAR, negative="blue", guidance=2.0)
+    request = SampleRequest(n=2, steps=2, prompt=STAR, negative_prompt="blue", guidance=2.0)
     PANEL.sample(make_run(*SCENES), request, tmp_path)
     told = json.loads((tmp_path / "samples.json").read_text())
-    assert (told["settings"]["prompt"], told["settings"]["negative"]) == (STAR, "blue")
+    assert (told["settings"]["prompt"], told["settings"]["negative_prompt"]) == (STAR, "blue")
     assert len(told["condition"][0]) == 48
 
 

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from shared.errors import CheckpointError, ConfigError
 from shared.gaussian import Gaussian, kl
+from shared.learner import DiffusionLearner
 from shared.runs import load_learner
 from shared.schedule import variance_preserving
 from shared.task import EvaluateRequest
@@ -247,9 +248,16 @@ def test_the_likelihood_bound_goes_through_the_codec(writer: Path, monkeypatch, 
     assert math.isfinite(bound["reconstruction_nats_per_sentence"])
 
 
+def _codec(run: Path) -> SentenceCodec:
+    learner = load_learner(run)
+    assert isinstance(learner, DiffusionLearner)
+    assert isinstance(learner.codec, SentenceCodec)
+    return learner.codec
+
+
 def test_words_may_be_drawn_given_the_latent(writer: Path, points: Path, make_run):
     warm = make_run(*PLAIN, f"codec.run={points}", "codec.temperature=1.0")
-    greedy, drawing = (load_learner(run).codec for run in (writer, warm))
+    greedy, drawing = _codec(writer), _codec(warm)
     x0 = torch.zeros(20, 1, 6)
     assert len(set(map(tuple, greedy.words(x0, range(20)).tolist()))) == 1
     drawn = drawing.words(x0, range(20)).tolist()

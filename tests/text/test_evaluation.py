@@ -19,7 +19,7 @@ from tests.text.conftest import text_config
 from text import judge as judges
 from text.baseline import CausalLM
 from text.config import TextConfig
-from text.data import fixed_order
+from text.data import Rows, fixed_order
 from text.panel import PANEL, build_learner
 from text.pipeline import Pipeline
 from text.teller import entropy, log_prob_given, pairs
@@ -65,7 +65,9 @@ def test_a_judge_of_other_data_or_settings_is_another(make_run, cache, monkeypat
         config = text_config(*settings)
         run = make_run("codec.kind=embedding")
         with pytest.raises(InterruptedError):
-            judges.find_judge(config, PANEL.examples(config, run).ids, PANEL)
+            examples = PANEL.examples(config, run)
+            assert isinstance(examples, Rows)
+            judges.find_judge(config, examples.ids, PANEL)
     assert len(set(names[:3])) == 3
     assert names[3] == names[0]  # the codec is the diffusion model's affair
 
