@@ -58,8 +58,8 @@ class Texts:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str], name: str = "prompt") -> Tensor:
-        """n texts, and what they are called -> states (n, L, D), float32, on the CPU. Warns of texts
-        that are cut off."""
+        """n texts, and what they are called -> states (n, L, D), float32, on the CPU. Warns of
+        texts that are cut off."""
         length = self.tokenizer.model_max_length
         given: Any = self.tokenizer(
             list(texts),

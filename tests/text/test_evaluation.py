@@ -64,9 +64,9 @@ def test_a_judge_of_other_data_or_settings_is_another(make_run, cache, monkeypat
     for settings in ((), ("data.limit=399",), ("judge.train.steps=9",), ("codec.dim=5",)):
         config = text_config(*settings)
         run = make_run("codec.kind=embedding")
+        examples = PANEL.examples(config, run)
+        assert isinstance(examples, Rows)
         with pytest.raises(InterruptedError):
-            examples = PANEL.examples(config, run)
-            assert isinstance(examples, Rows)
             judges.find_judge(config, examples.ids, PANEL)
     assert len(set(names[:3])) == 3
     assert names[3] == names[0]  # the codec is the diffusion model's affair
