@@ -221,6 +221,11 @@ def draw(
         )
     scaled = how.guidance if isinstance(how.guidance, dict) else None
     check_groups("guidance", scaled or (), learner.groups)
+    if scaled is not None and negative is not None:
+        raise ConfigError(
+            "negative: not with a scale for each group, which says itself what guidance departs "
+            "from; leave it out"
+        )
     departs = condition is not None and guide is None and negative is None and how.guidance != 1
     if departs and not learner.drops([*(scaled or ())]):
         warnings.warn(

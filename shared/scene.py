@@ -231,7 +231,7 @@ def ids(scene: Scene) -> list[int]:
 
 
 def spell(scene: Scene, manner: bool = True) -> str:
-    """A scene in words, blank-separated: the manner, then each thing in the order of its place:
+    """A scene spelt out, blank-separated: the manner, then each thing in the order of its place:
     "plain adult , large red solid circle top left , small blue dots star centre"."""
     groups = parts(scene)
     return " , ".join(" ".join(group) for group in (groups if manner else groups[1:]))

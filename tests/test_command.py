@@ -270,14 +270,14 @@ def test_a_stable_diffusion_folder_samples_from_a_prompt_and_goes_on(tmp_path: P
     out = tmp_path / "copy"
     assert told(diptych("export", tmp_path / "sd", out, "--json"))["pipeline"].startswith("Stable")
     told(diptych("sample", out, *words))
-    assert_refused(diptych("sample", out, "--class", "3"), 2, "trained without classes")
+    assert_refused(diptych("sample", out, "--class", "3"), 2, "this model draws from captions")
 
 
 def test_a_prompt_for_a_model_of_classes_and_a_negative_one_for_sentences_are_refused(
     image_run: Path, text_run: Path
 ):
     result = diptych("sample", image_run, "--negative-prompt", "a hat")
-    assert_refused(result, 2, "negative_prompt: this model draws a class")
+    assert_refused(result, 2, "negative_prompt: this model was trained without captions")
     result = diptych("sample", text_run, "--negative-prompt", "a hat")
     assert_refused(result, 2, "negative_prompt: for pictures")
 

@@ -188,7 +188,7 @@ def test_prompts_are_drawn_each_as_alone_and_depend_on_their_words(make_run):
         ({"prompt": "star " * 60}, "60 tokens, expected 1 to 48, this model's data.caption_length"),
         ({"prompt": ""}, "0 tokens"),
         ({"prompt": []}, "expected one or more"),
-        ({"prompt": STAR, "class_labels": "star"}, "say one of them"),
+        ({"prompt": STAR, "class_labels": "star"}, "give one of them"),
         ({"class_labels": STAR}, "draws from captions; give a prompt"),
         ({"prompt": STAR, "negative_prompt": "blue"}, "guided by nothing"),
         (

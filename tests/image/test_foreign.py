@@ -260,7 +260,7 @@ def test_another_scheduler_goes_back_with_it(stable: tuple[Path, Any], tmp_path:
 def test_requests_that_the_model_cannot_hear_are_refused(stable: tuple[Path, Any], tmp_path: Path):
     words = image.Pipeline.from_pretrained(stable[0])
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"class_labels": 3}, "trained without classes"),
+        ({"class_labels": 3}, "this model draws from captions"),
         ({"class_labels": 3, "prompt": "a"}, "give one of them"),
         ({"prompt": []}, "prompt: expected one or more"),
         ({"guidance_scale": 3.0}, "nothing to guide towards"),
@@ -275,7 +275,7 @@ def test_requests_that_the_model_cannot_hear_are_refused(stable: tuple[Path, Any
         image.Pipeline.from_pretrained(stable[0], "model")
     DDIMPipeline(tiny_unet(), DDIMScheduler()).save_pretrained(tmp_path)  # type: ignore[arg-type]
     pixels = image.Pipeline.from_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="prompt: this model draws a class"):
+    with pytest.raises(ConfigError, match="prompt: this model was trained without captions"):
         pixels(prompt="a hat")
 
 

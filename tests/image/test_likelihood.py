@@ -84,7 +84,7 @@ def test_a_codec_without_log_prob_leaves_it_undefined_and_says_why(make_run, mon
 
 
 def test_a_classifier_has_none(make_run):
-    with pytest.raises(ConfigError, match="likelihood: a classifier has none"):
+    with pytest.raises(ConfigError, match="likelihood: a classifier draws no pictures"):
         PANEL.evaluate(make_run("model=classifier"), asked())
 
 
