@@ -221,7 +221,7 @@ def ids(scene: Scene) -> list[int]:
 
 
 def spell(scene: Scene) -> str:
-    """A scene in words, blank-separated: the manner, then each thing in the order of its place:
+    """A scene spelt out, blank-separated: the manner, then each thing in the order of its place:
     "plain adult , large red solid circle top left , small blue dots star centre"."""
     return " , ".join(" ".join(group) for group in parts(scene))
 
