@@ -20,8 +20,10 @@ setup: .venv/.stamp  ## create .venv with the tested versions
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install -c constraints.txt torch==2.13.0
 	$(PIP) install -c constraints.txt -e ".[dev]"
-	# peers of the solvers' tests, whose other requirements are training libraries they do not need here
-	$(PIP) install -c constraints.txt --no-deps k-diffusion torchsde trampoline
+	# peers of the tests of solvers and image metrics, whose other requirements (training libraries,
+	# torchvision) they do not need here
+	$(PIP) install -c constraints.txt --no-deps k-diffusion torchsde trampoline \
+		torchmetrics lightning-utilities torch-fidelity
 	touch $@
 
 demo: setup  ## train and sample both panels on small data, then write a report

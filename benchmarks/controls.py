@@ -21,9 +21,11 @@ from shared.files import write_text
 from shared.provenance import provenance
 from shared.task import ControlRequest, SampleRequest
 from text import teller
-from text.control import parse_controls
+from text.control import Target, parse_controls
+from text.control.analysis import of_reading
 from text.control.evaluation import control, measure
 from text.control.lexicon import tags_of
+from text.control.world import SceneWorld
 from text.pipeline import Pipeline
 from text.reader import Reading, analyse
 
@@ -56,6 +58,16 @@ def _pos(words: list[str], _: float) -> dict[str, str]:
     return {"pos": " ".join(tags_of(_reading(words)))}
 
 
+def _tree(words: list[str], _: float) -> dict[str, str]:
+    return {"tree": str(of_reading(_reading(words)).tree)}
+
+
+def _span(words: list[str], u: float) -> dict[str, str]:
+    spans = sorted(of_reading(_reading(words)).spans or ())
+    left, right, label = spans[int(u * len(spans))]
+    return {"span": f"{left}-{right} {label}"}
+
+
 def _says(words: list[str], u: float) -> dict[str, str]:
     thing = _reading(words).facts.things[0]._asdict()
     known = [f"{name}:{value}" for name, value in thing.items() if value is not None]
@@ -75,6 +87,8 @@ KINDS: dict[str, Made] = {
     "beginning": _prefix,
     "beginning and end": _between,
     "parts of speech": _pos,
+    "syntax tree": _tree,
+    "syntax span": _span,
     "length and one fact": lambda words, u: _length(words, u) | _says(words, u),
     "length and two words": lambda words, u: _length(words, u) | _contains(words, u),
     "parts of speech and two words": lambda words, u: _pos(words, u) | _contains(words, u),
@@ -120,8 +134,10 @@ def run(
     shown: dict[str, list[tuple[str, str]]] = {}
     for kind in KINDS:
         asked = targets(kind, sentences)
-        parsed = [parse_controls([f"{k}={v}" for k, v in one.items()]) for one in asked]
-        by_chance = measure(parsed, [drawn] * count, scene=True)["all"]
+        parsed = [
+            Target(tuple(parse_controls([f"{k}={v}" for k, v in one.items()]))) for one in asked
+        ]
+        by_chance = measure(parsed, [drawn] * count, SceneWorld(pipeline.tokenizer))["all"]
         for number in steps:
             found = _controlled(pipeline, asked, n, number, td)
             rows.append({"control": kind, "evaluations": number, "by_chance": by_chance} | found)

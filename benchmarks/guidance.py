@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.flows import modes
 from benchmarks.tables import Column, Table
 from shared import noise
 from shared.denoiser import Denoise
@@ -288,6 +289,7 @@ def run(
     tables = {
         "guided": guided(n, (("dpmpp_2m", deterministic), ("ancestral", stochastic))),
         "given": given(n, stochastic // 2),
+        "modes": modes(n),
     }
     for table in tables.values():
         table.show(console)

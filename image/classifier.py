@@ -15,9 +15,10 @@ SHIFT = 0  # stream of `noise` under a sample's key
 
 
 class Block(nn.Module):
-    """x + two convolutions of x; with `stride` 2, half the side."""
+    """x + two convolutions of x; with `stride` 2, half the side. With `told` numbers (B, told) of
+    what else it is to know, scaled and shifted by them after the second norm; at first by none."""
 
-    def __init__(self, channels: int, out: int, stride: int) -> None:
+    def __init__(self, channels: int, out: int, stride: int, told: int = 0) -> None:
         super().__init__()
         self.norms = nn.ModuleList([nn.GroupNorm(8, channels), nn.GroupNorm(8, out)])
         self.first = nn.Conv2d(channels, out, 3, stride, 1)
@@ -26,11 +27,43 @@ class Block(nn.Module):
             nn.Identity() if stride == 1 and channels == out else nn.Conv2d(channels, out, 1)
         )
         self.stride = stride
+        self.modulate = nn.Linear(told, 2 * out) if told else None
+        if self.modulate is not None:
+            nn.init.zeros_(self.modulate.weight)
+            nn.init.zeros_(self.modulate.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.first(F.silu(self.norms[0](x)))
-        h = self.second(F.silu(self.norms[1](h)))
+    def forward(self, x: Tensor, told: Tensor | None = None) -> Tensor:
+        h = self.norms[1](self.first(F.silu(self.norms[0](x))))
+        if self.modulate is not None:
+            scale, shift = self.modulate(told)[:, :, None, None].chunk(2, dim=1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        h = self.second(F.silu(h))
         return h + self.skip(x if self.stride == 1 else F.avg_pool2d(x, 2, ceil_mode=True))
+
+
+def stages(channels: int, side: int, width: int, told: int = 0) -> tuple[list[nn.Module], int]:
+    """A convolution of pictures of so many channels, and blocks until at most 4 places are left
+    along a side; with how many channels that ends."""
+    stride = 1 if side <= 16 else 2
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, width, 3, stride, 1), Block(width, width, 1, told)
+    ]  # fmt: skip
+    side, inner = side // stride, width
+    while side > 4:
+        out = min(2 * inner, 4 * width)
+        layers.append(Block(inner, out, 2, told))
+        side, inner = -(-side // 2), out
+    return layers, inner
+
+
+def label_losses(logits: Tensor, condition: Tensor, several: bool) -> Tensor:
+    """logits (B, ids - 1), one per id from 1 on, and condition (B, M) -> cross-entropy (B,), nats;
+    of several ids, the mean of the binary ones of all ids."""
+    if not several:
+        return F.cross_entropy(logits, condition[:, 0] - 1, reduction="none")
+    there = torch.zeros(len(logits), logits.shape[1] + 1, device=logits.device)
+    there = there.scatter_(1, condition, 1.0)[:, 1:]
+    return F.binary_cross_entropy_with_logits(logits, there, reduction="none").mean(1)
 
 
 class Classifier(nn.Module):
@@ -53,13 +86,7 @@ class Classifier(nn.Module):
         C, H, W = shape
         self.levels, self.several, self.autocast = levels, several, autocast
         self.shift = max(1, min(H, W) // 14)  # pixels
-        stride = 1 if min(H, W) <= 16 else 2
-        layers: list[nn.Module] = [nn.Conv2d(C, width, 3, stride, 1), Block(width, width, 1)]
-        side, channels = min(H, W) // stride, width
-        while side > 4:
-            out = min(2 * channels, 4 * width)
-            layers.append(Block(channels, out, 2))
-            side, channels = -(-side // 2), out
+        layers, channels = stages(C, min(H, W), width)
         self.body = nn.Sequential(
             *layers, nn.GroupNorm(8, channels), nn.SiLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
         )
@@ -85,13 +112,7 @@ class Classifier(nn.Module):
         picture is shifted by a few pixels, a function of its key."""
         if self.training:
             data = shifted(data, noise.uniform(keys, SHIFT, (2,)), self.shift)
-        logits = self.logits(self.features(data))
-        if not self.several:
-            return F.cross_entropy(logits, condition[:, 0] - 1, reduction="none"), None
-        there = torch.zeros(len(logits), logits.shape[1] + 1, device=logits.device)
-        there = there.scatter_(1, condition, 1.0)[:, 1:]
-        losses = F.binary_cross_entropy_with_logits(logits, there, reduction="none")
-        return losses.mean(1), None
+        return label_losses(self.logits(self.features(data)), condition, self.several), None
 
 
 def shifted(images: Tensor, uniforms: Tensor, most: int) -> Tensor:

@@ -1,13 +1,17 @@
-"""Pictures of integer levels <-> clean latents: pixels here, analog bits in `shared.codec`.
+"""Pictures of integer levels <-> clean latents: pixels here, analog bits in `shared.codec`, those
+of an autoencoder in `image.autoencoder.codec`.
 
 x0 = scale (2 level / (levels - 1) - 1)
 """
+
+from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from image.config import CodecConfig
-from shared.codec import Bits, check_range
+from shared.codec import Bits, Codec, check_range
 from shared.schedule import Level
 
 
@@ -45,8 +49,16 @@ class Pixels(nn.Module):
         return fit.log_softmax(-1).gather(-1, data.long().unsqueeze(-1)).flatten(1).sum(1)
 
 
-def build_codec(config: CodecConfig, levels: int, shape: tuple[int, int, int]) -> Pixels | Bits:
-    """The codec that a configuration names, for pictures (C, H, W) of so many levels."""
+def build_codec(
+    config: CodecConfig, levels: int, shape: tuple[int, int, int], run: Path | None = None
+) -> Codec:
+    """The codec that a configuration names, for pictures (C, H, W) of so many levels; an
+    autoencoder is the one that the run folder keeps."""
+    if config.kind == "autoencoder":
+        from image.autoencoder.codec import load_codec  # seconds of diffusers, as in `build_net`
+
+        assert run is not None
+        return cast(Codec, load_codec(config, levels, shape, run))  # its log_prob may be None
     if config.kind == "bits":
         return Bits(levels, shape, config.scale, config.gray)
     return Pixels(levels, shape, config.scale)

@@ -1,12 +1,20 @@
 """The configuration of an image run: what to read, how pixels become latents, what to train."""
 
-from shared.config import DiffusionConfig, NetConfig, TrainConfig
-from shared.schema import one_of, positive, schema
+import dataclasses
+import math
 
-MODELS = ("diffusion", "classifier")
-CODECS = ("pixels", "bits")
+from shared.config import DiffusionConfig, NetConfig, TrainConfig
+from shared.groups import ALL
+from shared.scene import COLUMNS
+from shared.schema import one_of, positive, schema
+from shared.tokenizer import KINDS, SPECIAL
+
+MODELS = ("diffusion", "classifier", "autoencoder")
+CODECS = ("pixels", "bits", "autoencoder")
+AUTOENCODERS = ("kl", "vq")
 NETWORKS = ("transformer", "unet")
 RESAMPLE = ("residual", "conv")
+SOURCE_HEADS = 4  # of the blocks that read a caption for the U-Net
 
 
 @schema
@@ -26,29 +34,109 @@ class DataConfig:
     size: int | None = None  # pixels along a side, cropped and scaled to it; null: as they are
     channels: int | None = None  # 1 (grey) or 3 (RGB); null: as the first picture has
     limit: int | None = None  # of pictures, evenly spread over the split
+    skip_bad: bool = False  # leave out, and count, what cannot be read or has no caption
+
+    # Texts as the condition, in place of classes, which then only the judge of `evaluate` learns
+    # (where there are any): a column, or `scene` in the scene world.
+    caption_column: str | None = None
+    caption_length: int = 48  # tokens; a picture with a longer caption is dropped, counted
+    tokenizer: str = "word"
+    vocabulary: int = 8192  # at most, special tokens included
+    min_count: int = 1  # rarer words are unknown (word tokenizer)
+
+    # Scene world: attributes dropped and guided together, by name, such as {layout: [shape, place]}
+    groups: dict[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
+    compositional: bool = False  # scene world: train without some pairs of shape and colour
 
     def __post_init__(self) -> None:
-        for name in ("size", "limit"):
+        for name in ("size", "limit", "caption_length", "min_count"):
             value = getattr(self, name)
             if value is not None:
                 positive(f"data.{name}", value)
         if self.channels not in (None, 1, 3):
             raise ValueError(f"data.channels = {self.channels}: expected 1 (grey) or 3 (RGB)")
+        one_of("data.tokenizer", self.tokenizer, KINDS)
+        if self.vocabulary <= SPECIAL:
+            raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
+        self._check_scene()
+
+    def condition_groups(self) -> dict[str, tuple[int, ...]]:
+        """Columns of the condition, by the names of what can be dropped and guided by itself. Only
+        scenes have them; attributes that `groups` leaves out are groups of their own."""
+        if self.name != "scene" or self.caption_column is not None:
+            return {}
+        joined = {
+            name: tuple(sorted(column for part in parts for column in COLUMNS[part]))
+            for name, parts in self.groups.items()
+        }
+        used = {part for parts in self.groups.values() for part in parts}
+        return joined | {name: where for name, where in COLUMNS.items() if name not in used}
+
+    def _check_scene(self) -> None:
+        if self.name != "scene" and (self.groups or self.compositional):
+            raise ValueError(
+                f"data.groups, data.compositional: of the scene world; data.name = {self.name!r}"
+            )
+        if self.name == "scene" and self.caption_column not in (None, "scene"):
+            raise ValueError(
+                f"data.caption_column = {self.caption_column!r}: the captions of drawn scenes are "
+                "their own words: set 'scene', or write pairs with `diptych data scene DIR`"
+            )
+        if self.name == "digits" and self.caption_column is not None:
+            raise ValueError("data.caption_column: digits have no captions; leave it out")
+        if self.groups and self.caption_column is not None:
+            raise ValueError("data.groups: a caption is one condition; leave one of them out")
+        parts = [part for parts in self.groups.values() for part in parts]
+        for name, own in self.groups.items():
+            if not own:
+                raise ValueError(f"data.groups.{name}: expected one attribute or more")
+            for part in own:
+                one_of(f"data.groups.{name}", part, list(COLUMNS))
+            if name == ALL or (name in COLUMNS and name not in own):
+                raise ValueError(f"data.groups.{name}: this name means something else; choose one")
+        if len(set(parts)) < len(parts):
+            raise ValueError(f"data.groups = {self.groups}: an attribute is in two of them")
 
 
 @schema
 class CodecConfig:
-    """How levels become x0: `pixels` in [-scale, scale], or analog `bits` of -scale and +scale."""
+    """How levels become x0: `pixels` in [-scale, scale], analog `bits` of -scale and +scale, or the
+    latents of an `autoencoder`, shifted and scaled to mean 0 and standard deviation `scale`.
+
+    An autoencoder is a `run` of ours (model: autoencoder), or `pretrained`, a folder of diffusers'
+    AutoencoderKL, AutoencoderTiny or VQModel; $VARIABLES are expanded. It is copied into the run.
+    """
 
     kind: str = "pixels"
     scale: float = 1.0
     gray: bool = False  # bits in Gray code: neighbouring levels differ in one bit
+    run: str | None = None
+    pretrained: str | None = None
+    sample: bool = False  # train on draws of the encoder's Gaussian, not on its mean
+    cache_latents: bool = False  # encode the training data once, to disk
+    tiling: bool = False  # decode large pictures tile by tile, for memory
+    slicing: bool = False  # decode picture by picture, for memory
 
     def __post_init__(self) -> None:
         one_of("codec.kind", self.kind, CODECS)
         positive("codec.scale", self.scale)
         if self.gray and self.kind != "bits":
             raise ValueError(f"codec.gray = true: a code of bits, but codec.kind = {self.kind!r}")
+        if self.kind == "autoencoder":
+            if (self.run is None) == (self.pretrained is None):
+                raise ValueError(
+                    f"codec.run = {self.run}, codec.pretrained = {self.pretrained}: expected one "
+                    "of them: a run of model: autoencoder, or a folder of a diffusers autoencoder"
+                )
+            return
+        for name in ("run", "pretrained", "sample", "cache_latents", "tiling", "slicing"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"codec.{name} = {getattr(self, name)}: of an autoencoder, but codec.kind = "
+                    f"{self.kind!r}; set codec.kind=autoencoder, or leave it out"
+                )
 
 
 @schema
@@ -62,8 +150,22 @@ class UnetConfig:
     scale_shift: bool = True  # level and class scale and shift after the norm (ADM), or only shift
     resample: str = "residual"  # between levels: a residual block (BigGAN, ADM), or a convolution
     dropout: float = 0.0
+    source_depth: int = 0  # blocks that read a caption, to which the levels that attend then attend
+    source_dim: int = 128  # of its tokens
 
     def __post_init__(self) -> None:
+        if self.source_depth < 0:
+            raise ValueError(f"unet.source_depth = {self.source_depth}: expected 0 or more")
+        positive("unet.source_dim", self.source_dim)
+        if self.source_dim % (2 * SOURCE_HEADS):
+            raise ValueError(
+                f"unet.source_dim = {self.source_dim}: expected a multiple of {2 * SOURCE_HEADS}"
+            )
+        if self.source_depth and not self.attention:
+            raise ValueError(
+                f"unet.source_depth = {self.source_depth}: no level attends to a caption; set "
+                "unet.attention, or leave it out"
+            )
         if not self.channels or any(n < 8 or n % 8 for n in self.channels):
             raise ValueError(
                 f"unet.channels = {self.channels}: expected a multiple of 8 for each level"
@@ -87,6 +189,57 @@ class UnetConfig:
 
 
 @schema
+class AdversarialConfig:
+    """A discriminator of patches beside the reconstruction loss; weight 0: none."""
+
+    weight: float = 0.0  # of the adaptive weight; 0.5 in Rombach et al. 2022
+    start: int = 0  # the step at which it joins: 50,001 there
+    width: int = 64  # channels of its first layer
+    layers: int = 3  # strided ones: each doubles the side of a patch
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "start"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"autoencoder.adversarial.{name} = {getattr(self, name)}: expected 0 or more"
+                )
+        positive("autoencoder.adversarial.width", self.width)
+        positive("autoencoder.adversarial.layers", self.layers)
+
+
+@schema
+class AutoencoderConfig:
+    """An autoencoder: `kl`, whose latents are drawn from a Gaussian, or `vq`, whose latents are
+    vectors of a table. Level 0 has the pictures' size, each further one half its sides."""
+
+    kind: str = "kl"
+    channels: tuple[int, ...] = (16, 32, 64)  # of each level
+    layers: int = 1  # residual blocks of a level on the way down; on the way up one more
+    attention: bool = False  # in the middle
+    latent_channels: int = 4
+    kl_weight: float = 1e-6  # of the KL divergence per picture (Rombach et al. 2022, app. G)
+    codes: int = 512
+    commitment: float = 0.25  # beta (van den Oord et al. 2017, eq. 3)
+    perceptual: str | None = None  # a run of model: classifier, in whose features to compare too
+    perceptual_weight: float = 1.0
+    adversarial: AdversarialConfig = AdversarialConfig()
+
+    def __post_init__(self) -> None:
+        one_of("autoencoder.kind", self.kind, AUTOENCODERS)
+        if not self.channels or any(n < 4 or n % 4 for n in self.channels):
+            raise ValueError(
+                f"autoencoder.channels = {self.channels}: expected a multiple of 4 for each level"
+            )
+        for name in ("layers", "latent_channels", "perceptual_weight"):
+            positive(f"autoencoder.{name}", getattr(self, name))
+        if self.codes < 2:
+            raise ValueError(f"autoencoder.codes = {self.codes}: expected 2 or more")
+        for name in ("kl_weight", "commitment"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"autoencoder.{name} = {getattr(self, name)}: expected 0 or more")
+
+
+@schema
 class JudgeConfig:
     """The classifier that `diptych evaluate` trains on the same data and measures with."""
 
@@ -106,12 +259,14 @@ class JudgeConfig:
 
 @schema
 class ImageConfig:
-    """A run of the image panel. `model` is `diffusion`, or `classifier`, which reads data, judge
-    and train only. `network` is `transformer`, which reads net and patch, or `unet`, which reads
-    unet: `network=unet` alone makes any configuration one of a U-Net."""
+    """A run of the image panel. `model` is `diffusion`; `classifier`, which reads data, judge and
+    train, and with `noisy` codec and the schedule too; or `autoencoder`, which reads data,
+    autoencoder, train and judge. `network` is `transformer`, which reads net and patch, or `unet`,
+    which reads unet: `network=unet` alone makes any configuration one of a U-Net."""
 
     panel: str = "image"
     model: str = "diffusion"
+    noisy: bool = False  # a classifier of noisy latents, to guide by
     data: DataConfig = DataConfig()
     codec: CodecConfig = CodecConfig()
     network: str = "transformer"
@@ -121,10 +276,20 @@ class ImageConfig:
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig = TrainConfig()
     judge: JudgeConfig = JudgeConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
 
     def __post_init__(self) -> None:
         one_of("panel", self.panel, ["image"])
         one_of("model", self.model, MODELS)
+        if self.noisy and self.model != "classifier":
+            raise ValueError(
+                f"noisy = true: of a classifier, but model = {self.model!r}; add model=classifier"
+            )
+        if self.noisy and self.diffusion.schedule == "learned":
+            raise ValueError(
+                "diffusion.schedule = 'learned': a classifier does not learn its schedule; use "
+                "cosine or another"
+            )
         one_of("network", self.network, NETWORKS)
         positive("patch", self.patch)
         if self.network != "unet" and self.unet != UnetConfig():
@@ -132,6 +297,8 @@ class ImageConfig:
                 f"unet: network = {self.network!r} does not read it; add network=unet, or leave "
                 "unet out"
             )
+        self._check_autoencoder()
+        self._check_condition()
         if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
             raise ValueError(
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "
@@ -152,3 +319,37 @@ class ImageConfig:
                 "diffusion.prediction = 'categorical', or diffusion.weighting = 'x0' "
                 f"(got {self.diffusion.weighting!r})"
             )
+
+    def _check_autoencoder(self) -> None:
+        if self.model != "autoencoder" and self.autoencoder != AutoencoderConfig():
+            raise ValueError(
+                f"autoencoder: model = {self.model!r} does not read it; add model=autoencoder, or "
+                "leave autoencoder out (codec.run names one that is trained)"
+            )
+        if self.model != "diffusion" and self.codec.kind == "autoencoder":
+            raise ValueError(
+                f"codec.kind = 'autoencoder': for model = 'diffusion', got {self.model!r}; leave "
+                "codec out"
+            )
+
+    def _check_condition(self) -> None:
+        captions, unet = self.data.caption_column is not None, self.network == "unet"
+        depth = self.unet.source_depth if unet else self.net.source_depth
+        wanted = "unet.source_depth = 2"
+        if not unet:
+            wanted = "net.cross_attention = true, net.source_depth = 2"
+        if captions and self.model == "diffusion" and not depth:
+            raise ValueError(
+                f"data.caption_column = {self.data.caption_column!r}: needs blocks that read it: "
+                f"set {wanted}"
+            )
+        if unet and depth and not captions:
+            raise ValueError(
+                f"unet.source_depth = {depth}: there is no caption to read without "
+                "data.caption_column"
+            )
+        dropped = self.diffusion.drop_condition
+        if isinstance(dropped, dict):
+            known = [ALL, *self.data.condition_groups()]
+            for name in dropped:
+                one_of("diffusion.drop_condition", name, known)

@@ -19,6 +19,7 @@ from image.source import read_source, spread
 from shared import scene
 from shared.errors import CheckpointError, ConfigError, DataError
 from shared.files import write_text
+from shared.scene import Scene
 
 FACTS = "data.json"
 SCENES = 20_000  # of the endless scene world when data.limit is not set
@@ -36,6 +37,9 @@ class Pictures:
     levels: int
     classes: tuple[str, ...]  # names by label; empty without classes
     conditions: int  # ids that a condition may hold, 0 included; 0 without conditions
+    captions: tuple[str, ...] | None = None  # N texts, of which `image.captions` makes conditions
+    shows: Tensor | None = None  # class or scene of each, (N, M), where captions are the condition
+    skipped: int = 0  # bad ones left out
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,6 +59,7 @@ class Facts:
     classes: tuple[str, ...]
     conditions: int
     data_std: float  # root mean square of x0
+    skipped: int = 0  # bad pictures, and captions that are too long
 
 
 def load_pictures(
@@ -70,10 +75,18 @@ def load_pictures(
         return _digits(config, split)
     if config.name == "scene":
         return _scenes(config, split, held_out)
-    images, labels, names = read_source(config, held_out, classes)
-    if labels is None:
-        return Pictures(images, None, 256, (), 0)
-    return Pictures(images, labels[:, None] + 1, 256, names, len(names) + 1)
+    read = read_source(config, held_out, classes)
+    condition = None if read.labels is None else read.labels[:, None] + 1
+    conditions = 0 if condition is None else len(read.classes) + 1
+    return Pictures(
+        read.images,
+        condition,
+        256,
+        read.classes,
+        conditions,
+        read.captions,
+        skipped=read.skipped,
+    )
 
 
 def write_facts(facts: Facts, run: Path) -> None:
@@ -119,6 +132,8 @@ def _digits(config: DataConfig, split: str) -> Pictures:
     tested = order % HOLD_OUT_DIGIT == 0
     rows = (tested if split == "test" else ~tested).nonzero().flatten()
     rows = rows[spread(len(rows), config.limit)]
+    if config.label_column is None:
+        return Pictures(images[rows], None, DIGIT_LEVELS, (), 0)
     names = tuple(str(name) for name in found.target_names)
     return Pictures(images[rows], labels[rows, None] + 1, DIGIT_LEVELS, names, len(names) + 1)
 
@@ -132,9 +147,32 @@ def _scenes(config: DataConfig, split: str, held_out: bool) -> Pictures:
             "multiple of 32 pixels and in colour"
         )
     count = config.limit or SCENES
-    images, scenes = render_split(split, min(count, HELD_OUT_SCENES) if held_out else count, size)
+    count = min(count, HELD_OUT_SCENES) if held_out else count
+    if config.compositional:
+        images, scenes = render_split(split, count, size, keep=lambda s: not has_unseen(s))
+    else:
+        images, scenes = render_split(split, count, size)
+    return of_scenes(config, images, scenes)
+
+
+def unseen_scenes(config: DataConfig, n: int) -> Pictures:
+    """n scenes, each with a thing that `data.compositional` keeps out of training."""
+    images, scenes = render_split(config.held_out, n, config.size or 32, keep=has_unseen)
+    return of_scenes(config, images, scenes)
+
+
+def has_unseen(drawn: Scene) -> bool:
+    """Whether a scene has a thing in a shape and colour of no training scene."""
+    return any(map(scene.unseen, drawn.things))
+
+
+def of_scenes(config: DataConfig, images: Tensor, scenes: Sequence[Scene]) -> Pictures:
+    """Scenes with their ids, and their own words where captions are asked for."""
     condition = torch.tensor([scene.ids(each) for each in scenes])
-    return Pictures(images, condition, 256, (), scene.NUM_IDS)
+    captions = None
+    if config.caption_column is not None:  # the manner of telling cannot be seen
+        captions = tuple(scene.spell(each, manner=False) for each in scenes)
+    return Pictures(images, condition, 256, (), scene.NUM_IDS, captions)
 
 
 def _check_split(config: DataConfig, split: str, known: Sequence[str]) -> None:

@@ -1,10 +1,9 @@
 """`diptych evaluate` for pictures: distance, fidelity and variety in the features of a judge, and
 whether pictures show what was asked for.
 
-Every distance has its floor beside it: what the held-out split scores against the training split,
-with as many pictures (a Frechet distance between samples shrinks as they grow). FID and KID proper
-need the Inception network of their papers; a distance in other features carries their name. On
-request, the likelihood of held-out pictures: an upper bound on -log p given their conditions.
+Every number has that of the held-out split beside it, see `image.comparison`. On request, the same
+in the features of a further network, under its name, and the likelihood of held-out pictures: an
+upper bound on -log p given their conditions.
 """
 
 from dataclasses import replace
@@ -13,24 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from image.agreement import (
+    AMONG,
+    caption_retrieval,
+    class_agreement,
+    scene_agreement,
+    unseen_agreement,
+)
+from image.captions import captioned, shown
 from image.classifier import Classifier
+from image.comparison import K, compare, some_rows
 from image.config import ImageConfig
-from image.data import Pictures, load_pictures
+from image.data import Pictures, load_pictures, unseen_scenes
+from image.features import JUDGE, build_features
 from image.judge import Judge, find_judge
-from image.metrics import frechet, kernel, recall
+from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
-from image.reader import read
-from shared import noise
 from shared.errors import ConfigError, DataError
+from shared.learner import DiffusionLearner
 from shared.provenance import provenance
 from shared.runs import Run, load_learner
-from shared.scene import ATTRIBUTES, from_ids
 from shared.scoring import BOUND, TRIED, UNDEFINED, Split, measured, score, told
 from shared.task import EvaluateRequest, Panel
-
-K = 3  # nearest neighbours of precision and recall, as in the paper
-SUBSET = 1000  # rows of features at most in a subset of the kernel distance, as in the paper
-ROWS = 1  # stream of `noise` that picks conditions and references
+from shared.tokenizer import FILE, load_tokenizer
 
 
 def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
@@ -39,21 +43,21 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     if request.prompt is not None or request.mbr != 1:
         raise ConfigError("prompt, mbr: for runs of the text panel; leave them out")
     split = request.split or config.data.held_out
-    training = load_pictures(config.data)
-    measured = replace(config.data, held_out=split)
-    held_out = load_pictures(measured, held_out=True, classes=training.classes)
-    if training.condition is None:
-        raise ConfigError(
-            "data.label_column = null: pictures are judged by a classifier, which needs classes"
-        )
+    read = load_pictures(config.data)
+    training = _conditioned(run, read)
+    measured_split = replace(config.data, held_out=split)
+    kept = load_pictures(measured_split, held_out=True, classes=read.classes)
+    held_out = _conditioned(run, kept)
+    if config.model == "autoencoder":
+        return _autoencoder(run, request, training, held_out, panel)
     if config.model == "classifier":
-        model = load_learner(run.folder, request.weights)
-        assert isinstance(model, Classifier)
-        model.autocast = None
-        judge = Judge(model, run.folder.name, {})
-        if request.likelihood:
-            raise ConfigError("likelihood: a classifier has none of pictures; leave it out")
-        return _accuracy(judge, held_out) | {"provenance": provenance()}
+        return _of_classifier(run, request, held_out)
+    network = build_features(request.features, training.levels)
+    if training.condition is None and network is None:
+        raise ConfigError(
+            "data.label_column = null: pictures are judged by a classifier, which needs classes; "
+            "without them, compare in the features of a given network: --features inception:FILE"
+        )
     if request.n <= K:
         raise ConfigError(f"n = {request.n}: expected more than {K} pictures to measure")
     if len(held_out) <= K:
@@ -62,15 +66,26 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
             f"than {K} to measure against"
         )
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
-    judge = find_judge(config, training, panel)
+    judge = None if training.condition is None else find_judge(config, shown(training), panel)
     condition = _conditions(config, training, held_out, request)
+    asked = condition
+    if held_out.shows is not None:
+        asked = _conditions(config, shown(training), shown(held_out), request)
     images = _draw(pipeline, request, condition)
-    return {
-        "samples": request.n,
-        **_distances(judge, images, training, held_out, request.seed),
-        **_agreement(config, judge, images, condition),
-        **(_likelihood(pipeline, training, held_out, request) if request.likelihood else {}),
-        "judge": judge.facts | _accuracy(judge, held_out),
+    result: dict[str, Any] = {"samples": request.n}
+    if judge is not None and asked is not None:
+        own = request.reference if network is None else None
+        result |= compare(judge, images, training, held_out, request.seed, own)
+        result |= _agreement(config, judge, images, asked)
+        result["judge"] = judge.facts | _accuracy(judge, shown(held_out))
+    if config.data.compositional:
+        result |= _compositional(pipeline, request, run)
+    if network is not None:
+        found = compare(network, images, training, held_out, request.seed, request.reference)
+        result[network.name] = found | {"network": network.facts}
+    if request.likelihood:
+        result |= _likelihood(pipeline, training, held_out, request)
+    return result | {
         "settings": {
             **request.settings(),
             "split": split,
@@ -82,107 +97,102 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     }
 
 
+def _autoencoder(
+    run: Run, request: EvaluateRequest, training: Pictures, held_out: Pictures, panel: Panel
+) -> dict[str, Any]:
+    """Of request.n held-out pictures, or all there are. Without classes there is no judge."""
+    from image.autoencoder.evaluation import measure_reconstructions, reconstruction_distance
+    from image.autoencoder.learner import AutoencoderLearner
+
+    for name, asked in _of_samples(request).items():
+        if asked:
+            raise ConfigError(f"{name}: an autoencoder alone draws no pictures; leave it out")
+    learner = load_learner(run.folder, request.weights)
+    assert isinstance(learner, AutoencoderLearner)
+    rows = some_rows(len(held_out), min(request.n, len(held_out)), request.seed)
+    images = held_out.images[rows]
+    facts = {"images": len(images), "split": run.config.data.held_out}
+    facts |= measure_reconstructions(learner, images)
+    if training.condition is not None:
+        judge = find_judge(run.config, training, panel)
+        facts |= reconstruction_distance(learner, judge, images, training)
+        facts["judge"] = judge.facts | _accuracy(judge, held_out)
+    facts["settings"] = {"seed": request.seed, "weights": request.weights, "precision": "fp32"}
+    return facts | {"provenance": provenance()}
+
+
+def _of_classifier(run: Run, request: EvaluateRequest, held_out: Pictures) -> dict[str, Any]:
+    """Its accuracy on the held-out split."""
+    for name, asked in _of_samples(request).items():
+        if asked:
+            raise ConfigError(f"{name}: a classifier draws no pictures; leave it out")
+    model = load_learner(run.folder, request.weights)
+    if isinstance(model, NoisyClassifier):
+        return _by_level(model, held_out)
+    assert isinstance(model, Classifier)
+    model.autocast = None
+    return _accuracy(Judge(model, run.folder.name, {}), held_out) | {"provenance": provenance()}
+
+
+def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
+    """What was asked for that needs pictures drawn."""
+    return {
+        "likelihood": request.likelihood,
+        "features": request.features != JUDGE,
+        "reference": request.reference is not None,
+    }
+
+
 def _conditions(
     config: ImageConfig, training: Pictures, held_out: Pictures, request: EvaluateRequest
-) -> Tensor:
-    """Condition ids (n, M): classes as often as in the training split; scenes never trained on."""
-    source = held_out if config.data.name == "scene" else training
-    assert source.condition is not None
-    return source.condition[_some_rows(len(source), request.n, request.seed)]
+) -> Tensor | None:
+    """Condition ids (n, M): classes as often as in the training split; scenes and captions never
+    trained on."""
+    new = config.data.name == "scene" or config.data.caption_column is not None
+    source = held_out if new else training
+    if source.condition is None:
+        return None
+    return source.condition[some_rows(len(source), request.n, request.seed)]
 
 
-def _some_rows(size: int, n: int, seed: int) -> Tensor:
-    """n of `size` rows in a random order, each as often as the others up to one."""
-    parts = [noise.uniform([seed], ROWS + i, (size,))[0].argsort() for i in range(-(-n // size))]
-    return torch.cat(parts)[:n]
-
-
-def _draw(pipeline: Pipeline, request: EvaluateRequest, condition: Tensor) -> Tensor:
+def _draw(pipeline: Pipeline, request: EvaluateRequest, condition: Tensor | None) -> Tensor:
     """Levels (n, C, H, W)."""
     latents = pipeline.latents(request.seeds, condition, request, progress=True)
     return pipeline.decode(latents)
 
 
-def _distances(
-    judge: Judge, images: Tensor, training: Pictures, held_out: Pictures, seed: int
-) -> dict[str, Any]:
-    """Frechet and kernel distance to the training split, precision and recall, and what held-out
-    data gets."""
-    n, m = len(images), min(len(images), len(held_out))
-    ours, data = judge.features(images), judge.features(training.images)
-    floor = judge.features(held_out.images[_some_rows(len(held_out), m, seed)])
-    some = data[_some_rows(len(data), min(n, len(data)), seed)]
-    least = frechet.compute(floor, data)["frechet_distance"]
-    alike = frechet.compute(ours[:m], data)["frechet_distance"]
-    real = recall.compute(floor, some[:m], K)
+def _agreement(config: ImageConfig, judge: Judge, images: Tensor, asked: Tensor) -> dict[str, Any]:
+    """Whether pictures show what was asked for: as scenes are read, or under the judge."""
+    if config.data.name == "scene":
+        return scene_agreement(images, asked)
+    if not judge.model.several:
+        return class_agreement(judge, images, asked)
     return {
-        "frechet_distance": frechet.compute(ours, data)["frechet_distance"],
-        "frechet_floor": least,
-        "frechet_ratio": alike / least,
-        "frechet": {
-            "features": judge.name,
-            "reference": "training split",
-            "reference_images": len(data),
-            "floor": "held-out split",
-            "floor_images": m,
-            "ratio_images": m,
-        },
-        **_kernel_distances(judge, ours, floor, data, seed),
-        **recall.compute(ours, some, K),
-        "precision_held_out": real["precision"],
-        "recall_held_out": real["recall"],
-        "recall_k": K,
-        "recall_references": len(some),
+        "caption_retrieval": caption_retrieval(judge, images, asked),
+        "caption_retrieval_chance": 1 / min(len(asked), AMONG),
     }
 
 
-def _kernel_distances(
-    judge: Judge, ours: Tensor, floor: Tensor, data: Tensor, seed: int
-) -> dict[str, Any]:
-    """Kernel distances of features to the training split's, ours and the held-out ones. There is no
-    ratio: the floor of a perfect split is 0 in expectation."""
-    size = min(len(ours), len(floor), len(data), SUBSET)
-    generator = torch.Generator().manual_seed(seed)
-    here, least = (kernel.compute(x, data, size, generator) for x in (ours, floor))
-    return {
-        "kernel_distance": here["kernel_distance"],
-        "kernel_floor": least["kernel_distance"],
-        "kernel": {
-            "features": judge.name,
-            "reference": "training split",
-            "floor": "held-out split",
-            "subset_images": size,
-            "std_over_subsets": here["kernel_std"],
-            "floor_std_over_subsets": least["kernel_std"],
-        },
-    }
+def _compositional(
+    pipeline: Pipeline, request: EvaluateRequest, run: Run
+) -> dict[str, dict[str, Any]]:
+    """Scenes with a shape in a colour that were never together in training."""
+    config: ImageConfig = run.config
+    unseen = _conditioned(run, unseen_scenes(config.data, request.n))
+    assert unseen.condition is not None
+    seeds = list(request.seeds)[: len(unseen)]
+    images = pipeline.decode(pipeline.latents(seeds, unseen.condition, request, progress=True))
+    asked = shown(unseen).condition
+    assert asked is not None
+    return {"compositional": {"samples": len(seeds), **unseen_agreement(images, asked)}}
 
 
-def _agreement(
-    config: ImageConfig, judge: Judge, images: Tensor, condition: Tensor
-) -> dict[str, Any]:
-    """Whether pictures show what was asked for: under the judge, or as scenes are read."""
-    if config.data.name != "scene":
-        found = judge.labels(judge.features(images))
-        return {"class_agreement": float((found == condition[:, 0]).double().mean())}
-    readings = read(images.to(torch.uint8))
-    asked = [from_ids(row).things for row in condition.tolist()]
-    pairs = [
-        (thing, {found.place: found for found in things or ()}.get(thing.place))
-        for wanted, things in zip(asked, readings, strict=True)
-        for thing in wanted
-    ]
-    shares = {
-        f"{name}_agreement": sum(
-            found is not None and getattr(found, name) == getattr(thing, name)
-            for thing, found in pairs
-        )
-        / len(pairs)
-        for name in ATTRIBUTES
-    }
-    exact = sum(a == b for a, b in zip(asked, readings, strict=True)) / len(asked)
-    readable = sum(things is not None for things in readings) / len(readings)
-    return {"readable": readable, "scene_agreement": exact, **shares}
+def _conditioned(run: Run, pictures: Pictures) -> Pictures:
+    """Pictures with the condition that the run learned: their captions, where it learned those."""
+    classes = run.config.model == "classifier" and pictures.condition is not None
+    if pictures.captions is None or classes:
+        return pictures
+    return captioned(pictures, load_tokenizer(run.folder / FILE), run.config.data)
 
 
 def _likelihood(
@@ -190,27 +200,39 @@ def _likelihood(
 ) -> dict[str, dict[str, Any]]:
     """The bound on request.n held-out pictures, or all there are, given their conditions."""
     measure, choose = (
-        Split(*some.take(_some_rows(len(some), min(n, len(some)), request.seed)))
+        Split(*some.take(some_rows(len(some), min(n, len(some)), request.seed)))
         for some, n in ((held_out, request.n), (training, TRIED))
     )
-    scored = score(pipeline.learner, measure, choose, request.draws, request.seed)
+    learner, config = pipeline.learner, pipeline.config
+    assert isinstance(learner, DiffusionLearner)
+    assert config is not None
+    scored = score(learner, measure, choose, request.draws, request.seed)
     if scored is None:
         return {"likelihood": {"what": UNDEFINED}}
     found = scored.likelihood
     facts = told(found, BOUND, "picture") | measured("bits_per_dim", found.bits_per_dim)
-    facts |= {"dims": found.dims, "split": request.split or pipeline.config.data.held_out}
+    facts |= {"dims": found.dims, "split": request.split or config.data.held_out}
     facts["cleanest_logsnr"] = scored.cleanest_logsnr
-    if pipeline.config.data.name == "scene":  # a picture is a function of its scene
+    if config.data.name == "scene":  # a picture is a function of its scene
         facts["nats_per_picture_floor"] = 0.0
     return {"likelihood": facts}
 
 
+def _by_level(model: NoisyClassifier, held_out: Pictures) -> dict[str, Any]:
+    """Of a classifier of noisy latents on the held-out split."""
+    model.autocast = None
+    what = "loss_nats" if model.several else "accuracy"
+    facts = {"held_out_images": len(held_out), what: accuracy_by_level(model, held_out)}
+    return facts | {"provenance": provenance()}
+
+
 def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:
-    """Of a classifier on the held-out split. A model of several ids has its mean loss instead."""
+    """Of a classifier on the held-out split. A model of several ids has its mean loss instead, and
+    of words also how often it finds a picture's caption."""
     condition = held_out.condition
     assert condition is not None
     facts: dict[str, Any] = {"held_out_images": len(held_out)}
-    if condition.shape[1] == 1:
+    if not judge.model.several:
         found = judge.labels(judge.features(held_out.images))
         return facts | {"accuracy": float((found == condition[:, 0]).double().mean())}
     device = next(judge.model.parameters()).device
@@ -218,4 +240,7 @@ def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:
         judge.model(held_out.images[rows].to(device), condition[rows].to(device), rows, rows)[0]
         for rows in torch.arange(len(held_out)).split(256)
     ]
-    return facts | {"loss_nats": float(torch.cat(losses).detach().mean())}
+    facts["loss_nats"] = float(torch.cat(losses).detach().mean())
+    if held_out.captions is None or held_out.shows is not None:
+        return facts
+    return facts | {"caption_retrieval": caption_retrieval(judge, held_out.images, condition)}

@@ -17,11 +17,12 @@ BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """A trained judge with a name that says which one it is."""
+    """A trained judge with a name that says which one it is; an `image.features.FeatureNetwork`."""
 
     model: Classifier
     name: str
     facts: dict[str, Any]
+    resize: str = "none"
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -31,10 +32,22 @@ class Judge:
         return torch.cat([self.model.features(part.to(device)).cpu() for part in parts])
 
     @torch.no_grad()
-    def labels(self, features: Tensor) -> Tensor:
-        """features (N, D) -> the likeliest condition id of each (N,)."""
+    def logits(self, features: Tensor) -> Tensor | None:
+        """features (N, D) -> one for each class (N, K); None when a picture has several ids."""
         device = next(self.model.parameters()).device
-        return self.model.logits(features.to(device)).argmax(1).cpu() + 1
+        return None if self.model.several else self.model.logits(features.to(device)).cpu()
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """images (N, C, H, W) -> a logit for each id from 1 on (N, ids), on the CPU."""
+        device = next(self.model.parameters()).device
+        return self.model.logits(self.features(images).to(device)).cpu()
+
+    def labels(self, features: Tensor) -> Tensor:
+        """features (N, D) -> the condition id of the likeliest class of each (N,)."""
+        logits = self.logits(features)
+        assert logits is not None
+        return logits.argmax(1) + 1
 
 
 def find_judge(config: ImageConfig, training: Pictures, panel: Panel) -> Judge:

@@ -75,8 +75,12 @@ class PatchNet(nn.Module):
 def build_net(config: ImageConfig, latent_shape: tuple[int, ...], conditions: int) -> nn.Module:
     """The network that a configuration names, for latents of a shape and so many condition ids."""
     self_condition = config.diffusion.self_condition
+    if config.network == "unet" and config.unet.source_depth:
+        from image.caption_unet import CaptionUnet  # seconds of diffusers, which no other run needs
+
+        return CaptionUnet(latent_shape, config.unet, self_condition, conditions)
     if config.network == "unet":
-        from image.unet import Unet  # seconds of diffusers, which no other run needs
+        from image.unet import Unet  # as above
 
         return Unet(latent_shape, config.unet, self_condition, conditions)
     return PatchNet(latent_shape, config.patch, config.net, self_condition, conditions)

@@ -1,6 +1,8 @@
 """The image panel as the core sees it: how to prepare, train, sample and evaluate a run."""
 
 import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,22 +11,36 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from image.captions import captioned, prepare_tokenizer
 from image.classifier import Classifier
 from image.codec import build_codec
+from image.comparison import some_rows
 from image.config import ImageConfig
 from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
 from image.evaluation import evaluate
-from image.grid import save_png, tile, to_bytes
+from image.grid import save_png, tile, to_bytes, to_pil
 from image.net import build_net
-from image.pipeline import Glimpse, Pipeline
+from image.noisy_classifier import NoisyClassifier
+from image.pipeline import Glimpse, Pipeline, is_pipeline
+from image.render import render
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.learner import DiffusionLearner
-from shared.runs import open_run
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest, WriteRequest
+from shared.runs import load_learner, open_run
+from shared.scene import Scene
+from shared.task import (
+    ControlRequest,
+    EvaluateRequest,
+    Examples,
+    ExportRequest,
+    PairRequest,
+    SampleRequest,
+    WriteRequest,
+)
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
+PICTURES = 1024  # drawn at once
 
 
 class ImagePanel:
@@ -35,30 +51,68 @@ class ImagePanel:
 
     def prepare(self, config: ImageConfig, run: Path) -> None:
         """Tell what a model must know of the data: shape, levels, classes, spread (data.json)."""
-        pictures = load_pictures(config.data)
+        pictures = self._pictures(config, run)
         if config.model == "classifier" and pictures.condition is None:
             raise ConfigError("model = 'classifier' needs classes: set data.label_column")
+        if pictures.skipped:
+            print(
+                f"{config.data.name}: {pictures.skipped:,} pictures are left out: they cannot be "
+                f"read, or have no caption of at most data.caption_length tokens",
+                file=sys.stderr,
+            )
         C, H, W = pictures.images.shape[1:]
-        codec = build_codec(config.codec, pictures.levels, (C, H, W))
-        x0 = codec.encode(pictures.images[spread(len(pictures), MEASURED)])
+        if config.codec.kind == "autoencoder":
+            from image.autoencoder.install import install  # seconds of diffusers
+
+            install(config.codec, pictures, run)
+            data_std = config.codec.scale  # as it is measured there
+        else:
+            codec = build_codec(config.codec, pictures.levels, (C, H, W))
+            x0 = codec.encode(pictures.images[spread(len(pictures), MEASURED)])
+            data_std = float(x0.double().square().mean().sqrt())
         facts = Facts(
             images=len(pictures),
             shape=(C, H, W),
             levels=pictures.levels,
             classes=pictures.classes,
             conditions=pictures.conditions,
-            data_std=float(x0.double().square().mean().sqrt()),
+            data_std=data_std,
+            skipped=pictures.skipped,
         )
         write_facts(facts, run)
+        if config.model == "autoencoder":
+            from image.autoencoder.perceptual import install_perceptual
 
-    def examples(self, config: ImageConfig, run: Path) -> Pictures:
-        """The pictures of the training split."""
-        return load_pictures(config.data)
+            install_perceptual(config.autoencoder.perceptual, facts, run)
+
+    def examples(self, config: ImageConfig, run: Path) -> Examples:
+        """The pictures of the training split, or their latents."""
+        if config.codec.cache_latents and config.model == "diffusion":
+            from image.autoencoder.cache import cached_latents
+            from image.autoencoder.codec import load_codec
+
+            facts = read_facts(run)
+            codec = load_codec(config.codec, facts.levels, facts.shape, run)
+            return cached_latents(codec, lambda: self._pictures(config, run), facts.images, run)
+        return self._pictures(config, run)
+
+    def _pictures(self, config: ImageConfig, run: Path) -> Pictures:
+        """With their captions as conditions where they are to be drawn from them. A classifier
+        learns captions where it has no classes."""
+        pictures = load_pictures(config.data)
+        classes = config.model == "classifier" and pictures.condition is not None
+        if pictures.captions is None or classes:
+            return pictures
+        tokenizer = prepare_tokenizer(pictures, config.data, run)
+        return captioned(pictures, tokenizer, config.data)
 
     def learner(self, config: ImageConfig, run: Path) -> nn.Module:
-        """A fresh diffusion model, or the classifier."""
+        """A fresh diffusion model, classifier or autoencoder."""
         facts = read_facts(run)
         autocast = torch.bfloat16 if config.train.precision == "bf16" else None
+        codec = build_codec(config.codec, facts.levels, facts.shape, run)
+        if config.noisy:
+            return NoisyClassifier(config, facts, codec, autocast)
         if config.model == "classifier":
             return Classifier(
                 facts.shape,
@@ -69,36 +123,53 @@ class ImagePanel:
                 dropout=config.judge.dropout,
                 autocast=autocast,
             )
-        codec = build_codec(config.codec, facts.levels, facts.shape)
+        if config.model == "autoencoder":
+            from image.autoencoder.learner import AutoencoderLearner
+            from image.autoencoder.network import build_network, latent_shape
+            from image.autoencoder.perceptual import load_perceptual
+
+            network = build_network(config.autoencoder, facts.shape[0])
+            latent_shape(network, facts.shape)
+            perceptual = load_perceptual(run)
+            return AutoencoderLearner(
+                network, facts.levels, facts.shape, config.autoencoder, perceptual, autocast
+            )
         net = build_net(config, codec.latent_shape, facts.conditions)
-        return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast)
+        groups = config.data.condition_groups()
+        return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast, groups)
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and
         settings; on request the denoising of the first picture as trajectory.png (the noisy state
         above, the estimate below) and trajectory.json."""
-        if request.prompt is not None:
-            raise ConfigError("prompt: this model draws a class; say which with --class")
         if request.given is not None:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
         if (request.mbr, request.n_best) != (1, 1):
             raise ConfigError("mbr, n_best: the image panel compares no candidates; leave them out")
+        if not is_pipeline(run) and open_run(run).config.model == "autoencoder":
+            return self._reconstruct(run, request, out)
         pipeline = Pipeline.from_pretrained(run, request.weights)
         seeds = list(request.seeds)
-        condition = pipeline.condition(request.condition, request.n)
+        condition, target = pipeline.asked(
+            request.condition, request.prompt, request.n, request.classifier
+        )
+        negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
-        x0 = pipeline.latents(seeds, condition, request, watch, progress=True)
+        x0 = pipeline.latents(seeds, condition, request, watch, True, negative, target)
         facts = pipeline.facts
         images = to_bytes(pipeline.decode(x0), facts.levels)
         columns = len(facts.classes) if request.condition == "all" and facts.classes else None
         save_png(tile(images, columns), out / "grid.png")
-        _save_arrays(out / "samples.npz", images, seeds, condition)
+        ids = target.ids if condition is None and target is not None else condition
+        ids = None if ids is None or ids.is_floating_point() else ids
+        _save_arrays(out / "samples.npz", images, seeds, ids)
         settings = {"class": request.condition, **request.settings(), "weights": request.weights}
+        settings |= {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
         written = {
             "settings": settings,
             "seeds": seeds,
-            "condition": None if condition is None else condition.tolist(),
+            "condition": None if ids is None else ids.tolist(),
             "classes": list(facts.classes),
         }
         write_text(out / "samples.json", json.dumps(written, indent=1))
@@ -108,11 +179,48 @@ class ImagePanel:
             result["trajectory"] = str(out / "trajectory.png")
         return result
 
+    def _reconstruct(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
+        """reconstructions.png, held-out pictures each with its reconstruction to the right of it,
+        and reconstructions.npz (originals and reconstructions as bytes, their rows)."""
+        from image.autoencoder.evaluation import reconstruct
+        from image.autoencoder.learner import AutoencoderLearner
+
+        if request.condition is not None or request.trajectory:
+            raise ConfigError(
+                "class, trajectory: an autoencoder draws nothing, it gives held-out pictures back; "
+                "leave them out"
+            )
+        learner = load_learner(run, request.weights)
+        assert isinstance(learner, AutoencoderLearner)
+        config = open_run(run).config
+        held_out = load_pictures(config.data, held_out=True, classes=read_facts(run).classes)
+        rows = some_rows(len(held_out), request.n, request.seed)
+        images, levels = held_out.images[rows], held_out.levels
+        pair = [to_bytes(each, levels) for each in (images, reconstruct(learner, images))]
+        both = torch.stack(pair, 1).flatten(0, 1)
+        save_png(tile(both, 2 * math.ceil(math.sqrt(request.n / 2))), out / "reconstructions.png")
+        named = {"originals": pair[0], "reconstructions": pair[1], "rows": rows}
+        _save_npz(out / "reconstructions.npz", {key: x.numpy() for key, x in named.items()})
+        return {
+            "n": request.n,
+            "grid": str(out / "reconstructions.png"),
+            "images": str(out / "reconstructions.npz"),
+        }
+
     def control(
         self, run: Path, controls: Sequence[str], request: ControlRequest, out: Path
     ) -> dict[str, Any]:
         """ConfigError: pictures are asked for by class and guidance."""
         raise ConfigError("control: for runs of the text panel; pictures take --class, --guidance")
+
+    def export(self, run: Path, request: ExportRequest, out: Path) -> dict[str, Any]:
+        """A folder for `diffusers.DiffusionPipeline.from_pretrained`; see `image.export`."""
+        pipeline = Pipeline.from_pretrained(run, request.weights)
+        name = pipeline.save_pretrained(out, timesteps=request.timesteps)
+        return {"folder": str(out), "pipeline": name}
+
+    def reads(self, folder: Path) -> bool:
+        return is_pipeline(folder)
 
     def write(self, run: Path, request: WriteRequest, out: Path) -> dict[str, Any]:
         """ConfigError: it writes sentences."""
@@ -126,6 +234,18 @@ class ImagePanel:
     def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         raise ConfigError("frontier: the image panel does not measure one yet; leave it out")
 
+    def express(
+        self, scenes: Sequence[Scene], request: PairRequest, folder: Path
+    ) -> list[dict[str, str]]:
+        """00000.png and on, one picture a scene."""
+        names = [f"{i:05d}.png" for i in range(len(scenes))]
+        for start in range(0, len(scenes), PICTURES):
+            some = slice(start, start + PICTURES)
+            drawn = render(scenes[some], request.size)
+            for name, picture in zip(names[some], drawn, strict=True):
+                to_pil(picture).save(folder / name)
+        return [{"file_name": name} for name in names]
+
     def datasets(self) -> dict[str, str]:
         return {
             "digits": "1,797 scans of handwritten digits, 8 x 8, 17 levels, 10 classes",
@@ -137,7 +257,10 @@ def _save_arrays(path: Path, images: Tensor, seeds: list[int], condition: Tensor
     arrays: dict[str, Any] = {"images": images.numpy(), "seeds": np.array(seeds)}
     if condition is not None:
         arrays["condition"] = condition.numpy()
+    _save_npz(path, arrays)
 
+
+def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
             np.savez_compressed(file, **arrays)

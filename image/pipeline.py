@@ -3,16 +3,23 @@
     pipe = image.Pipeline.from_pretrained("runs/image-digits")
     pipe(class_labels="7", num_images=8, guidance_scale=2.0).images[0].save("seven.png")
     pipe(class_labels=[0, 1, 2], seeds=[5, 6, 7], output_type="np").images
+    pipe(prompt="a red star", negative_prompt="blue", guidance_scale=3).images[0]
 
-Picture i is a function of seeds[i] and its class alone. The network computes in float32 here
-whatever it was trained in: bfloat16 products depend on the shape of the batch.
+Folders that diffusers wrote go in as well, those with a text encoder with prompts (`image.foreign`
+reads them):
+
+    pipe = image.Pipeline.from_pretrained("stable-diffusion")
+    pipe(prompt="a hat", negative_prompt="blurred", guidance_scale=7.5, solver="ddim").images
+
+Picture i is a function of seeds[i] and its class or prompt alone. The network computes in float32
+here whatever it was trained in: bfloat16 products depend on the shape of the batch.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +28,19 @@ from image.conditions import class_id, parse_scene
 from image.config import ImageConfig
 from image.data import Facts, load_pictures, read_facts
 from image.grid import to_bytes, to_pil
+from image.guides import load_classifier, load_guide
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
+from shared.prompts import prompt_ids
 from shared.runs import GRID, load_learner, open_run
-from shared.sampling import Sampling, draw
+from shared.sampling import Model, Sampling, Target, draw
+from shared.scales import Scales
 from shared.scene import Scene, ids
+from shared.tokenizer import FILE, load_tokenizer
 
 Labels = str | int | Scene | Sequence[str | int | Scene] | None
+Words = str | Sequence[str] | None
+INDEX = "model_index.json"  # of a pipeline that diffusers saved
 OUTPUTS = ("pil", "np", "latent")
 
 
@@ -52,30 +65,73 @@ class Glimpse:
 
 
 class Pipeline:
-    """Pictures from a trained diffusion model."""
+    """Pictures from a trained diffusion model; `config` is None when others trained it."""
 
-    def __init__(self, learner: nn.Module, facts: Facts, config: ImageConfig) -> None:
-        if not isinstance(learner, DiffusionLearner):
+    def __init__(self, learner: Model, facts: Facts, config: ImageConfig | None) -> None:
+        if config is not None and config.model != "diffusion":
             raise ConfigError(
-                "model = 'classifier': it draws nothing; use a run of model: diffusion"
+                f"model = {config.model!r}: it draws nothing; use a run of model: diffusion"
             )
-        self.learner, self.facts, self.config = learner.eval(), facts, config
+        self.learner, self.facts, self.config = learner, facts, config
+        # n prompts, and what they are called -> rows (n, ...)
+        self.texts: Callable[[Sequence[str], str], Tensor] | None = None
+        self.nothing: Tensor | None = None  # the row of no prompt, (1, ...), if it is not id 0
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
-        learner.denoiser.autocast = None
+        if isinstance(learner, DiffusionLearner):
+            learner.eval().denoiser.autocast = None
 
     @classmethod
     def from_pretrained(cls, run: str | Path, weights: str = "ema") -> "Pipeline":
-        """A run folder of the image panel. CheckpointError when it is not one."""
+        """A run folder of the image panel, or a pipeline of diffusers saved to a folder.
+        CheckpointError when it is neither, ConfigError for a pipeline that is not read here."""
+        if is_pipeline(Path(run)):
+            return cls._from_folder(Path(run), weights)
         found = open_run(Path(run))
         if not isinstance(found.config, ImageConfig):
             raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected image")
-        pipeline = cls(load_learner(Path(run), weights), read_facts(Path(run)), found.config)
+        learner = cast(Model, load_learner(Path(run), weights))
+        pipeline = cls(learner, read_facts(Path(run)), found.config)
+        if found.config.data.caption_column is not None:
+            tokenizer, length = load_tokenizer(Path(run) / FILE), found.config.data.caption_length
+            pipeline.texts = lambda prompts, name: prompt_ids(
+                prompts, tokenizer, length, "data.caption_length", name
+            )
         pipeline.grid_file = Path(run) / GRID
         return pipeline
 
+    @classmethod
+    def _from_folder(cls, folder: Path, weights: str) -> "Pipeline":
+        from image.foreign import load_folder  # seconds of diffusers, which no run of ours needs
+
+        if weights != "ema":
+            raise ConfigError(f"weights = {weights!r}: {folder} holds one set; leave it out")
+        model, facts = load_folder(folder)
+        pipeline = cls(model, facts, None)
+        pipeline.texts, pipeline.nothing = model.texts, model.denoiser.nothing
+        return pipeline
+
+    def save_pretrained(
+        self, folder: str | Path, scheduler: Any = None, timesteps: int = 1000
+    ) -> str:
+        """Write a folder, not there yet, that `diffusers.DiffusionPipeline.from_pretrained` loads;
+        returns the name of its class. `scheduler`, of diffusers or a `DiptychScheduler`, takes the
+        place of the one that a loaded pipeline has. `timesteps` as in `image.export`. ConfigError
+        for what is not representable there."""
+        from image.export import export
+        from image.foreign import FolderModel
+
+        if Path(folder).exists():
+            raise ConfigError(f"{folder} exists: choose a folder that does not")
+        if isinstance(self.learner, FolderModel):
+            return self.learner.save(Path(folder), scheduler)
+        if scheduler is not None:
+            raise ConfigError("scheduler: of a run it follows from its schedule; leave it out")
+        assert isinstance(self.learner, DiffusionLearner)
+        return export(self.learner, self.facts, Path(folder), timesteps)
+
     def to(self, device: torch.device | str) -> "Pipeline":
         """Move the network; returns self."""
-        self.learner.to(device)
+        cast(nn.Module, self.learner).to(device)
         return self
 
     def __call__(
@@ -83,15 +139,19 @@ class Pipeline:
         class_labels: Labels = None,
         num_images: int | None = None,
         num_inference_steps: int = 20,
-        guidance_scale: float = 1.0,
+        guidance_scale: Scales = 1.0,
         guidance_interval: tuple[float, float] | None = None,
         guide: str | None = None,
+        classifier: str | None = None,
+        classifier_scale: float = 1.0,
         temperature: float = 1.0,
         solver: str = "dpmpp_2m",
         grid: str | None = None,
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
+        prompt: Words = None,
+        negative_prompt: Words = None,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
     ) -> Output:
@@ -99,19 +159,23 @@ class Pipeline:
 
         class_labels: a class by name or number; a list of them, taken in turn; "all", every class
         in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
-        scenes; None, unconditional. num_images: by default as many as there are seeds, or labels in
-        the list, or one. `guidance_interval`: (low, high) in logsnr, where to guide; everywhere
-        when None. `guide`: the run of a weaker model to depart from. `temperature` divides the
-        logits of a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes
-        whole. `watch` sees the first picture at every step. ConfigError for what the model cannot
-        do.
+        scenes; None, unconditional. prompt: what to draw, in words, for a model trained with
+        captions; one text or a list of them, taken in turn; and `negative_prompt`, what guidance
+        departs from in place of no prompt. num_images: by default as many as there are seeds, or
+        labels or prompts in the list, or one. `guidance_scale`: one, or for scenes {group: scale}.
+        `guidance_interval`: (low, high) in logsnr, where to guide; everywhere when None. `guide`:
+        the run of a weaker model to depart from; `classifier`: the run of a classifier of noisy
+        pictures, whose gradient is added by `classifier_scale`. `temperature` divides the logits of
+        a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes whole.
+        `watch` sees the first picture at every step. ConfigError for what the model cannot do.
         """
         if output_type not in OUTPUTS:
             raise ConfigError(
                 f"output_type = {output_type!r}: expected one of {', '.join(OUTPUTS)}"
             )
-        chosen = _seeds(_count(class_labels, num_images, seeds), seeds, generator)
-        condition = self.condition(class_labels, len(chosen))
+        asked = class_labels if prompt is None else prompt
+        chosen = _seeds(_count(asked, num_images, seeds), seeds, generator)
+        condition, target = self.asked(class_labels, prompt, len(chosen), classifier)
         how = Sampling(
             solver=solver,
             steps=num_inference_steps,
@@ -119,9 +183,12 @@ class Pipeline:
             guidance=guidance_scale,
             guidance_interval=guidance_interval,
             guide=guide,
+            classifier=classifier,
+            classifier_scale=classifier_scale,
             temperature=temperature,
         )
-        x0 = self.latents(chosen, condition, how, watch, progress)
+        negative = self.words(negative_prompt, len(chosen), "negative_prompt")
+        x0 = self.latents(chosen, condition, how, watch, progress, negative, target)
         if output_type == "latent":
             return Output(x0, chosen)
         images = self.decode(x0)
@@ -130,17 +197,57 @@ class Pipeline:
         unit = images.float() / (self.facts.levels - 1)
         return Output(unit.movedim(1, -1).numpy(), chosen)
 
-    def condition(self, labels: Labels, n: int) -> Tensor | None:
-        """Labels as in a call -> condition ids (n, M), or None for unconditional pictures."""
+    def condition(
+        self, labels: Labels, n: int, classes: Sequence[str] | None = None
+    ) -> Tensor | None:
+        """Labels as in a call -> condition ids (n, M), or None for unconditional pictures.
+        `classes` are the names of labels, by default those that the model was trained with."""
+        names = self.facts.classes if classes is None else classes
         if labels is None:
             return None
+        if self.texts is not None:
+            raise ConfigError(f"class {labels!r}: this model draws from captions; give a prompt")
         if isinstance(labels, str) and labels == "all":
-            return self._all(n)
+            return self._all(n, names)
         listed = [labels] if isinstance(labels, str | int | Scene) else list(labels)
         if not listed:
             raise ConfigError("class_labels: expected one or more")
-        rows = [self._ids(label) for label in listed]
+        rows = [self._ids(label, names) for label in listed]
         return torch.tensor(list(islice(cycle(rows), n)))
+
+    def words(self, prompt: Words, n: int, name: str = "prompt") -> Tensor | None:
+        """Prompts as in a call -> conditions (n, ...), or None for none."""
+        if prompt is None:
+            return None
+        if self.texts is None:
+            raise ConfigError(
+                f"{name}: this model was trained without captions; say what to draw with class, or "
+                "train with data.caption_column"
+            )
+        listed = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not listed:
+            raise ConfigError(f"{name}: expected one or more")
+        rows = self.texts(listed, name)
+        return rows[torch.arange(n) % len(rows)]
+
+    def asked(
+        self, labels: Labels, prompt: Words, n: int, classifier: str | None = None
+    ) -> tuple[Tensor | None, Target | None]:
+        """What n pictures are to show, by class or in words -> conditions (n, ...), or None, and
+        what the classifier of a run is to see in them."""
+        if labels is not None and prompt is not None:
+            raise ConfigError(f"class = {labels!r}, prompt = {prompt!r}: give one of them")
+        if prompt is not None and classifier is None:
+            return self.words(prompt, n), None
+        if classifier is None:
+            return self.condition(labels, n), None
+        model, classes = load_classifier(
+            Path(classifier), self.facts, self.config, self.learner.codec, self._device
+        )
+        ids = self.condition(labels, n, classes)
+        if ids is None:
+            raise ConfigError("classifier: towards which class? Name one with --class")
+        return ids if self.facts.conditions else None, Target(model.log_prob, ids)
 
     def latents(
         self,
@@ -149,14 +256,31 @@ class Pipeline:
         how: Sampling,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
+        negative: Tensor | None = None,
+        target: Target | None = None,
     ) -> Tensor:
-        """Clean latents (n, *latent_shape) for condition ids (n, M) as the data has them."""
-        guide = None if how.guide is None else self._guide(how.guide)
-        if condition is None and guide is None and how.guidance not in (0, 1):
+        """Clean latents (n, *latent_shape) for conditions (n, ...) and a target as `asked` gives
+        them. `negative` (n, ...), as `words` gives it, is what guidance departs from."""
+        named = how.guide
+        guide = None if named is None else load_guide(Path(named), self.facts, self._device)
+        free = condition is None and guide is None and negative is None
+        if free and how.guidance not in (0, 1):
             raise ConfigError(
-                f"guidance = {how.guidance}: without a class there is nothing to guide towards; "
-                "name one, or leave guidance at 1"
+                f"guidance = {how.guidance}: without a class or prompt there is nothing to guide "
+                "towards; name one, or leave guidance at 1"
             )
+
+        groups = isinstance(how.guidance, dict)
+        if negative is not None and (how.guidance == 1 or guide is not None or groups):
+            by = "another model" if guide else "groups" if groups else "nothing"
+            raise ConfigError(
+                f"negative_prompt: guidance departs from it, and this is guided by {by}; give "
+                "guidance = 3 or another scale, or leave it out"
+            )
+        if self.nothing is not None:
+            nothing = self.nothing.expand(len(seeds), -1, -1)
+            condition = nothing if condition is None else condition
+            negative = nothing if negative is None else negative
 
         def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
             assert watch is not None
@@ -169,6 +293,8 @@ class Pipeline:
             how,
             condition,
             guide,
+            negative,
+            target,
             watch=None if watch is None else glimpse,
             grid_file=self.grid_file,
             progress=progress,
@@ -178,40 +304,42 @@ class Pipeline:
     @torch.no_grad()
     def decode(self, x0: Tensor) -> Tensor:
         """Latents (n, *latent_shape) -> levels (n, C, H, W), int64, on the CPU."""
-        device = next(self.learner.parameters()).device
-        return self.learner.codec.decode(x0.to(device)).cpu()
+        return self.learner.codec.decode(x0.to(self._device)).cpu()
 
-    def _guide(self, run: str) -> DiffusionLearner:
-        """The weaker model of a run, where this one is."""
-        weaker = Pipeline.from_pretrained(run)
-        if weaker.facts.conditions != self.facts.conditions:
-            raise ConfigError(
-                f"guide = {run}: a model of {weaker.facts.conditions} conditions, this one has "
-                f"{self.facts.conditions}; expected a run of the same data"
-            )
-        return weaker.learner.to(next(self.learner.parameters()).device)
+    @property
+    def _device(self) -> torch.device:
+        return next(self.learner.parameters()).device
 
-    def _ids(self, label: str | int | Scene) -> list[int]:
-        if self.config.data.name != "scene":
+    def _ids(self, label: str | int | Scene, classes: Sequence[str]) -> list[int]:
+        if not self._draws_scenes:
             if isinstance(label, Scene):
                 raise ConfigError("class_labels: a scene, but this model was not trained on scenes")
-            return [class_id(label, self.facts.classes)]
+            return [class_id(label, classes)]
         if isinstance(label, int):
             raise ConfigError(f"class {label}: this model draws scenes; describe one in words")
         return ids(parse_scene(label) if isinstance(label, str) else label)
 
-    def _all(self, n: int) -> Tensor:
+    @property
+    def _draws_scenes(self) -> bool:
+        return self.config is not None and self.config.data.name == "scene"
+
+    def _all(self, n: int, classes: Sequence[str]) -> Tensor:
         """Every class in turn; of a model of scenes, those of the held-out split."""
-        if self.config.data.name == "scene":
+        if self.config is not None and self._draws_scenes:
             rows = load_pictures(self.config.data, held_out=True).condition
             assert rows is not None
         else:
-            class_id(0, self.facts.classes)
-            rows = torch.arange(1, len(self.facts.classes) + 1)[:, None]
+            class_id(0, classes)
+            rows = torch.arange(1, len(classes) + 1)[:, None]
         return rows[torch.arange(n) % len(rows)]
 
 
-def _count(labels: Labels, n: int | None, seeds: Sequence[int] | None) -> int:
+def is_pipeline(folder: Path) -> bool:
+    """Whether diffusers wrote a whole pipeline there."""
+    return (folder / INDEX).is_file()
+
+
+def _count(labels: Labels | Words, n: int | None, seeds: Sequence[int] | None) -> int:
     if seeds is not None:
         if len(seeds) == 0 or n not in (None, len(seeds)):
             raise ConfigError(

@@ -9,8 +9,9 @@ The cell's side is a whole number of pixels, so a thing looks the same in each p
 only 768 different cells, and a picture is nine look-ups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -53,14 +54,16 @@ def layout(scenes: Sequence[Scene], size: int = 32) -> Tensor:
     return _assemble(maps, size, (0,))[:, 0]
 
 
-def pictures(split: str, n: int, size: int = 32, seed: int = 0) -> tuple[Tensor, list[Scene]]:
-    """The first n scenes of the stream `seed` that belong to `split`, with their pictures
-    (n, 3, size, size), uint8."""
-    found: list[Scene] = []
-    for sampled in scene.stream(seed, split):
-        if len(found) == n:
-            break
-        found.append(sampled)
+def pictures(
+    split: str,
+    n: int,
+    size: int = 32,
+    seed: int = 0,
+    keep: Callable[[Scene], bool] = lambda _: True,
+) -> tuple[Tensor, list[Scene]]:
+    """The first n scenes of the stream `seed` that belong to `split` and are to be kept, with their
+    pictures (n, 3, size, size), uint8."""
+    found = list(islice(filter(keep, scene.stream(seed, split)), n))
     return render(found, size), found
 
 

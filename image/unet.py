@@ -11,7 +11,9 @@ import math
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from image.config import UnetConfig
@@ -53,7 +55,7 @@ class Unet(nn.Module):
         conditions: int = 0,
     ) -> None:
         super().__init__()
-        _check_size(latent_shape, len(config.channels))
+        check_size(latent_shape, len(config.channels))
         self.latent_shape, self.self_condition = latent_shape, self_condition
         channels = channels_of(latent_shape)
         self.trunk = _trunk(channels * (2 if self_condition else 1), channels, config, conditions)
@@ -61,7 +63,7 @@ class Unet(nn.Module):
         self.condition = nn.Embedding(conditions, told) if conditions else None
         if self.condition is not None:
             nn.init.normal_(self.condition.weight, std=0.02)
-        _close(self.trunk)
+        close(self.trunk)
 
     def forward(
         self, x: Tensor, logsnr: Tensor, condition: Tensor | None, previous: Tensor | None
@@ -83,7 +85,7 @@ class Unet(nn.Module):
         return mean_token(self.condition(ids), that_count(ids))
 
 
-def _check_size(latent_shape: tuple[int, ...], levels: int) -> None:
+def check_size(latent_shape: tuple[int, ...], levels: int) -> None:
     _, height, width = latent_shape[:3]
     multiple = 2 ** (levels - 1)
     if height % multiple or width % multiple:
@@ -120,13 +122,23 @@ def _trunk(inputs: int, outputs: int, config: UnetConfig, conditions: int) -> UN
     )
 
 
-def _close(trunk: UNet2DModel) -> None:
-    """Zero the last layer of every residual branch, and the output."""
+def close(trunk: UNet2DModel | UNet2DConditionModel) -> None:
+    """Zero the last layer of every residual branch, and the output. A transformer among them is one
+    branch, with branches of its own left open."""
     closed: list[nn.Module] = [trunk.conv_out]
+    inside = {
+        part
+        for module in trunk.modules()
+        if isinstance(module, Transformer2DModel)
+        for part in module.modules()
+    }
     for module in trunk.modules():
         if isinstance(module, ResnetBlock2D):
             closed.append(module.conv2)
-        elif isinstance(module, Attention):
+        elif isinstance(module, Transformer2DModel):
+            assert isinstance(module.proj_out, nn.Module)
+            closed.append(module.proj_out)
+        elif isinstance(module, Attention) and module not in inside:
             assert module.to_out is not None
             closed.append(module.to_out[0])
     for layer in closed:

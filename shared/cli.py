@@ -18,10 +18,17 @@ from rich.table import Table
 from shared.configs import load_config, packaged_configs
 from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
-from shared.runs import find_panel, open_run, panel_names
+from shared.runs import find_panel, open_run, panel_names, panel_of
 from shared.schedule import SCHEDULES
 from shared.schema import one_of
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest, WriteRequest
+from shared.task import (
+    ControlRequest,
+    EvaluateRequest,
+    ExportRequest,
+    PairRequest,
+    SampleRequest,
+    WriteRequest,
+)
 from shared.train import checkpoint
 from shared.train.progress import read_log
 
@@ -64,12 +71,28 @@ def sample(
     """Sample from RUN; files go to RUN/samples or --out.
 
     Args:
-        run: The folder that `diptych train` wrote.
+        run: The folder that `diptych train` wrote, or a pipeline of diffusers saved to a folder.
         out: Where to write instead.
     """
-    found = open_run(run)
-    result = found.panel.sample(run, request, out or run / "samples")
+    result = panel_of(run).sample(run, request, out or run / "samples")
     _tell(result, json)
+
+
+def export(
+    run: RunFolder,
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+    /,
+    request: tyro.conf.OmitArgPrefixes[ExportRequest],
+    json: Json = False,
+) -> None:
+    """Write RUN as a folder DIR that `diffusers.DiffusionPipeline.from_pretrained` loads.
+
+    Args:
+        run: The folder that `diptych train` wrote, or a pipeline of diffusers saved to a folder.
+        out: The folder to make.
+    """
+    result = panel_of(run).export(run, request, out)
+    _tell(result, json, f"{out}: a {result['pipeline']}")
 
 
 def control(
@@ -201,8 +224,30 @@ def schedule(
     _tell(table, json, f"{path}: {', '.join(table)}")
 
 
-def data(json: Json = False) -> None:
-    """List the embedded data sets and the packaged configurations."""
+def data(
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[scene")] = None,
+    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR]")] = None,
+    /,
+    *,
+    request: tyro.conf.OmitArgPrefixes[PairRequest],
+    json: Json = False,
+) -> None:
+    """List the embedded data sets and the packaged configurations; or write the scene world into a
+    new folder DIR, as pictures and the sentences that tell them.
+
+    Args:
+        name: The data set to write: scene.
+        folder: Where to write it.
+    """
+    if name is not None:
+        if name != "scene" or folder is None:
+            raise ConfigError(f"data {name}: expected diptych data scene DIR, which writes scenes")
+        from shared.pairs import write_pairs
+
+        result = write_pairs(folder, request)
+        return _tell(
+            result, json, f"{folder}: {request.n:,} scenes, {', '.join(result['columns'])}"
+        )
     result: dict[str, dict[str, Any]] = {
         name: {"datasets": find_panel(name).datasets(), "configs": packaged_configs(name)}
         for name in panel_names()
@@ -223,6 +268,7 @@ VERBS = {
     "control": control,
     "write": write,
     "evaluate": evaluate,
+    "export": export,
     "report": report,
     "status": status,
     "schedule": schedule,

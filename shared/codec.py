@@ -70,6 +70,15 @@ class PointCodec(Codec, DiscreteCodec, Protocol):
         ...
 
 
+@runtime_checkable
+class SampledCodec(Codec, Protocol):
+    """What a codec adds whose encoder is a distribution: training draws from it."""
+
+    def draw(self, data: Tensor, keys: Tensor) -> Tensor:
+        """data (B, *data_shape), keys (B,) -> x0 ~ q(x0 | data) (B, *latent_shape)."""
+        ...
+
+
 def check_range(data: Tensor, size: int) -> None:
     """ValueError unless data holds integers in [0, size). Compared as Python integers: a uint8
     tensor would compare 256 as 0."""

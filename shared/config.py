@@ -61,7 +61,9 @@ class DiffusionConfig:
     weighting: str = "sigmoid"
     uncertainty: bool = False  # learn ln E[loss] by level, and divide by it (EDM2)
     self_condition: bool = True
-    drop_condition: float = 0.1  # share of samples trained without their condition (Ho & Salimans)
+    # share of samples trained without their condition (Ho & Salimans), or one for each group of its
+    # columns, independently, and for "all" of it at once
+    drop_condition: float | dict[str, float] = 0.1
     # fit the density of training times to the slope of the loss (Dieleman et al. 2022, sec. 3.3)
     fit_density: bool = False
     # steps of the chain on which a table of latents is learned with the model (Li et al. 2022)
@@ -72,10 +74,10 @@ class DiffusionConfig:
         one_of("diffusion.times", self.times, list(TIMES))
         one_of("diffusion.prediction", self.prediction, [*PREDICTIONS, "categorical"])
         one_of("diffusion.weighting", self.weighting, list(WEIGHTINGS))
-        if not 0 <= self.drop_condition <= 1:
-            raise ValueError(
-                f"diffusion.drop_condition = {self.drop_condition}: expected a number in [0, 1]"
-            )
+        dropped = self.drop_condition
+        rates = dropped.values() if isinstance(dropped, dict) else [dropped]
+        if not all(0 <= rate <= 1 for rate in rates):
+            raise ValueError(f"diffusion.drop_condition = {dropped}: expected numbers in [0, 1]")
         if self.evidence and self.prediction != "categorical":
             raise ValueError(
                 f"diffusion.evidence = true: needs diffusion.prediction = 'categorical', "

@@ -4,6 +4,8 @@ The trainable module of both panels. It holds the denoiser, the codec and the sc
 learn too) and, when asked, the density of training times that is fitted to the loss.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ from shared.codec import Codec, PointCodec
 from shared.config import DiffusionConfig
 from shared.denoiser import Denoiser
 from shared.density import LossDensity
+from shared.groups import ALL, Groups, check_groups
 from shared.objective import EndToEnd, Uncertainty, diffusion_loss, drop_condition, named_times
 from shared.schedule import FromBetas, Schedule, Shifted, from_betas, sqrt_betas
 
@@ -26,7 +29,11 @@ def build_schedule(config: DiffusionConfig) -> Schedule:
 
 class DiffusionLearner(nn.Module):
     """forward(data (B, ...), condition (B, M) or None, keys (B,), t (B,)) -> losses (B,) and the
-    logsnr (B,) they were taken at. t is uniform in [0, 1]; the times are made of it here."""
+    logsnr (B,) they were taken at. t is uniform in [0, 1]; the times are made of it here.
+
+    `groups` of the condition's columns may be dropped and guided by one. ConfigError for a rate of
+    a group that there is not.
+    """
 
     def __init__(
         self,
@@ -35,8 +42,13 @@ class DiffusionLearner(nn.Module):
         config: DiffusionConfig,
         data_std: float = 1.0,
         autocast: torch.dtype | None = None,
+        groups: Groups | None = None,
     ) -> None:
         super().__init__()
+        self.groups: Groups = groups or {}
+        self.drop = config.drop_condition
+        if isinstance(self.drop, dict):
+            check_groups("diffusion.drop_condition", self.drop.keys() - {ALL}, self.groups)
         self.denoiser = Denoiser(
             net,
             config.prediction,
@@ -48,7 +60,7 @@ class DiffusionLearner(nn.Module):
             scale_input=config.scale_input,
         )
         self.codec = codec
-        self.weighting, self.drop_rate = config.weighting, config.drop_condition
+        self.weighting = config.weighting
         self.base = build_schedule(config)
         self.density = LossDensity(self.base) if config.fit_density else None
         self.fitted: Schedule | None = None
@@ -66,6 +78,23 @@ class DiffusionLearner(nn.Module):
         """The schedule as it now stands: the base, or the base re-timed by the fitted density."""
         return self.base if self.fitted is None else self.fitted
 
+    @property
+    def data_std(self) -> float:
+        """The root mean square of x0."""
+        return self.denoiser.data_std
+
+    def own_times(self, steps: int) -> tuple[Tensor, bool] | None:
+        """None: sampled at equal times (`shared.sampling.Model`)."""
+        return None
+
+    def drops(self, names: Sequence[str] = ()) -> bool:
+        """Whether training drops each of these groups by itself; without names, all of the
+        condition at once."""
+        if not isinstance(self.drop, dict):
+            return self.drop > 0 and not names
+        whole = not names and self.drop.get(ALL, 0.0) > 0
+        return whole or all(self.drop.get(name, 0.0) > 0 for name in names or self.groups)
+
     def retime(self) -> None:
         """Take the schedule from the fitted density as it now stands."""
         if self.density is not None:
@@ -75,7 +104,7 @@ class DiffusionLearner(nn.Module):
         self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
         if condition is not None:
-            condition = drop_condition(condition, keys, self.drop_rate)
+            condition = drop_condition(condition, keys, self.drop, self.groups)
         if self.end_to_end is not None:
             assert isinstance(self.codec, PointCodec)
             terms, level = self.end_to_end(self.denoiser, self.codec, data, condition, t, keys)

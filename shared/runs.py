@@ -10,6 +10,7 @@ frontier.json    what `diptych evaluate --frontier` measured; frontier.png draws
 """
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from shared.errors import CheckpointError, ConfigError
+from shared.files import make_folder
 from shared.schema import read_yaml, validate, write_yaml
 from shared.task import Panel, RunConfig
 from shared.train import checkpoint
@@ -68,6 +70,16 @@ def open_run(folder: Path) -> Run:
     except ConfigError as error:
         raise CheckpointError(f"{folder}: its config.yaml is not usable: {error}") from None
     return Run(folder, panel, read_config(folder, panel))
+
+
+def panel_of(folder: Path) -> Panel:
+    """The panel of a run, or, of a folder that another library wrote, the one that reads it.
+    CheckpointError when there is none."""
+    if folder.is_dir() and not (folder / "config.yaml").is_file():
+        for name in panel_names():
+            if find_panel(name).reads(folder):
+                return find_panel(name)
+    return open_run(folder).panel
 
 
 def read_config(folder: Path, panel: Panel) -> Any:
@@ -133,6 +145,22 @@ def load_learner(folder: Path, weights: str = "ema") -> nn.Module:
     if torch.cuda.is_available():
         learner.cuda()
     return learner.eval()
+
+
+def copy_run(source: Path, target: Path) -> None:
+    """What sampling needs of a run, in another folder: its files and its newest valid checkpoint.
+    CheckpointError when it has none. `target` is whole or not there."""
+    found = checkpoint.newest(source)
+    if found is None:
+        raise CheckpointError(f"{source}: no checkpoint yet; train this run first")
+
+    def fill(folder: Path) -> None:
+        for name in (*source.glob("*.json"), *source.glob("*.model")):
+            shutil.copy2(name, folder)
+        shutil.copy2(source / "config.yaml", folder)
+        shutil.copytree(found[0], folder / "checkpoints" / found[0].name)
+
+    make_folder(target, fill)
 
 
 def flatten(config: Any) -> dict[str, Any]:

@@ -4,23 +4,28 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared import noise
+from shared.codec import Codec
 from shared.denoiser import Denoise, Denoiser
 from shared.errors import ConfigError, NonFinite
 from shared.files import write_text
-from shared.guidance import autoguidance, clamp, classifier_free
+from shared.groups import Groups, check_groups
+from shared.guidance import LogProb, autoguidance, chain, clamp, classifier, classifier_free
 from shared.learner import DiffusionLearner
+from shared.scales import ScalesArgument, finite
+from shared.schedule import Schedule
 from shared.solver import GRIDS, SOLVERS, Fitted, Plan, first_state, fit, for_data, prepare, run
+from shared.solver.ode import Ode
 
 FIT_SEED = 1 << 40  # beyond the seeds that samples are asked for
 # evaluated step, its logsnr, x_t before it, x0_hat there; of the first chunk of samples
@@ -49,13 +54,20 @@ class Sampling:
             or for solver auto a grid fitted to the model.
         td: Every move goes this many steps further than it should (asymmetric intervals of Analog
             Bits).
-        guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper.
+        guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper;
+            or one for each group of the condition, such as layout=2,texture=3 (models that have
+            them), the others given as they are.
         guidance_interval: LOW HIGH in logsnr: guide there only, which keeps more variety.
         guide: Run of a weaker model of the same data: guidance departs from its estimates, not from
             those without a condition (autoguidance).
+        classifier: Run of a classifier of noisy data: samples also follow the gradient of what it
+            says of the class asked for, of a model without classes too (classifier guidance).
+        classifier_scale: How strongly they do: 1 as much as its probabilities say.
         temperature: Divides the logits of categorical models: below 1, surer and less varied.
         clamp: Make every estimate the nearest point that stands for data, such as the embeddings of
             words (the clamping trick of Diffusion-LM).
+        budget: Of solver ode: at most so many network evaluations; what is left then is one step,
+            with a warning.
         nan: end: look at the samples; stop: look at every estimate, and name the step and level of
             the first that is not finite.
     """
@@ -64,11 +76,14 @@ class Sampling:
     steps: int = 20
     grid: str | None = None
     td: float = 0.0
-    guidance: float = 1.0
+    guidance: ScalesArgument = 1.0
     guidance_interval: tuple[float, float] | None = None
     guide: str | None = None
+    classifier: str | None = None
+    classifier_scale: float = 1.0
     temperature: float = 1.0
     clamp: bool = False
+    budget: int | None = None
     nan: str = "end"
 
     def __post_init__(self) -> None:
@@ -80,9 +95,16 @@ class Sampling:
             if value not in known:
                 names = ", ".join(name for name in known if name)
                 raise ConfigError(f"{name} = {value!r}: expected one of {names}")
-        for name in ("guidance", "td", "temperature"):
+        if not finite(self.guidance):
+            raise ConfigError(f"guidance = {self.guidance}: expected a finite number")
+        for name in ("classifier_scale", "td", "temperature"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} = {getattr(self, name)}: expected a finite number")
+        self._check_guidance()
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
+
+    def _check_guidance(self) -> None:
         interval = self.guidance_interval
         if interval is not None and not interval[0] < interval[1]:
             raise ConfigError(
@@ -94,26 +116,85 @@ class Sampling:
                 f"guide = {self.guide}: does nothing at guidance = 1, the model by itself; give "
                 "guidance = 1.5 or another scale"
             )
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature = {self.temperature}: expected a number above 0")
+        if isinstance(self.guidance, dict) and (interval or self.guide):
+            raise ConfigError(
+                "guidance_interval, guide: not with a scale for each group; give one scale, or "
+                "leave them out"
+            )
+        if self.classifier is None and self.classifier_scale != 1:
+            raise ConfigError(
+                f"classifier_scale = {self.classifier_scale}: of a classifier of noisy data, and "
+                "none is named; give classifier = RUN, or leave it out"
+            )
+        if self.budget is not None and self.solver != "ode":
+            raise ConfigError(
+                f"budget = {self.budget}: of solver ode; {self.solver} takes its steps, see steps"
+            )
 
     @property
     def guided(self) -> bool:
         """Whether it asks for guidance, which needs a condition."""
         return self.guidance != 1 or self.guidance_interval is not None
 
+    def one_scale(self) -> float:
+        """The guidance scale. ConfigError when there is one for each group."""
+        if isinstance(self.guidance, dict):
+            raise ConfigError(f"guidance = {self.guidance}: one scale here; give a number")
+        return self.guidance
+
     def settings(self) -> dict[str, Any]:
         """All of it by name, to be written beside what was drawn."""
         return {field.name: getattr(self, field.name) for field in fields(Sampling)}
 
 
+class Target(NamedTuple):
+    """What classifier guidance goes towards: ids (n, M), and log p(ids | x_t), nats."""
+
+    log_prob: LogProb
+    ids: Tensor
+
+
+class Model(Protocol):
+    """What `draw` asks of a model: a `DiffusionLearner`, or one that others trained."""
+
+    @property
+    def denoiser(self) -> Denoise: ...
+    @property
+    def codec(self) -> Codec: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def data_std(self) -> float:
+        """The root mean square of x0."""
+        ...
+
+    @property
+    def groups(self) -> Groups:
+        """Of the condition's columns, by name."""
+        ...
+
+    def drops(self, names: Sequence[str] = ()) -> bool:
+        """Whether training dropped each of these groups by itself, or without names all of the
+        condition at once: whether guidance knows what it departs from."""
+        ...
+
+    def own_times(self, steps: int) -> tuple[Tensor, bool] | None:
+        """The times (steps + 1,) that this model is usually sampled at, and whether the last one
+        stands for the clean end; None: equal times."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
 @torch.no_grad()
 def draw(
-    learner: DiffusionLearner,
+    learner: Model,
     seeds: Sequence[int],
     how: Sampling,
     condition: Tensor | None = None,
     guide: DiffusionLearner | None = None,
+    negative: Tensor | None = None,
+    target: Target | None = None,
     start: Start | None = None,
     wrap: Wrap | None = None,
     watch: Watch | None = None,
@@ -124,24 +205,31 @@ def draw(
 ) -> Tensor:
     """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
 
-    condition (n, M) of ids. `guide` is the weaker model that `how.guide` names. Samples begin at
-    `start`, and take all steps from there. `wrap(denoise, rows)` adds more guidance for the chunk
-    of samples `rows`, around both kinds, or puts guidance through the logits in their place.
-    `grid_file` keeps the grid of solver auto. Sample i depends on its seed, not on the others.
-    Warns when guidance departs from no condition and the model was trained without dropout of it.
-    ConfigError for what the model or its schedule cannot do, NonFinite for values that are not
-    finite.
+    condition (n, ...), as the model reads it: ids (n, M), or states of a text encoder (n, L, D).
+    `negative`, of the same shape, is what guidance departs from, in place of no condition. `guide`
+    is the weaker model that `how.guide` names, `target` what the one that `how.classifier` names is
+    to see. Samples begin at `start`, and take all steps from there. `wrap(denoise, rows)` adds more
+    guidance for the chunk of samples `rows`, around both kinds, or puts guidance through the logits
+    in their place. `grid_file` keeps the grid of solver auto. Sample i depends on its seed, not on
+    others. Warns when guidance departs from what the model has not seen in training. ConfigError
+    for what the model or its schedule cannot do, NonFinite for values that are not finite.
     """
-    departs = condition is not None and guide is None and how.guidance != 1
-    if departs and learner.drop_rate == 0:
+    if (how.classifier is None) != (target is None):
+        raise ConfigError(
+            f"classifier = {how.classifier}: there are classifiers of noisy pictures only, asked "
+            "for with a class; leave it out"
+        )
+    scaled = how.guidance if isinstance(how.guidance, dict) else None
+    check_groups("guidance", scaled or (), learner.groups)
+    departs = condition is not None and guide is None and negative is None and how.guidance != 1
+    if departs and not learner.drops([*(scaled or ())]):
         warnings.warn(
-            f"guidance = {how.guidance}: this model was trained with diffusion.drop_condition = 0 "
-            "and has never seen samples without a condition, from which guidance departs; train "
-            "with 0.1, or leave guidance at 1"
+            f"guidance = {how.guidance}: this model was trained without diffusion.drop_condition "
+            "and has never seen samples without what guidance departs from; train "
+            "with 0.1 (for groups, {all: 0.1, NAME: 0.1, ...}), or leave guidance at 1"
         )
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
-    guided = _guided(learner, how, guide)
     plan = _plan(learner, how, grid_file, start)  # once for all chunks
     logsnrs = [step.at.logsnr for step in plan.steps]
     chunks: list[Tensor] = []
@@ -156,6 +244,10 @@ def draw(
         for first in range(0, len(seeds), batch):
             rows = slice(first, min(first + batch, len(seeds)))
             some = list(seeds[rows])
+            base = None if negative is None else negative[rows].to(device)
+            aim = None if target is None else target._replace(ids=target.ids[rows].to(device))
+            told = None if condition is None else condition[rows].to(device)
+            guided, told = _guided(learner, how, guide, told, base, aim)
             denoise = guided if wrap is None else wrap(guided, rows)
             x0 = None if start is None else start.x0[rows].to(device)
             try:
@@ -163,7 +255,7 @@ def draw(
                     plan,
                     denoise,
                     first_state(plan, noise.normal(some, 0, shape, device=device), x0),
-                    condition=None if condition is None else condition[rows].to(device),
+                    condition=told,
                     seeds=some,
                     callback=advance,
                     nan=how.nan,
@@ -174,21 +266,24 @@ def draw(
     return torch.cat(chunks)
 
 
-def _plan(
-    learner: DiffusionLearner, how: Sampling, grid_file: Path | None, start: Start | None
-) -> Plan:
+def _plan(learner: Model, how: Sampling, grid_file: Path | None, start: Start | None) -> Plan:
     fitted = how.solver == "auto" and how.grid is None
-    grid = fitted_grid(learner, grid_file) if fitted else how.grid
-    chosen = for_data(how.solver, learner.denoiser.data_std)
+    grid, end_clean = fitted_grid(learner, grid_file) if fitted else how.grid, True
+    own = learner.own_times(how.steps) if grid is None else None
+    if own is not None:
+        grid, end_clean = own
+    time = None if start is None else start.time
     try:
-        time = None if start is None else start.time
-        return prepare(learner.schedule, chosen, how.steps, grid, start=time, td=how.td)
+        chosen = for_data(how.solver, learner.data_std)
+        if isinstance(chosen, Ode):
+            chosen = replace(chosen, budget=how.budget)
+        return prepare(learner.schedule, chosen, how.steps, grid, end_clean, start=time, td=how.td)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
 @torch.no_grad()
-def fitted_grid(learner: DiffusionLearner, file: Path | None = None) -> Fitted:
+def fitted_grid(learner: Model, file: Path | None = None) -> Fitted:
     """The grid of `solver="auto"` for a model, unguided: from the file if it holds that of these
     weights, else from one run of 64 steps on 64 seeds, written there."""
     weights = [weight.detach().float().flatten()[:64].cpu() for weight in learner.parameters()]
@@ -199,34 +294,59 @@ def fitted_grid(learner: DiffusionLearner, file: Path | None = None) -> Fitted:
             return Fitted.from_json(kept["grid"])
     device, shape = next(learner.parameters()).device, learner.codec.latent_shape
     start = noise.normal(range(FIT_SEED, FIT_SEED + 64), 0, shape, device=device)
-    grid = fit(learner.denoiser, start, learner.schedule, data_std=learner.denoiser.data_std)
+    grid = fit(learner.denoiser, start, learner.schedule, data_std=learner.data_std)
     if file is not None:
         write_text(file, json.dumps({"weights": digest, "grid": grid.to_json()}))
     return grid
 
 
-def _guided(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner | None) -> Denoise:
-    """The model at its temperature, guided and then clamped as the settings say."""
-    guided = _towards(learner, how, guide)
-    return clamp(guided, learner.codec) if how.clamp else guided
-
-
-def _towards(learner: DiffusionLearner, how: Sampling, guide: DiffusionLearner | None) -> Denoise:
+def _guided(
+    learner: Model,
+    how: Sampling,
+    guide: DiffusionLearner | None,
+    condition: Tensor | None,
+    negative: Tensor | None,
+    target: Target | None,
+) -> tuple[Denoise, Tensor | None]:
+    """The model at its temperature, guided and then clamped as the settings say, and the condition
+    as it takes it."""
     model = _at_temperature(learner.denoiser, how.temperature)
-    if guide is None:
-        return classifier_free(model, how.guidance, interval=how.guidance_interval)
+    scales = how.guidance
+    if isinstance(scales, dict):
+        if condition is None:
+            raise ConfigError("guidance: towards what? Give a condition, or leave it out")
+        columns = [learner.groups[name] for name in scales]
+        negative, condition, weights = chain(condition, columns, [*scales.values()])
+        guided = classifier_free(model, weights, negative=negative)
+    elif guide is None:
+        guided = classifier_free(model, scales, negative=negative, interval=how.guidance_interval)
+    else:
+        guided = _by_weaker(learner, how, guide, model, scales)
+    if target is not None:
+        log_prob, ids = target
+        guided = classifier(
+            guided, lambda x_t, level, _: log_prob(x_t, level, ids), how.classifier_scale
+        )
+    return (clamp(guided, learner.codec) if how.clamp else guided), condition
+
+
+def _by_weaker(
+    learner: Model, how: Sampling, guide: DiffusionLearner, model: Denoise, scale: float
+) -> Denoise:
     if guide.codec.latent_shape != learner.codec.latent_shape:
         raise ConfigError(
             f"guide = {how.guide}: its latents are {guide.codec.latent_shape}, the model's "
             f"{learner.codec.latent_shape}; expected a run of the same data and codec"
         )
     weaker = _at_temperature(guide.denoiser, how.temperature)
-    return autoguidance(model, weaker, how.guidance, how.guidance_interval)
+    return autoguidance(model, weaker, scale, how.guidance_interval)
 
 
-def _at_temperature(denoiser: Denoiser, temperature: float) -> Denoise:
+def _at_temperature(denoiser: Denoise, temperature: float) -> Denoise:
     if temperature == 1:
         return denoiser
+    if not isinstance(denoiser, Denoiser):
+        raise ConfigError(f"temperature = {temperature}: this model has no logits to divide")
     try:
         return denoiser.tempered(temperature)
     except ValueError as error:

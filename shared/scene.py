@@ -69,6 +69,10 @@ NUM_IDS = (
     + len(AUDIENCES)
     + MAX_THINGS * sum(len(values) for values in ATTRIBUTES.values())
 )
+# Columns of `ids` by what they say: of the manner, and of one attribute of all things.
+COLUMNS: dict[str, tuple[int, ...]] = {"manner": (0, 1)} | {
+    name: tuple(range(2 + i, ID_COUNT, len(ATTRIBUTES))) for i, name in enumerate(ATTRIBUTES)
+}
 
 _TRAIN, _VALIDATION = 90, 95  # of 100 buckets
 _STREAM = 1 << 48  # keeps the noise of scenes apart from the noise of those who tell them
@@ -203,6 +207,12 @@ def split_of_scene(scene: Scene) -> str:
     return split_of(";".join(" ".join(_values(thing)) for thing in scene.things))
 
 
+def unseen(thing: Thing) -> bool:
+    """Whether a compositional split keeps this shape in this colour out of training: 8 of 64 pairs,
+    one colour of each shape and one shape of each colour, so all else of both is trained on."""
+    return (SHAPES.index(thing.shape) + COLOURS.index(thing.colour)) % len(COLOURS) == 0
+
+
 def check_split(split: str) -> None:
     """ValueError unless `split` names one."""
     if split not in SPLITS:
@@ -220,10 +230,11 @@ def ids(scene: Scene) -> list[int]:
     return found + [0] * (ID_COUNT - len(found))
 
 
-def spell(scene: Scene) -> str:
+def spell(scene: Scene, manner: bool = True) -> str:
     """A scene spelt out, blank-separated: the manner, then each thing in the order of its place:
     "plain adult , large red solid circle top left , small blue dots star centre"."""
-    return " , ".join(" ".join(group) for group in parts(scene))
+    groups = parts(scene)
+    return " , ".join(" ".join(group) for group in (groups if manner else groups[1:]))
 
 
 def parts(scene: Scene) -> list[list[str]]:

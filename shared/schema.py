@@ -38,6 +38,12 @@ def positive(name: str, *values: float) -> None:
             raise ValueError(f"{name} = {value}: expected a finite number above 0")
 
 
+def not_negative(name: str, value: float) -> None:
+    """ValueError unless `value` is 0 or more, and finite."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} = {value}: expected 0 or more")
+
+
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError, with the nearest choice, unless value is one of the choices."""
     if value not in choices:

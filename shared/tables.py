@@ -6,13 +6,14 @@ from typing import Any
 from shared.errors import ConfigError, DataError
 
 
-def expand(name: str) -> str:
-    """$VARIABLES and ~ in data.name. ConfigError for a variable that is not set."""
+def expand(name: str, key: str = "data.name") -> str:
+    """$VARIABLES and ~ in the path that `key` states. ConfigError for a variable that is not
+    set."""
     expanded = os.path.expanduser(os.path.expandvars(name))
     if "$" in expanded:
         raise ConfigError(
-            f"data.name = {name!r}: the environment variable in it is not set; export it, or give "
-            "data.name=PATH"
+            f"{key} = {name!r}: the environment variable in it is not set; export it, or give "
+            f"{key}=PATH"
         )
     return expanded
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from shared.cli import main
@@ -156,6 +157,52 @@ def test_data_lists_both_panels_with_their_configurations():
     assert "scene" in listed["text"]["datasets"]
 
 
+def test_pairs_of_scenes_are_written_once_and_trained_on_from_their_captions(tmp_path: Path):
+    folder, run = tmp_path / "pairs", tmp_path / "run"
+    written = told(diptych("data", "scene", folder, "-n", "60", "--seed", "5", "--json"))
+    assert (written["n"], written["columns"]) == (60, ["scene", "file_name", "text"])
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == len({row["file_name"] for row in rows}) == 60
+    assert all((folder / row["file_name"]).is_file() for row in rows)
+    again = diptych("data", "scene", folder, "-n", "60")
+    assert_refused(again, 2, str(folder), "something already")
+    words = ["image/captioned", f"data.name={folder}", f"run={run}", *TINY_IMAGE]
+    assert told(diptych("train", *words, "--json"))["step"] == 3
+    drawn = ["-n", "2", "--steps", "2", "--prompt", "a square", "--guidance", "2"]
+    told(diptych("sample", run, *drawn, "--json"))
+    assert_refused(diptych("sample", run, "--prompt", "a quare"), 2, "quare", "square")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["scenes", "x"], "diptych data scene DIR"),
+        (["scene"], "diptych data scene DIR"),
+        (["scene", "x", "-n", "0"], "n = 0"),
+        (["scene", "x", "--size", "40"], "multiple of 32"),
+        (["scene", "x", "--split", "valid"], "train, validation, test"),
+        (["scene", "x", "--seed", "-1"], "seed = -1"),
+    ],
+)
+def test_pairs_that_cannot_be_written_are_refused(words, expected: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(diptych("data", *words), 2, expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_are_guided_from_the_command(tmp_path: Path):
+    run = tmp_path / "run"
+    words = ["image/scene_layout_texture", f"run={run}", "data.limit=30", *TINY_IMAGE]
+    told(diptych("train", *words, "--json"))
+    ask = ["-n", "2", "--steps", "2", "--class", "all", "--guidance"]
+    told(diptych("sample", run, *ask, "layout=2,texture=3", "--json"))
+    settings = json.loads((run / "samples" / "samples.json").read_text())["settings"]
+    assert settings["guidance"] == {"layout": 2.0, "texture": 3.0}
+    assert_refused(diptych("sample", run, *ask, "layuot=2"), 2, "did you mean layout?")
+    assert diptych("sample", run, *ask, "layout=two").code == 2
+
+
 def test_deepspeed_launcher_trains_on_two_processes(tmp_path: Path):
     run = tmp_path / "run"
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]
@@ -170,3 +217,75 @@ def test_deepspeed_launcher_trains_on_two_processes(tmp_path: Path):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert told(diptych("status", run, "--json"))["checkpoint"] == 3
+
+
+# -- folders of diffusers ----------------------------------------------------------------------
+
+PLAIN_UNET = [
+    "network=unet", "unet.channels=[8, 16]", "unet.layers=1", "unet.head_dim=8",
+    "unet.attention=[]", "diffusion.self_condition=false", "diffusion.scale_input=false",
+    "train.batch=8", "train.steps=2",
+]  # fmt: skip
+
+
+def test_a_run_is_exported_and_its_folder_samples_as_it_does(tmp_path: Path):
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    run, folder = tmp_path / "run", tmp_path / "folder"
+    told(diptych("train", "image/digits", f"run={run}", *PLAIN_UNET, "--json"))
+    result = told(diptych("export", run, folder, "--json"))
+    assert result == {"folder": str(folder), "pipeline": "ConsistencyModelPipeline"}
+    assert type(DiffusionPipeline.from_pretrained(folder)).__name__ == result["pipeline"]
+    words = ["-n", "4", "--steps", "5", "--solver", "ddim", "--class", "all", "--json"]
+    drawn = []
+    for source in (run, folder):
+        written = told(diptych("sample", source, *words))
+        drawn.append(np.load(written["images"]))
+    assert np.array_equal(drawn[0]["condition"], drawn[1]["condition"])
+    assert int(np.abs(drawn[0]["images"].astype(int) - drawn[1]["images"]).max()) <= 15  # a level
+    assert_refused(diptych("export", run, folder), 2, "folder exists")
+
+
+def test_what_cannot_be_exported_is_refused_with_code_2(
+    image_run: Path, text_run: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    result = diptych("export", image_run, out)
+    assert_refused(result, 2, "not representable in diffusers", "network=unet")
+    assert_refused(diptych("export", text_run, out), 2, "for runs of the image panel")
+    assert_refused(diptych("export", image_run, out, "--timesteps", "1"), 2, "timesteps = 1")
+    assert_refused(diptych("export", tmp_path, out), 3, "not a run folder")
+    assert not out.exists()
+
+
+def test_a_stable_diffusion_folder_samples_from_a_prompt_and_goes_on(tmp_path: Path):
+    from tests.folders import stable_diffusion
+
+    stable_diffusion(tmp_path / "sd")
+    words = ["-n", "3", "--steps", "2", "--prompt", "a hat", "--guidance", "4", "--json"]
+    written = told(diptych("sample", tmp_path / "sd", *words, "--negative-prompt", "dim"))
+    assert np.load(written["images"])["images"].shape == (3, 3, 16, 16)
+    settings = json.loads((tmp_path / "sd" / "samples" / "samples.json").read_text())["settings"]
+    assert (settings["prompt"], settings["negative_prompt"]) == ("a hat", "dim")
+    out = tmp_path / "copy"
+    assert told(diptych("export", tmp_path / "sd", out, "--json"))["pipeline"].startswith("Stable")
+    told(diptych("sample", out, *words))
+    assert_refused(diptych("sample", out, "--class", "3"), 2, "trained without classes")
+
+
+def test_a_prompt_for_a_model_of_classes_and_a_negative_one_for_sentences_are_refused(
+    image_run: Path, text_run: Path
+):
+    result = diptych("sample", image_run, "--negative-prompt", "a hat")
+    assert_refused(result, 2, "negative_prompt: this model draws a class")
+    result = diptych("sample", text_run, "--negative-prompt", "a hat")
+    assert_refused(result, 2, "negative_prompt: for pictures")
+
+
+def test_a_classifier_that_is_not_there_or_of_no_use_is_refused(image_run: Path, text_run: Path):
+    result = diptych("sample", image_run, "--class", "3", "--classifier-scale", "2")
+    assert_refused(result, 2, "classifier_scale = 2.0", "none is named")
+    result = diptych("sample", image_run, "--class", "3", "--classifier", image_run)
+    assert_refused(result, 2, "a classifier of noisy pictures", "image/digits_classifier")
+    result = diptych("sample", text_run, "--classifier", image_run)
+    assert_refused(result, 2, "classifiers of noisy pictures only")

@@ -31,6 +31,8 @@ def shortened(words: list[str]) -> list[str]:
         for i, word in enumerate(words)
         if word not in SLOW and (i == 0 or words[i - 1] not in SLOW)
     ]
+    if words[0] == "data":
+        return [*kept, "-n", "90"]
     if words[0] == "train":
         text = [*JUDGE, "judge.net.dim=16", "data.limit=300"] if words[1].startswith("text") else []
         image = [*JUDGE, "judge.width=8"] if words[1].startswith("image") else []
@@ -51,7 +53,7 @@ def test_the_table_names_all_papers():
         "IDDPM",
     ):
         assert f"| {paper}" in table
-    for paper in ("ADM", "EDM", "VDM", "Analog Bits", "Latent diffusion", "Diffusion-LM"):
+    for paper in ("ADM", "EDM", "VDM", "Analog Bits", "VQGAN", "Latent diffusion", "Diffusion-LM"):
         assert f"| {paper} (" in table
     assert "| LatentOps (" in table
     assert "| Rectified flow (" in table

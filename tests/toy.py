@@ -84,6 +84,15 @@ class ToyPanel:
     def control(self, run: Path, controls: Any, request: Any, out: Path) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not sample")
 
+    def export(self, run: Path, request: Any, out: Path) -> dict[str, Any]:
+        raise AssertionError("the tests of the trainer do not export")
+
+    def reads(self, folder: Path) -> bool:
+        return False
+
+    def express(self, scenes: Any, request: Any, folder: Path) -> list[dict[str, str]]:
+        raise AssertionError("the tests of the trainer make no pairs")
+
     def write(self, run: Path, request: Any, out: Path) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not sample")
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared import noise
 from shared.config import NetConfig
 from shared.tokenizer import BOS, EOS, PAD
+from text.generation import sampled, write_rows
 
 
 class CausalLM(nn.Module):
@@ -90,39 +90,29 @@ class CausalLM(nn.Module):
         Token i of a sample is drawn with the i-th uniform of its seed, so no sample depends on its
         neighbours. `temperature` divides the logits; raises ValueError unless it is above 0.
         """
-        if not temperature > 0:
-            raise ValueError(f"temperature = {temperature}: expected a number above 0")
         device = next(self.parameters()).device
-        uniforms = noise.uniform(seeds, 0, (self.length,), device=device).double()
-        rows = torch.full((len(seeds), self.length), PAD, device=device)
-        last = torch.full((len(seeds), 1), BOS, device=device)
+        choose = sampled(seeds, self.length, temperature, device)
+        first = torch.full((len(seeds), 1), BOS, device=device)
         if source is not None:
-            last = torch.cat([source.to(device), last], dim=1)
-        seen = (last != PAD).long()
-        running = torch.ones(len(seeds), dtype=torch.bool, device=device)
-        cache = None
-        for i in range(self.length):
+            first = torch.cat([source.to(device), first], dim=1)
+        seen, cache = (first != PAD).long(), None
+
+        def advance(last: Tensor | None) -> Tensor:
+            nonlocal seen, cache
+            if last is not None:
+                seen = F.pad(seen, (0, 1), value=1)
+            ids = first if last is None else last
             out = self.model(
-                input_ids=last,
+                input_ids=ids,
                 attention_mask=seen,
-                position_ids=_places(seen)[:, -last.shape[1] :],
+                position_ids=_places(seen)[:, -ids.shape[1] :],
                 past_key_values=cache,
                 use_cache=True,
             )
             cache = out.past_key_values
-            logits = out.logits[:, -1].double() / temperature
-            logits[:, [PAD, BOS]] = -torch.inf  # never targets in training
-            reached = logits.softmax(-1).cumsum(-1) >= uniforms[:, i, None]
-            chosen = reached.int().argmax(-1).masked_fill(~running, PAD)
-            if i < len(start):
-                chosen = torch.full_like(chosen, start[i])
-            rows[:, i] = chosen
-            running &= chosen != EOS
-            last = chosen[:, None]
-            seen = F.pad(seen, (0, 1), value=1)
-            if not running.any():
-                break
-        return rows
+            return out.logits[:, -1]
+
+        return write_rows(advance, choose, len(seeds), self.length, device, start)
 
 
 def _places(seen: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """The configuration of a text run: what to read, how words become latents, what to train."""
 
 from shared.config import DiffusionConfig, NetConfig, TrainConfig
-from shared.schema import one_of, positive, schema
+from shared.schema import not_negative, one_of, positive, schema
 from shared.tokenizer import KINDS, SPECIAL
 from text.teller import check_only
 
-MODELS = ("diffusion", "causal")
-CODECS = ("embedding", "bits")
+MODELS = ("diffusion", "causal", "autoencoder", "operator")
+CODECS = ("embedding", "bits", "sentence")
 
 
 @schema
@@ -27,6 +27,9 @@ class DataConfig:
     # share of the training sources with random parts left out, see text/parts.py: a model then also
     # writes from less than all
     partial_sources: float = 0.0
+    # of operators: what they tell; in the scene world tone, audience, count or colour (of the thing
+    # told first, or `unsaid`)
+    label_column: str | None = None
     split: str = "train"
     held_out: str = "validation"
     only: dict[str, str | int] | None = None  # scene world: this count, tone or audience, no other
@@ -68,15 +71,78 @@ class DataConfig:
 
 @schema
 class CodecConfig:
-    """How token ids become x0: learned `embedding`s of `dim` coordinates, or analog `bits`."""
+    """How token ids become x0: learned `embedding`s of `dim` coordinates, analog `bits`, or the
+    latents of a whole `sentence`.
+
+    Those are of a `run` of model: autoencoder, or of one that keeps such a codec ($VARIABLES are
+    expanded). It is copied into the run, its tokenizer too.
+    """
 
     kind: str = "embedding"
     dim: int = 16  # small: then words become decidable in a narrow band of noise levels
     unit_norm: bool = True  # all embeddings have one length; false: each has its own (Diffusion-LM)
+    run: str | None = None
+    temperature: float = 0.0  # of a sentence's words given its latent; 0: the likeliest ones
 
     def __post_init__(self) -> None:
         one_of("codec.kind", self.kind, CODECS)
         positive("codec.dim", self.dim)
+        not_negative("codec.temperature", self.temperature)
+        if self.kind == "sentence":
+            if self.run is None:
+                raise ValueError(
+                    "codec.run = null: name the run whose latents to learn, such as one of "
+                    "text/scene_autoencoder"
+                )
+            return
+        for name in ("run", "temperature"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"codec.{name} = {getattr(self, name)}: of sentences' latents, but codec.kind "
+                    f"= {self.kind!r}; set codec.kind=sentence, or leave it out"
+                )
+
+
+@schema
+class AutoencoderConfig:
+    """A variational autoencoder of sentences; its networks are of the size of `net`.
+
+    LatentOps has dim 64, beta 0.9, free_bits 0.9 and plain 0.5 (Liu et al. 2022, code).
+    """
+
+    latents: int = 1  # vectors of a sentence
+    dim: int = 64  # coordinates of each
+    beta: float = 0.2  # of the KL divergence, at the end; below 1 more of a sentence comes back
+    free_bits: float = 0.1  # nats of each coordinate that cost nothing
+    plain: float = 0.1  # share of the run without the KL divergence, then
+    ramp: float = 0.3  # share during which its weight rises to beta
+
+    def __post_init__(self) -> None:
+        positive("autoencoder.latents", self.latents)
+        positive("autoencoder.dim", self.dim)
+        for name in ("beta", "free_bits", "plain", "ramp"):
+            not_negative(f"autoencoder.{name}", getattr(self, name))
+        if self.plain + self.ramp > 1:
+            raise ValueError(
+                f"autoencoder.plain = {self.plain}, autoencoder.ramp = {self.ramp}: shares of one "
+                "run, expected a sum of 1 or less"
+            )
+
+
+@schema
+class OperatorConfig:
+    """A classifier of latents: what `diptych control --operator` steers by."""
+
+    width: int = 256
+    depth: int = 2  # hidden layers
+    dropout: float = 0.1
+    noised: bool = True  # also of noisy latents, told the level: the exact mode needs it
+
+    def __post_init__(self) -> None:
+        positive("operator.width", self.width)
+        positive("operator.depth", self.depth)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"operator.dropout = {self.dropout}: expected a number in [0, 1)")
 
 
 @schema
@@ -89,8 +155,9 @@ class JudgeConfig:
 
 @schema
 class TextConfig:
-    """A run of the text panel. `model` is `diffusion`, or `causal`: the autoregressive reference,
-    which reads data, net and train only."""
+    """A run of the text panel. `model` is `diffusion`; `causal`: the autoregressive reference,
+    which reads data, net and train only; `autoencoder` of whole sentences, which reads autoencoder
+    too; or `operator`, a classifier of its latents, which reads data, codec, operator and train."""
 
     panel: str = "text"
     model: str = "diffusion"
@@ -100,10 +167,13 @@ class TextConfig:
     diffusion: DiffusionConfig = DiffusionConfig(prediction="categorical", fit_density=True)
     train: TrainConfig = TrainConfig()
     judge: JudgeConfig = JudgeConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    operator: OperatorConfig = OperatorConfig()
 
     def __post_init__(self) -> None:
         one_of("panel", self.panel, ["text"])
         one_of("model", self.model, MODELS)
+        self._check_model()
         if self.net.cross_attention and self.data.source is None:
             raise ValueError(
                 "net.cross_attention = true: there is nothing to attend to without data.source"
@@ -113,9 +183,46 @@ class TextConfig:
                 f"data.source = {self.data.source!r}: needs blocks that read it: set "
                 "net.cross_attention = true and net.source_depth = 2"
             )
-        self._check_codec()
+        if isinstance(self.diffusion.drop_condition, dict):
+            raise ValueError(
+                f"diffusion.drop_condition = {self.diffusion.drop_condition}: sentences have one "
+                "source and no groups of it; give one number"
+            )
+        if self.model == "diffusion":
+            self._check_codec()
+
+    def _check_model(self) -> None:
+        parts = {"autoencoder": AutoencoderConfig(), "operator": OperatorConfig()}
+        for name, default in parts.items():
+            if self.model != name and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}: model = {self.model!r} does not read it; add model={name}, or leave "
+                    f"{name} out"
+                )
+        if self.model == "autoencoder" and self.data.source:
+            raise ValueError(
+                f"data.source = {self.data.source!r}: an autoencoder reads sentences alone; leave "
+                "it out"
+            )
+        if (self.model == "operator") != (self.data.label_column is not None):
+            raise ValueError(
+                f"data.label_column = {self.data.label_column!r}, model = {self.model!r}: an "
+                "operator needs a column of labels, and nothing else reads one"
+            )
+        if self.model == "operator" and self.codec.kind != "sentence":
+            raise ValueError(
+                f"codec.kind = {self.codec.kind!r}: operators are of sentences' latents: set "
+                "codec.kind=sentence and codec.run=RUN"
+            )
 
     def _check_codec(self) -> None:
+        words_only = self.diffusion.prediction == "categorical" or self.diffusion.fit_density
+        if self.codec.kind == "sentence" and words_only:
+            raise ValueError(
+                f"diffusion.prediction = {self.diffusion.prediction!r}, diffusion.fit_density = "
+                f"{self.diffusion.fit_density}: a sentence's latents are no words: set 'v' or "
+                "'x0', and false"
+            )
         learned, end_to_end = self.codec.kind == "embedding", self.diffusion.end_to_end is not None
         if end_to_end and not learned:
             raise ValueError("diffusion.end_to_end learns embeddings: set codec.kind = 'embedding'")

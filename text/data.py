@@ -6,7 +6,6 @@ A sentence that does not fit, or whose source does not, is dropped, and the numb
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ import torch
 from torch import Tensor
 
 from shared.errors import ConfigError, DataError
+from shared.prompts import pad_rows
+from shared.scene import Scene
 from shared.tables import expand, load_table
-from shared.tokenizer import EOS, PAD, Tokenizer, one_blank
+from shared.tokenizer import EOS, Tokenizer, one_blank
 from text import parts
 from text.config import DataConfig
 
@@ -36,6 +37,7 @@ class Rows:
     ids: Tensor
     sources: Tensor | None
     dropped: int
+    kept: tuple[int, ...] = ()  # of the corpus, where rows were made of one
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,16 +88,8 @@ def to_rows(corpus: Corpus, tokenizer: Tokenizer, config: DataConfig) -> Rows:
             )
         fits, sources = both, pad_rows(itertools.compress(read, both), config.source_length)
     ended = [[*ids, EOS] for ids in itertools.compress(encoded, fits)]
-    return Rows(pad_rows(ended, config.length), sources, len(corpus) - len(ended))
-
-
-def pad_rows(lists: Iterable[Sequence[int]], length: int) -> Tensor:
-    """Lists of at most `length` ids -> (N, length) int64, PAD behind each."""
-    listed = list(lists)
-    rows = torch.full((len(listed), length), PAD)
-    for row, ids in zip(rows, listed, strict=True):
-        row[: len(ids)] = torch.tensor(ids)
-    return rows
+    kept = tuple(itertools.compress(range(len(corpus)), fits))
+    return Rows(pad_rows(ended, config.length), sources, len(corpus) - len(ended), kept)
 
 
 def read_corpus(config: DataConfig, held_out: bool = False) -> Corpus:
@@ -119,6 +113,19 @@ def read_corpus(config: DataConfig, held_out: bool = False) -> Corpus:
     return Corpus([sentences[i] for i in kept], sources)
 
 
+def read_labels(config: DataConfig, held_out: bool = False) -> tuple[list[str], list[str]]:
+    """Sentences of a split and what data.label_column says of each; those of which it says nothing
+    are left out. Errors as `read_corpus`."""
+    table = _table(config, expand(config.name), held_out)
+    sentences = [one_blank(sentence) for sentence in _column(config, table, "column")]
+    labels = _column(config, table, "label_column")
+    pairs = [(s, label) for s, label in zip(sentences, labels, strict=True) if s and label]
+    if not pairs:
+        raise DataError(f"data.name = {config.name!r}: no labelled sentences in it")
+    chosen = pairs[: config.limit]
+    return [sentence for sentence, _ in chosen], [label for _, label in chosen]
+
+
 def fixed_order(count: int) -> Tensor:
     """All numbers below `count` in one fixed order: files are often sorted, so not in theirs."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))
@@ -129,14 +136,18 @@ def some(sentences: list[str], n: int) -> list[str]:
     return [sentences[i] for i in fixed_order(len(sentences))[:n].tolist()]
 
 
-def _scenes(config: DataConfig, held_out: bool) -> Corpus:
+def scene_pairs(config: DataConfig, held_out: bool) -> list[tuple[Scene, str]]:
+    """The scenes of a split and what is told of each."""
     from text.teller import pairs
 
     split, count = "train", config.limit or SCENES
     if held_out:
         split, count = "validation", min(count, HELD_OUT_SCENES)
-    told = list(itertools.islice(pairs(0, split, only=config.narrowed()), count))
-    partial = _partial(config, held_out)
+    return list(itertools.islice(pairs(0, split, only=config.narrowed()), count))
+
+
+def _scenes(config: DataConfig, held_out: bool) -> Corpus:
+    told, partial = scene_pairs(config, held_out), _partial(config, held_out)
     sources = [parts.of_scene(seen, row, partial) for row, (seen, _) in enumerate(told)]
     return Corpus([sentence for _, sentence in told], sources if config.source else None)
 
@@ -183,8 +194,8 @@ def _load(config: DataConfig, name: str, held_out: bool) -> Any:
 
 
 def _column(config: DataConfig, table: Any, key: str) -> list[str]:
-    """The strings of data.column, or of data.source. DataError lists the columns when it is not
-    one."""
+    """The strings of data.column or data.source, or the labels of data.label_column as strings.
+    DataError lists the columns when it is not one."""
     column = getattr(config, key)
     if key == "column" and table.column_names == ["text"]:
         column = "text"  # the lines of a .txt file
@@ -193,9 +204,20 @@ def _column(config: DataConfig, table: Any, key: str) -> list[str]:
             f"data.{key} = {column!r}: {config.name} has {', '.join(table.column_names)}"
         )
     values = list(table[column])
+    if key == "label_column":
+        return [_label(value) for value in values]
     wrong = next((v for v in values if not isinstance(v, str)), None)
     if wrong is not None:
         raise DataError(
             f"data.{key} = {column!r}: expected strings, got {type(wrong).__name__} ({wrong!r})"
         )
     return values
+
+
+def _label(value: Any) -> str:
+    """A cell as a label: empty where nothing is, and integers of a column with gaps, which tables
+    read as floating point, as integers."""
+    if value is None or value != value:
+        return ""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else one_blank(str(value))

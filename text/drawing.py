@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from shared.codec import Codec
 from shared.denoiser import Denoise
+from shared.errors import ConfigError
 from shared.guidance import infill
 from shared.learner import DiffusionLearner
 from shared.sampling import Sampling, Start, Wrap, draw
 from text.ask import Ask, check_causal, check_diffusion
+from text.autoencoder.codec import SentenceCodec
 from text.baseline import CausalLM
 from text.codec import nearness
 from text.control import controlled, nearest_accepted
@@ -35,6 +37,11 @@ def draw_rows(
         return learner.generate(seeds, how.temperature, ask.source, ask.start)
     assert isinstance(learner, DiffusionLearner)
     check_diffusion(ask, how)
+    if isinstance(learner.codec, SentenceCodec) and (ask.given or ask.automata or how.clamp):
+        raise ConfigError(
+            "given, controls, clamp: of models whose latents are words, and this one's are whole "
+            "sentences; steer it with diptych control --operator NAME=VALUE"
+        )
 
     def watch(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
         assert look is not None
@@ -52,6 +59,8 @@ def draw_rows(
         progress=progress,
         label="sentences",
     )
+    if isinstance(learner.codec, SentenceCodec):
+        return learner.codec.words(x0, seeds)
     return _nearest(learner, x0, ask)
 
 
@@ -70,7 +79,7 @@ def _wrap(learner: DiffusionLearner, how: Sampling, ask: Ask) -> Wrap | None:
             automata[rows],
             ask.control_scale,
             how.temperature,
-            how.guidance,
+            how.one_scale(),
             how.guidance_interval,
         )
     return None if given is None else _infill(learner.codec, given, _device(learner))

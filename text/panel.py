@@ -9,23 +9,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from shared.codec import Bits, Codec
+from shared.codec import Bits, Codec, DiscreteCodec
 from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest, WriteRequest
+from shared.scene import Scene
+from shared.task import (
+    ControlRequest,
+    EvaluateRequest,
+    Examples,
+    ExportRequest,
+    PairRequest,
+    SampleRequest,
+    WriteRequest,
+)
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
 from text.ask import Ask, Glimpse
+from text.autoencoder import evaluation as autoencoder
+from text.autoencoder.codec import load_codec, read_shape
+from text.autoencoder.install import install
+from text.autoencoder.learner import AutoencoderLearner
+from text.autoencoder.network import SentenceNetwork
 from text.baseline import CausalLM
 from text.codec import Embedding
 from text.config import TextConfig
 from text.control.evaluation import control
-from text.data import Rows, read_corpus, to_rows
+from text.control.evaluation import evaluate as evaluate_controls
+from text.data import read_corpus, to_rows
 from text.evaluation import evaluate
 from text.mbr import Candidate
 from text.net import TextNet
+from text.operators import control as operators
+from text.operators import evaluation as classified
+from text.operators.data import labelled_rows, latent_rows, read_classes, write_classes
+from text.operators.learner import Operator
 from text.pipeline import Pipeline
+from text.teller import captions
 from text.writer import FILE as WRITTEN
 from text.writer import read_written, write
 
@@ -37,7 +57,12 @@ class TextPanel:
     config_type = TextConfig
 
     def prepare(self, config: TextConfig, run: Path) -> None:
-        """Train the tokenizer, and tell what of the data is used (data.json)."""
+        """Train the tokenizer, or take that of the latents, and tell what of the data is used
+        (data.json); of an operator also its classes (labels.json)."""
+        if config.model == "operator":
+            write_classes(config.data, run)
+        if config.codec.kind == "sentence":
+            install(config, run)
         corpus = read_corpus(config.data)
         if (run / FILE).is_file():
             tokenizer = load_tokenizer(run / FILE)
@@ -64,13 +89,17 @@ class TextPanel:
                 file=sys.stderr,
             )
 
-    def examples(self, config: TextConfig, run: Path) -> Rows:
-        """The rows of the training split."""
-        return to_rows(read_corpus(config.data), load_tokenizer(run / FILE), config.data)
+    def examples(self, config: TextConfig, run: Path) -> Examples:
+        """The rows of the training split, or their latents."""
+        if config.model == "operator":
+            rows = labelled_rows(config.data, run, read_classes(run))
+        else:
+            rows = to_rows(read_corpus(config.data), load_tokenizer(run / FILE), config.data)
+        return latent_rows(load_codec(run), rows) if config.codec.kind == "sentence" else rows
 
     def learner(self, config: TextConfig, run: Path) -> nn.Module:
-        """A fresh diffusion model, or the causal reference."""
-        return build_learner(config, len(load_tokenizer(run / FILE)))
+        """A fresh model of the kind that the configuration names."""
+        return build_learner(config, len(load_tokenizer(run / FILE)), run)
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """samples.txt, one sentence a line; samples.json with seeds and settings; on request the
@@ -78,6 +107,10 @@ class TextPanel:
         the first sentence as trajectory.txt and trajectory.json."""
         if request.condition is not None:
             raise ConfigError("class: sentences have none; say what to write from with --prompt")
+        if request.negative_prompt is not None:
+            raise ConfigError(
+                "negative_prompt: for pictures; what no sentence may say is control avoids="
+            )
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)
@@ -114,19 +147,36 @@ class TextPanel:
         """controlled.txt, the sentences of each target under it; controlled.json with everything;
         see `text.control.evaluation`."""
         pipeline = Pipeline.from_pretrained(run, request.weights)
-        result = control(pipeline, controls, request)
+        if request.in_latents:
+            return self._operate(pipeline, run, controls, request, out)
+        if request.evaluate is None:
+            result = control(pipeline, controls, request)
+        elif controls or request.targets is not None:
+            raise ConfigError("evaluate: its file says what is asked for; leave out other controls")
+        else:
+            result = evaluate_controls(open_run(run), self, pipeline, request)
         lines: list[str] = []
         for target in result["targets"]:
             lines += [f"# {', '.join(target['controls'])}", *target["texts"], ""]
         write_text(out / "controlled.txt", "\n".join(lines))
         write_text(out / "controlled.json", json.dumps(result, indent=1, ensure_ascii=False))
         shown = [text for target in result.pop("targets") for text in target["texts"]][:8]
-        del result["settings"]
+        del result["settings"], result["judge"]
         return (
             {"samples": str(out / "controlled.txt")}
             | result
             | {f"sentence {i}": text for i, text in enumerate(shown)}
         )
+
+    def export(self, run: Path, request: ExportRequest, out: Path) -> dict[str, Any]:
+        """ConfigError: diffusers has no format for these models."""
+        raise ConfigError(
+            "export: for runs of the image panel; diffusers has no pipeline for diffusion over "
+            "sentences. Load this run with text.Pipeline.from_pretrained"
+        )
+
+    def reads(self, folder: Path) -> bool:
+        return False
 
     def write(self, run: Path, request: WriteRequest, out: Path) -> dict[str, Any]:
         """written.txt, one sentence a line, and written.json with everything; see `text.writer`."""
@@ -138,9 +188,40 @@ class TextPanel:
         told = {"success": result["success"], "drawn": result["drawn"]}
         return told | {f"sentence {i}": text for i, text in enumerate(result["texts"])}
 
+    def _operate(
+        self,
+        pipeline: Pipeline,
+        run: Path,
+        controls: Sequence[str],
+        request: ControlRequest,
+        out: Path,
+    ) -> dict[str, Any]:
+        """The same files, of sentences that operators made; see `text.operators.control`."""
+        if controls:
+            raise ConfigError(
+                f"{' '.join(controls)}: by words or by operators, not both; leave one of them out"
+            )
+        result = operators.control(pipeline, run, request)
+        texts = result.pop("texts")
+        inputs = result.pop("inputs", None)
+        written = {"texts": texts, "inputs": inputs, **result, "settings": request.asked()}
+        write_text(out / "controlled.txt", "".join(text + "\n" for text in texts))
+        write_text(
+            out / "controlled.json", json.dumps(written, indent=1, ensure_ascii=False, default=str)
+        )
+        shown = {f"sentence {i}": text for i, text in enumerate(texts[:8])}
+        return {"samples": str(out / "controlled.txt")} | result | shown
+
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
-        """Perplexity under a judge, diversity, novelty, grammaticality; see `text.evaluation`."""
+        """Perplexity under a judge, diversity, novelty, grammaticality, see `text.evaluation`; of
+        an autoencoder what comes back, of an operator how often it is right."""
+        if request.features != "judge" or request.reference is not None:
+            raise ConfigError("features, reference: for runs of the image panel; leave them out")
         found = open_run(run)
+        if found.config.model == "autoencoder":
+            return autoencoder.evaluate(found, request)
+        if found.config.model == "operator":
+            return classified.evaluate(found, request)
         return evaluate(found, request, self)
 
     def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
@@ -149,33 +230,55 @@ class TextPanel:
 
         return frontier(open_run(run), request, self)
 
+    def express(
+        self, scenes: Sequence[Scene], request: PairRequest, folder: Path
+    ) -> list[dict[str, str]]:
+        """A sentence that says all of each scene."""
+        return [{"text": text} for text in captions(scenes, request.seed, "full")]
+
     def datasets(self) -> dict[str, str]:
         return {"scene": "sentences about small scenes, from a grammar with known entropy"}
 
 
-def build_learner(config: TextConfig, size: int) -> nn.Module:
-    """A fresh diffusion model, or the causal reference, of `size` words."""
+def build_learner(config: TextConfig, size: int, run: Path | None = None) -> nn.Module:
+    """A fresh model of the kind that the configuration names, of `size` words. Latents of sentences
+    and classes are in the run folder, without which there are none."""
     length = config.data.length
     autocast = torch.bfloat16 if config.train.precision == "bf16" else None
     if config.model == "causal":
         source_length = config.data.source_length if config.data.source else 0
         return CausalLM(size, length, config.net, autocast, source_length)
-    codec: Codec = (
-        Bits(size, (length,))
-        if config.codec.kind == "bits"
-        else Embedding(size, length, config.codec.dim, config.codec.unit_norm)
-    )
+    if config.model == "autoencoder":
+        network = SentenceNetwork(size, length, config.autoencoder, config.net)
+        return AutoencoderLearner(network, config.autoencoder, config.train.steps, autocast)
+    if config.model == "operator":
+        assert run is not None
+        return Operator(read_shape(run), read_classes(run), config.operator)
+    codec = _codec(config, size, run)
+    places, channels = codec.latent_shape
     categorical = config.diffusion.prediction == "categorical"
-    channels = codec.latent_shape[-1]
+    out = channels
+    if categorical:
+        assert isinstance(codec, DiscreteCodec)
+        out = codec.logit_channels
     net = TextNet(
         channels,
-        codec.logit_channels if categorical else channels,
-        length,
+        out,
+        places,
         config.net,
         config.diffusion.self_condition,
         conditions=size if config.data.source else 0,
     )
     return DiffusionLearner(net, codec, config.diffusion, autocast=autocast)
+
+
+def _codec(config: TextConfig, size: int, run: Path | None) -> Codec:
+    if config.codec.kind == "sentence":
+        assert run is not None
+        return load_codec(run, config.codec.temperature)
+    if config.codec.kind == "bits":
+        return Bits(size, (config.data.length,))
+    return Embedding(size, config.data.length, config.codec.dim, config.codec.unit_norm)
 
 
 def _n_best_lines(n_best: list[list[Candidate]]) -> str:

@@ -32,10 +32,10 @@ from text.control import (
     Automata,
     Automaton,
     Control,
-    Vocabulary,
+    Target,
     compile_controls,
+    find_world,
     parse_controls,
-    scene_tags,
 )
 from text.drawing import draw_rows
 from text.given import Given, parse_given
@@ -58,28 +58,44 @@ class Pipeline:
     """Sentences from a trained run: a diffusion model, or the causal reference."""
 
     def __init__(self, learner: nn.Module, tokenizer: Tokenizer, config: TextConfig) -> None:
+        if config.model in ("autoencoder", "operator"):
+            raise ConfigError(
+                f"model = {config.model!r}: it writes nothing by itself; use a run of model: "
+                "diffusion on its latents (text/scene_latent)"
+            )
         self.learner, self.tokenizer, self.config = learner.eval(), tokenizer, config
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
+        self.tagged: Path | None = None  # a folder of sentences with tags
         if isinstance(learner, DiffusionLearner):
             learner.denoiser.autocast = None
         elif isinstance(learner, CausalLM):
             learner.autocast = None
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, weights: str = "ema") -> "Pipeline":
-        """A run folder of the text panel. CheckpointError when it is not one."""
+    def from_pretrained(
+        cls, run: str | Path, weights: str = "ema", tagged: str | Path | None = None
+    ) -> "Pipeline":
+        """A run folder of the text panel; `tagged`, a folder of sentences with parts of speech, for
+        controls over them. CheckpointError when the first is not one."""
         found = open_run(Path(run))
         if not isinstance(found.config, TextConfig):
             raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected text")
         tokenizer = load_tokenizer(Path(run) / FILE)
         pipeline = cls(load_learner(Path(run), weights), tokenizer, found.config)
         pipeline.grid_file = Path(run) / GRID
+        pipeline.tagged = None if tagged is None else Path(tagged)
         return pipeline
 
     def to(self, device: torch.device | str) -> "Pipeline":
         """Move the network; returns self."""
         self.learner.to(device)
         return self
+
+    @property
+    def network(self) -> nn.Module:
+        """What is evaluated at every step."""
+        learner = self.learner
+        return learner.denoiser.net if isinstance(learner, DiffusionLearner) else learner
 
     def __call__(
         self,
@@ -165,11 +181,12 @@ class Pipeline:
     def automata(self, asked: Sequence[Sequence[Control]]) -> Automata:
         """`Ask.automata` of what each sentence must satisfy; equal lists are compiled once.
         ConfigError for what no sentence of this model can satisfy."""
-        tags = scene_tags() if self.config.data.name == "scene" else {}
-        vocabulary, length = Vocabulary(self.tokenizer, tags), self.config.data.length
+        world = find_world(self.config.data.name, self.tokenizer, self.tagged)
+        length = self.config.data.length
         made: dict[tuple[Control, ...], Automaton] = {}
         for controls in map(tuple, asked):
             if controls not in made:
+                vocabulary = world.vocabulary(Target(controls))
                 made[controls] = compile_controls(controls, vocabulary, length)
         return Automata.of([made[tuple(controls)] for controls in asked])
 

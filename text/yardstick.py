@@ -5,6 +5,7 @@ number depends on how many sentences there are, as many of them.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -49,6 +50,15 @@ class Yardstick:
             result |= self._against_the_grammar(texts)
         return result
 
+    def nats_per_token(self, texts: Sequence[str]) -> float:
+        """Under the judge, the ends of sentences included."""
+        return self._perplexity(texts)["nats_per_token"]
+
+    @cached_property
+    def nats_per_token_held_out(self) -> float:
+        """Of the held-out sentences, as the model could have written them."""
+        return self._perplexity_held_out["nats_per_token"]
+
     @cached_property
     def _references(self) -> list[str]:
         """As the model could have written them: what the tokenizer does not know reads <unk>."""
@@ -66,7 +76,7 @@ class Yardstick:
     def _training_lengths(self) -> list[int]:
         return self._lengths(self._training)
 
-    def _perplexity(self, texts: list[str]) -> dict[str, Any]:
+    def _perplexity(self, texts: Sequence[str]) -> dict[str, Any]:
         return perplexity.compute(texts, self.judge.model, self.judge.tokenizer)
 
     def _lengths(self, texts: list[str]) -> list[int]:

@@ -9,7 +9,7 @@ paper takes as many of one kind as of the other.
 import torch
 from torch import Tensor
 
-CHUNK = 1024  # rows of distances held at once
+from image.metrics.neighbours import CHUNK, distances, radii
 
 
 def compute(predictions: Tensor, references: Tensor, k: int = 3) -> dict[str, float]:
@@ -31,16 +31,6 @@ def compute(predictions: Tensor, references: Tensor, k: int = 3) -> dict[str, fl
 
 def covered(points: Tensor, centres: Tensor, k: int) -> float:
     """The share of points (N, D) within the k-nearest-neighbour ball of any centre (M, D)."""
-    radii = torch.cat([_kth(part, centres, k) for part in centres.split(CHUNK)])
-    inside = [(_distances(part, centres) <= radii).any(1) for part in points.split(CHUNK)]
+    reach = radii(centres, k)
+    inside = [(distances(part, centres) <= reach).any(1) for part in points.split(CHUNK)]
     return float(torch.cat(inside).double().mean())
-
-
-def _kth(part: Tensor, centres: Tensor, k: int) -> Tensor:
-    """Distance of each row to its k-th nearest neighbour; the nearest of all is the row itself."""
-    return _distances(part, centres).kthvalue(k + 1, dim=1).values
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    # differences, not x^2 + y^2 - 2 x y, which loses what is left of near points
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

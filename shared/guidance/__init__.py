@@ -22,7 +22,9 @@ from shared.guidance.conditions import classifier_free
 from shared.guidance.control import gradient_control
 from shared.guidance.counting import Counted, count_evaluations
 from shared.guidance.energies import Energy, Quadratic, energy, log_factor
+from shared.guidance.flow import gradient_flow, unit_gaussian
 from shared.guidance.gradients import LogProb
+from shared.guidance.groups import chain
 from shared.guidance.infilling import infill, repaint
 from shared.guidance.inverse import linear_inverse, repaint_measured
 from shared.guidance.noisy_classifier import classifier, classifier_hook
@@ -33,6 +35,7 @@ __all__ = [
     "LogProb",
     "Quadratic",
     "autoguidance",
+    "chain",
     "clamp",
     "classifier",
     "classifier_free",
@@ -40,9 +43,11 @@ __all__ = [
     "count_evaluations",
     "energy",
     "gradient_control",
+    "gradient_flow",
     "infill",
     "linear_inverse",
     "log_factor",
     "repaint",
     "repaint_measured",
+    "unit_gaussian",
 ]

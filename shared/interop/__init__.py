@@ -3,6 +3,7 @@
     DiffusersDenoiser   their network as our Denoise
     DiptychModel        our Denoise in the place of a pipeline's network
     sample_with         their scheduler's loop around our Denoise
+    own_times           the times of that loop, for ours
     DiptychScheduler    our schedule and solver inside their pipelines
     from_k_diffusion, to_k_diffusion
 
@@ -11,7 +12,7 @@ What a format cannot say is refused by name: self-conditioning, EDM's input scal
 
 from shared.interop.convention import Convention, convention_of
 from shared.interop.k_diffusion import from_k_diffusion, to_k_diffusion
-from shared.interop.loops import sample_with
+from shared.interop.loops import own_times, sample_with
 from shared.interop.networks import DiffusersDenoiser, DiptychModel
 from shared.interop.scheduler import DiptychScheduler, DiptychSchedulerOutput
 
@@ -23,6 +24,7 @@ __all__ = [
     "DiptychSchedulerOutput",
     "convention_of",
     "from_k_diffusion",
+    "own_times",
     "sample_with",
     "to_k_diffusion",
 ]

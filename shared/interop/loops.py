@@ -1,4 +1,4 @@
-"""A diffusers scheduler's own loop around a Denoise."""
+"""A diffusers scheduler's own loop around a Denoise, and its own times for one of our loops."""
 
 import copy
 import inspect
@@ -10,7 +10,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from shared.denoiser import Denoise
-from shared.interop.convention import convention_of
+from shared.interop.convention import convention_of, settings_of
+from shared.interop.settings import keys_of
 from shared.prediction import from_x0
 from shared.schedule import Level, straight_flow, variance_preserving
 
@@ -72,6 +73,29 @@ def sample_with(
         output = from_x0(convention.prediction, x0_hat, seen, level)
         x = theirs.step(output, t, x, **given).prev_sample
     return x
+
+
+def own_times(scheduler: SchedulerMixin, steps: int) -> tuple[Tensor, bool]:
+    """The times of the network's schedule (`convention_of(scheduler).schedule`) that its pipeline
+    asks at in so many steps, and where it ends: times (n + 1,), falling, float64, for `prepare`'s
+    grid, and end_clean.
+
+    The end is clean, or the first step of the chain where the scheduler says so (set_alpha_to_one
+    = False of DDIM and PNDM, final_sigmas_type = "sigma_min"). Timesteps that come twice (Heun's,
+    PNDM's) are one time. ValueError when it has not so many steps.
+    """
+    theirs: Any = copy.deepcopy(scheduler)
+    theirs.set_timesteps(steps)
+    convention, own = convention_of(theirs), keys_of(type(theirs))
+    settings = {key: x for key, x in settings_of(theirs).items() if key in own}  # not of others
+    told = torch.unique_consecutive(theirs.timesteps.double().cpu())
+    times = convention.schedule.time(convention.level(told).logsnr).clamp(0, 1)
+    noisy = settings.get("set_alpha_to_one") is False
+    noisy |= settings.get("final_sigmas_type") == "sigma_min"
+    end = times.new_zeros(1)
+    if noisy and len(times) > 1 and float(times[-1]) < 1e-9:
+        return torch.cat([times[:-1], end]), False  # it is there already
+    return torch.cat([times, end]), not noisy
 
 
 def _levels(scheduler: Any, flow: bool) -> Level:

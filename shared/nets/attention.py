@@ -24,7 +24,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     slow = v.device.type == "cpu" and v.dtype == torch.bfloat16
     dtype = torch.float32 if slow else v.dtype
     q, k, v = (x.to(dtype).transpose(1, 2) for x in (q, k, v))
-    with torch.autocast(q.device.type, enabled=False):
+    device = "cpu" if v.is_meta else v.device.type  # shapes alone have no autocast of their own
+    with torch.autocast(device, enabled=False):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 

@@ -7,7 +7,7 @@ of conditions and self-conditioning are functions of the sample's key: see `stre
 import torch
 from torch import Tensor
 
-from shared.codec import Codec, DiscreteCodec
+from shared.codec import Codec, DiscreteCodec, SampledCodec
 from shared.denoiser import Denoiser
 from shared.objective.moment import moment, noised
 from shared.objective.streams import NOISE
@@ -37,7 +37,7 @@ def diffusion_loss(
     term of the bound, in nats per element), and a learned schedule takes its gradient from the
     square of the loss. ValueError for a learned schedule without density.
     """
-    x0 = codec.encode(data)
+    x0 = codec.draw(data, keys) if isinstance(codec, SampledCodec) else codec.encode(data)
     if density is not None:
         at = moment(schedule, t)
         level = at.level

@@ -3,14 +3,18 @@
 So the loss of a batch does not depend on how many processes share it.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from shared import noise
+from shared.groups import ALL, Groups
 
 # Streams of `noise`, one per use of a sample's key. Negative: the solvers take 0, 1, 2, ... under
 # seeds that may be the keys of a run. Step i of a discrete bound takes CHAIN - i.
 TIME, NOISE, DROP, CLEANEST, LATENT, PROBE, CHAIN = -1, -2, -3, -4, -5, -6, -16
+ENCODE = -7  # of a codec that draws its latents
 
 
 def sample_keys(seed: int, indices: Tensor) -> Tensor:
@@ -28,9 +32,24 @@ def stratified_times(seed: int, step: int, positions: Tensor) -> Tensor:
     return ((offset.double() + positions.double() * 0.6180339887498949) % 1.0).float()
 
 
-def drop_condition(condition: Tensor, keys: Tensor, rate: float) -> Tensor:
-    """condition (B, M) of ids -> the same with whole rows set to 0, "none", at the given rate."""
+def drop_condition(
+    condition: Tensor, keys: Tensor, rate: float | Mapping[str, float], groups: Groups | None = None
+) -> Tensor:
+    """condition (B, M) of ids -> the same with whole rows set to 0, "none", at the given rate.
+
+    With a rate for each of several groups of columns, each group is dropped independently of the
+    others; ALL stands for whole rows.
+    """
     if rate == 0:
         return condition
-    drop = noise.uniform(keys, DROP) < rate
-    return condition.masked_fill(drop[:, None], 0)
+    if not isinstance(rate, Mapping):
+        drop = noise.uniform(keys, DROP) < rate
+        return condition.masked_fill(drop[:, None], 0)
+    columns = {ALL: range(condition.shape[1]), **(groups or {})}
+    uniforms = noise.uniform(keys, DROP, (len(columns),))
+    for name, u in zip(columns, uniforms.unbind(1), strict=True):
+        within = torch.zeros(condition.shape[1], dtype=torch.bool, device=condition.device)
+        within[list(columns[name])] = True
+        drop = (u < rate.get(name, 0.0)).to(condition.device)
+        condition = condition.masked_fill(drop[:, None] & within, 0)
+    return condition

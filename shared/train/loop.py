@@ -21,7 +21,7 @@ from shared.config import TrainConfig
 from shared.errors import ConfigError, DataError, NonFinite, Preempted
 from shared.learner import DiffusionLearner
 from shared.objective import sample_keys, stratified_times
-from shared.task import Examples, Panel, RunConfig
+from shared.task import Examples, Panel, RunConfig, Stepwise
 from shared.train import checkpoint, engine
 from shared.train.order import Order
 from shared.train.preempt import StopRequest
@@ -154,6 +154,8 @@ class Trainer:
         config, step = self.config, self.step
         if self.diffusion is not None:
             self.diffusion.retime()
+        if isinstance(self.learner, Stepwise):
+            self.learner.begin_step(step)
         torch.manual_seed((config.seed * 1_000_003 + step) * 4096 + engine.rank())  # dropout only
         micro = config.batch // (engine.world_size() * config.accumulation)
         lr = learning_rate(config, step)

@@ -1,11 +1,13 @@
 """The benchmark of guidance: its measures are right, and it measures what it says."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.flows import modes
 from benchmarks.guidance import agreement, distance, plane, run, tilted
 
 
@@ -41,6 +43,17 @@ def test_rows_name_their_cost_and_quality(tmp_path: Path):
     given = {row["method"]: row for row in page["given"]}
     assert given["RePaint, r = 5"]["nfe"] == 25
     assert abs(given["linear_inverse, 1 iteration"]["mean"]) < abs(given["infill"]["mean"]) / 3
+
+
+def test_the_exact_mode_is_near_the_product_and_the_flow_is_not():
+    rows = {(row["energies"], row["std"], row["mode"]): row for row in modes(400).rows}
+    for many in (1, 2):
+        for std in (0.5, 1.0, 2.0, 4.0):
+            exact, flow = (rows[many, std, mode] for mode in ("exact", "flow"))
+            assert exact["distance"] < 0.15  # 400 samples
+            assert exact["spread"] == pytest.approx(exact["exact_spread"], rel=0.1)
+            assert flow["spread"] == pytest.approx(math.exp(-5.025 / std**2), rel=0.1, abs=1e-4)
+        assert rows[many, 1.0, "flow"]["distance"] > 4 * rows[many, 1.0, "exact"]["distance"]
 
 
 def test_agreement_is_the_mean_responsibility():

@@ -44,6 +44,12 @@ def test_digits_are_split_by_class_without_overlap():
     assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, whole.tolist()))
 
 
+def test_digits_without_labels_are_the_same_pictures():
+    plain = load_pictures(DataConfig(label_column=None))
+    assert (plain.condition, plain.classes, plain.conditions) == (None, (), 0)
+    assert torch.equal(plain.images, load_pictures(DataConfig()).images)
+
+
 def test_digits_are_8_by_8_and_have_two_splits():
     with pytest.raises(ConfigError, match="digits are 8 x 8"):
         load_pictures(DataConfig(size=16))

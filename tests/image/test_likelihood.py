@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from image.codec import Pixels
+from image.comparison import some_rows
 from image.data import load_pictures
-from image.evaluation import _some_rows
 from image.panel import PANEL
 from image.pipeline import Pipeline
 from shared.cli import main
@@ -41,7 +41,7 @@ def test_held_out_pictures_are_bounded_given_their_class(make_run, codec: str):
     assert result == json.loads(json.dumps(result))
     learner = Pipeline.from_pretrained(run).learner
     held_out = load_pictures(image_config().data, held_out=True)
-    rows = _some_rows(len(held_out), 9, 5)
+    rows = some_rows(len(held_out), 9, 5)
     images, condition = held_out.take(rows)
     found = elbo(
         learner.denoiser, learner.codec, images, learner.schedule, condition, draws=3, seed=5,

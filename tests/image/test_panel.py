@@ -10,15 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
+from image.autoencoder.codec import Measured, write_codec
+from image.autoencoder.network import build_network
+from image.comparison import some_rows
 from image.config import ImageConfig
 from image.data import load_pictures, read_facts
-from image.evaluation import _some_rows
 from image.grid import tile, to_bytes
 from image.judge import find_judge
 from image.panel import PANEL
 from shared.configs import load_config, packaged_configs
 from shared.errors import CheckpointError, ConfigError
 from shared.runs import load_learner
+from shared.scene import ID_COUNT
 from shared.schema import override, validate
 from shared.task import EvaluateRequest, SampleRequest
 from tests.image.conftest import image_config
@@ -34,21 +37,29 @@ def measured(n: int, **settings: Any) -> EvaluateRequest:
     return EvaluateRequest(n=n, **values)
 
 
-# the one left out has 296 M parameters: tests/image/test_unet.py builds it without memory
-@pytest.mark.parametrize(
-    "name", [name for name in packaged_configs("image") if name != "image/imagenet64_adm"]
-)
+# 296, 84 and 203 M parameters: tests of their networks build them without memory
+LARGE = {"image/imagenet64_adm", "image/autoencoder_kl_f8", "image/emoji_text_gpu"}
+
+
+@pytest.mark.parametrize("name", sorted({*packaged_configs("image")} - LARGE))
 def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Path):
-    _, panel, config, _ = load_config(name, ["data.name=digits"] if "mnist" in name else [])
-    shape = [1, 28, 28] if "mnist" in name else [3, 32, 32] if "scene" in name else [1, 8, 8]
+    _, panel, config, _ = load_config(name, [])
+    sides = {"mnist": [1, 28, 28], "scene": [3, 32, 32], "caption": [3, 32, 32]}
+    shape = next((sides[key] for key in sides if key in name), [1, 8, 8])
     facts = {
         "images": 1, "shape": shape, "levels": 17, "classes": ["a"], "conditions": 2, "data_std": 1
     }  # fmt: skip
     (tmp_path / "data.json").write_text(json.dumps(facts))
+    if config.codec.kind == "autoencoder":
+        _, _, source, _ = load_config("image/autoencoder_kl", [])
+        network = build_network(source.autoencoder, 1)
+        write_codec(network, Measured("here", 1, 0.0, 1.0, None), tmp_path / "autoencoder")
     learner = panel.learner(config, tmp_path)
     data = torch.zeros(2, *shape, dtype=torch.uint8)
-    losses, logsnr = learner(data, torch.ones(2, 1).long(), torch.arange(2), torch.rand(2))
-    assert losses.shape == logsnr.shape == (2,)
+    condition = torch.ones(2, ID_COUNT if config.data.groups else 1, dtype=torch.long)
+    losses, logsnr = learner(data, condition, torch.arange(2), torch.rand(2))
+    assert losses.shape == (2,)
+    assert (logsnr is None) == (config.model == "autoencoder")
     assert bool(losses.isfinite().all())
 
 
@@ -143,10 +154,10 @@ def test_evaluation_of_real_pictures_gives_the_floor(make_run, monkeypatch):
     condition = held_out.condition
     assert condition is not None
     monkeypatch.setattr(
-        "image.evaluation._conditions", lambda *_: condition[_some_rows(364, 300, 3)]
+        "image.evaluation._conditions", lambda *_: condition[some_rows(364, 300, 3)]
     )
     monkeypatch.setattr(
-        "image.evaluation._draw", lambda *_: held_out.images[_some_rows(364, 300, 3)].long()
+        "image.evaluation._draw", lambda *_: held_out.images[some_rows(364, 300, 3)].long()
     )
     result = PANEL.evaluate(run, measured(300, seed=3))
     assert result["frechet_ratio"] == pytest.approx(1, abs=1e-9)
@@ -155,10 +166,10 @@ def test_evaluation_of_real_pictures_gives_the_floor(make_run, monkeypatch):
 
 
 def test_rows_are_drawn_without_replacement_and_then_again():
-    rows = _some_rows(7, 17, seed=2)
+    rows = some_rows(7, 17, seed=2)
     assert sorted(rows[:7].tolist()) == sorted(rows[7:14].tolist()) == list(range(7))
     assert rows[:7].tolist() != rows[7:14].tolist()
-    assert torch.equal(_some_rows(7, 3, seed=2), rows[:3])
+    assert torch.equal(some_rows(7, 3, seed=2), rows[:3])
 
 
 def test_scenes_are_judged_by_what_is_read_in_them(make_run, monkeypatch):
@@ -168,7 +179,7 @@ def test_scenes_are_judged_by_what_is_read_in_them(make_run, monkeypatch):
     assert result["scene_agreement"] == result["shape_agreement"] == 0.0
     # drawn perfectly, they are read perfectly
     held_out = load_pictures(image_config("data.name=scene", "data.limit=80").data, held_out=True)
-    monkeypatch.setattr("image.evaluation._draw", lambda *_: held_out.images[_some_rows(80, 6, 0)])
+    monkeypatch.setattr("image.evaluation._draw", lambda *_: held_out.images[some_rows(80, 6, 0)])
     result = PANEL.evaluate(run, measured(6))
     keys = ("readable", "scene_agreement", "shape_agreement", "place_agreement")
     assert [result[key] for key in keys] == [1.0] * 4

@@ -177,7 +177,9 @@ def test_pipeline_loads_a_run_and_refuses_what_is_none(make_run, tmp_path):
 
 
 def test_pipeline_computes_in_float32_whatever_it_was_trained_in():
-    assert build(diffusion=DiffusionConfig()).learner.denoiser.autocast is None
+    learner = build(diffusion=DiffusionConfig()).learner
+    assert isinstance(learner, DiffusionLearner)
+    assert learner.denoiser.autocast is None
 
 
 def test_grid_of_auto_is_kept_with_the_run_and_made_anew_for_other_weights(make_run, tmp_path):

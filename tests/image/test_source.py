@@ -3,6 +3,7 @@
 import hashlib
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,25 @@ def broken() -> dict[str, Any]:
     return {"bytes": content[: len(content) // 2], "path": None}
 
 
+def encoded(picture: Image.Image, kind: str, **more: Any) -> dict[str, Any]:
+    file = io.BytesIO()
+    picture.save(file, format=kind, **more)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def animated() -> dict[str, Any]:
+    frames = [Image.fromarray(gradient(90 * i)) for i in range(3)]
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+def bomb(side: int) -> dict[str, Any]:
+    """A small file that says its picture has side x side pixels."""
+    content = bytearray(png(gradient(0))["bytes"])
+    content[16:24] = struct.pack(">II", side, side)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return {"bytes": bytes(content), "path": None}
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
@@ -197,6 +217,9 @@ def broken() -> dict[str, Any]:
         (None, "row 2 is missing"),
         (png(gradient(0, 5, 6)), "row 2 is 5 x 6, the first one is 4 x 6; set data.size"),
         (png(np.full((4, 6), 999, np.uint16)), "row 2 has more than 8 bits"),
+        (animated(), "row 2 is animated: 3 frames"),
+        (bomb(20_000), "row 2 is larger than any picture should be"),
+        (bomb(10_000), "row 2 is larger than any picture should be"),
     ],
 )
 def test_bad_picture_is_named_by_its_row(tmp_path: Path, bad: Any, words: str):
@@ -204,6 +227,38 @@ def test_bad_picture_is_named_by_its_row(tmp_path: Path, bad: Any, words: str):
     write_parquet(tmp_path / "train.parquet", [good, good, bad, good], [0, 1, 2, 0], CLASSES)
     with pytest.raises(DataError, match=words):
         load_pictures(DataConfig(name=str(tmp_path)))
+
+
+def test_bad_pictures_are_left_out_and_counted_on_request(tmp_path: Path):
+    pictures = [png(gradient(0)), broken(), png(gradient(9)), None, animated(), bomb(20_000)]
+    write_parquet(tmp_path / "train.parquet", pictures, [0, 1, 2, 0, 1, 2], CLASSES)
+    found = load_pictures(DataConfig(name=str(tmp_path), skip_bad=True))
+    assert found.skipped == 4
+    assert found.images[:, 0, 0, 0].tolist() == [0, 9]
+    assert found.condition is not None
+    assert found.condition.flatten().tolist() == [1, 3]
+    write_parquet(tmp_path / "test.parquet", [None, broken()], [0, 1], CLASSES)
+    with pytest.raises(DataError, match="all of its 2 pictures are bad"):
+        load_pictures(DataConfig(name=str(tmp_path), skip_bad=True), held_out=True)
+
+
+def test_pictures_of_every_mode_of_8_bits_are_read_as_they_look(tmp_path: Path):
+    colours = np.zeros((4, 6, 3), np.uint8)
+    colours[:, :3], colours[:, 3:] = (255, 0, 0), (0, 0, 255)
+    whole = Image.fromarray(colours)
+    clear = whole.convert("RGBA")
+    clear.putalpha(255)
+    pictures = [
+        encoded(whole, "PNG"),
+        encoded(whole.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"),
+        encoded(clear, "PNG"),
+        encoded(whole.convert("CMYK"), "TIFF"),
+        encoded(whole, "MPO", save_all=True, append_images=[whole], quality=100, subsampling=0),
+    ]
+    write_parquet(tmp_path / "train.parquet", pictures, [0] * 5, CLASSES)
+    images = load_pictures(DataConfig(name=str(tmp_path), channels=3)).images
+    assert torch.equal(images[1:4], images[:1].expand(3, -1, -1, -1))
+    assert bool((images[4].int() - images[0].int()).abs().le(60).all())  # JPEG within
 
 
 @pytest.mark.parametrize("kind", [CLASSES, datasets.Value("int64")])

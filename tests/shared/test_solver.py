@@ -32,12 +32,13 @@ from shared.solver import (
     time_travel,
 )
 from shared.solver.adams import Adams
+from shared.solver.adaptive import worst
 from shared.solver.ancestral import Ancestral
 from shared.solver.corrector import Langevin, PredictorCorrector, SnrLangevin
 from shared.solver.ddim import Ddim
 from shared.solver.dpmpp import Dpmpp2m, Dpmpp3m, DpmppSde2m
 from shared.solver.edm import Churn
-from shared.solver.ode import Ode, _worst
+from shared.solver.ode import Ode
 from shared.solver.sde import ReverseDiffusion
 from shared.solver.step import Mix
 from shared.solver.unipc import UniPC
@@ -586,8 +587,8 @@ def test_encoding_is_the_flow_run_backwards(solver: str, family: str):
 
 def test_the_adaptive_error_is_that_of_the_worst_sample():
     errors = torch.tensor([[1.0, 1.0], [3.0, 4.0], [0.0, 2.0]])
-    assert float(_worst(errors)) == pytest.approx(12.5**0.5)
-    assert float(_worst(torch.tensor([1.0, -9.0, 0.5]))) == 9.0
+    assert float(worst(errors)) == pytest.approx(12.5**0.5)
+    assert float(worst(torch.tensor([1.0, -9.0, 0.5]))) == 9.0
 
 
 def test_a_code_has_the_scale_of_unit_noise():

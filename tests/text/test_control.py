@@ -11,7 +11,7 @@ from torch import Tensor
 from shared import scene
 from shared.codec import Bits
 from shared.denoiser import Denoiser
-from shared.errors import ConfigError, DataError
+from shared.errors import ConfigError
 from shared.schedule import Cosine, Level
 from shared.solver import sample
 from shared.task import ControlRequest
@@ -19,7 +19,6 @@ from shared.tokenizer import EOS, PAD, Tokenizer, train_tokenizer
 from tests.guided import flow_level, normals
 from text.codec import Embedding
 from text.control import (
-    PATTERNS,
     Automata,
     Automaton,
     Control,
@@ -28,11 +27,11 @@ from text.control import (
     controlled,
     nearest_accepted,
     parse_controls,
-    scene_tags,
 )
+from text.control.analysis import of_reading
 from text.control.automaton import build
-from text.control.evaluation import read_targets
-from text.control.lexicon import scene_phrases, tags_of
+from text.control.controls import PATTERNS
+from text.control.lexicon import scene_phrases, scene_tags, tags_of
 from text.control.pattern import matches
 from text.panel import PANEL
 from text.reader import analyse
@@ -44,7 +43,7 @@ TAGS = {
     "the": {"DET"}, "a": {"DET"}, "red": {"ADJ", "NOUN"}, "blue": {"ADJ"}, "star": {"NOUN"},
     "dot": {"NOUN"}, "is": {"AUX"}, "near": {"ADP"}, ".": {"PUNCT"},
 }  # fmt: skip
-VOCABULARY = Vocabulary(WORDS, TAGS)
+VOCABULARY = Vocabulary(WORDS, TAGS, scene_phrases)
 
 
 def row(sentence: str, tokenizer: Tokenizer = WORDS, length: int = LENGTH) -> list[int]:
@@ -112,18 +111,20 @@ SENTENCE = "at the top left there is a small plaid crimson moon ."
 def test_what_is_said_is_read_in_the_sentence(control: str, wanted: bool):
     reading = analyse(SENTENCE)
     assert reading is not None
-    assert parse_controls([control])[0].success(SENTENCE, reading) == wanted
+    assert parse_controls([control])[0].success(SENTENCE, of_reading(reading)) == wanted
 
 
 def test_a_fact_may_be_said_in_every_way_that_the_model_has_words_for():
     assert scene_phrases("colour:red") == ("crimson", "red", "scarlet")
     tokenizer = train_tokenizer(["a red star . a scarlet dot at the top left"], "word", size=50)
-    red = Control("says", "colour:red").automaton(Vocabulary(tokenizer, scene_tags()))
+    red = Control("says", "colour:red").automaton(
+        Vocabulary(tokenizer, scene_tags(), scene_phrases)
+    )
     assert red.accepts_row(row("a scarlet star .", tokenizer))
     assert red.accepts_row(row("a red star .", tokenizer))
     assert not red.accepts_row(row("a star .", tokenizer))
     with pytest.raises(ConfigError, match="has no words for it"):
-        Control("says", "colour:blue").automaton(Vocabulary(tokenizer, scene_tags()))
+        Control("says", "colour:blue").automaton(Vocabulary(tokenizer, scene_tags(), scene_phrases))
 
 
 def test_rows_that_are_no_sentences_are_not_accepted():
@@ -177,28 +178,8 @@ def test_controls_that_exclude_each_other_are_refused():
 
 
 def test_parts_of_speech_need_a_lexicon():
-    with pytest.raises(ConfigError, match="known of the scene world's words only"):
+    with pytest.raises(ConfigError, match="parts of speech are known in the scene world"):
         compile_controls(parse_controls(["pos=DET"]), Vocabulary(WORDS), LENGTH)
-
-
-def test_a_file_of_targets_names_its_bad_line(tmp_path: Path):
-    file = tmp_path / "targets.jsonl"
-    file.write_text('{"length": 9, "contains": "red"}\n\n{"prefix": "the"}\n')
-    assert read_targets(file) == [
-        [Control("length", "9"), Control("contains", "red")],
-        [Control("prefix", "the")],
-    ]
-    file.write_text('{"says": ["colour:red", "shape:star"]}\n')
-    facts = [Control("says", "colour:red"), Control("says", "shape:star")]
-    assert read_targets(file) == [facts]
-    file.write_text('{"length": 9}\n{"length": 9\n')
-    with pytest.raises(DataError, match=r"targets.jsonl, line 2"):
-        read_targets(file)
-    file.write_text('{"lenght": 9}\n')
-    with pytest.raises(DataError, match=r"line 1: control = 'lenght'"):
-        read_targets(file)
-    with pytest.raises(DataError, match="no such file"):
-        read_targets(tmp_path / "none")
 
 
 # The scene world's parts of speech.
@@ -416,9 +397,9 @@ def test_asking_nothing_twice_or_of_the_reference_is_refused(make_run, tmp_path:
         PANEL.control(make_run("model=causal"), ["length=5"], ControlRequest(), tmp_path)
 
 
-def test_every_named_control_is_a_pattern_that_reads():
+def test_every_named_pattern_reads():
     for name in PATTERNS:
-        value = {"length": "3", "pos": "DET NOUN", "says": "colour:red"}.get(name, "the star")
+        value = {"length": "3", "pos": "DET NOUN"}.get(name, "the star")
         control = Control(name, value)
-        said = {"length": "a b c", "says": "a red star"}.get(name, "the star")
+        said = {"length": "a b c"}.get(name, "the star")
         assert matches(control.pattern, said, ["DET", "NOUN", "NOUN"][: len(said.split())])

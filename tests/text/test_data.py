@@ -144,7 +144,9 @@ def test_in_the_scene_world_the_source_is_the_scene_that_is_told() -> None:
     assert corpus.sentences == read_corpus(DataConfig(limit=40)).sentences
     assert corpus.sources is not None
     for sentence, source in zip(corpus.sentences, corpus.sources, strict=True):
-        facts = reader.analyse(sentence).facts
+        reading = reader.analyse(sentence)
+        assert reading is not None
+        facts = reading.facts
         manner, *things = source.split(" , ")
         assert manner == f"{facts.tone} {facts.audience}"
         assert len(things) == len(facts.things)

@@ -19,7 +19,7 @@ from tests.text.conftest import text_config
 from text import judge as judges
 from text.baseline import CausalLM
 from text.config import TextConfig
-from text.data import fixed_order
+from text.data import Rows, fixed_order
 from text.panel import PANEL, build_learner
 from text.pipeline import Pipeline
 from text.teller import entropy, log_prob_given, pairs
@@ -64,8 +64,10 @@ def test_a_judge_of_other_data_or_settings_is_another(make_run, cache, monkeypat
     for settings in ((), ("data.limit=399",), ("judge.train.steps=9",), ("codec.dim=5",)):
         config = text_config(*settings)
         run = make_run("codec.kind=embedding")
+        examples = PANEL.examples(config, run)
+        assert isinstance(examples, Rows)
         with pytest.raises(InterruptedError):
-            judges.find_judge(config, PANEL.examples(config, run).ids, PANEL)
+            judges.find_judge(config, examples.ids, PANEL)
     assert len(set(names[:3])) == 3
     assert names[3] == names[0]  # the codec is the diffusion model's affair
 
@@ -86,6 +88,11 @@ def test_a_judge_of_other_data_or_settings_is_another(make_run, cache, monkeypat
 def test_impossible_settings_are_refused_by_name(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         validate(TextConfig, override({"panel": "text"}, [assignment]), "test")
+
+
+def test_feature_networks_and_their_statistics_are_refused(make_run) -> None:
+    with pytest.raises(ConfigError, match="for runs of the image panel"):
+        PANEL.evaluate(make_run("codec.kind=embedding"), EvaluateRequest(n=9, features="x:y"))
 
 
 READS = (

@@ -6,29 +6,14 @@ from torch.testing import assert_close
 
 from shared.config import NetConfig
 from shared.errors import ConfigError
-from shared.tokenizer import BOS, EOS, PAD, train_tokenizer
+from shared.tokenizer import BOS, EOS, PAD
 from text.baseline import CausalLM
-from text.config import DataConfig
 from text.mbr import candidate_seeds, rank
 from text.pipeline import Pipeline
-from text.sources import source_ids
 
 SIZE, LENGTH, SOURCE = 7, 4, 3
 READS = ("data.source=scene", "data.source_length=40", "net.cross_attention=true")
 SCENE = "plain adult , large red solid circle top"
-
-
-def test_a_prompt_is_ids_and_padding_and_says_what_is_wrong_with_it() -> None:
-    tokenizer = train_tokenizer(["red star", "blue circle"], "word", size=20)
-    config = DataConfig(source="scene", source_length=3)
-    ids = source_ids(["red star", "blue"], tokenizer, config)
-    assert ids.tolist() == [[*tokenizer.encode("red star"), PAD], [*tokenizer.encode("blue"), 0, 0]]
-    with pytest.raises(ConfigError, match="does not know 'bleu'; did you mean 'blue'"):
-        source_ids(["bleu star"], tokenizer, config)
-    with pytest.raises(ConfigError, match="4 tokens, expected 1 to 3"):
-        source_ids(["red star blue circle"], tokenizer, config)
-    with pytest.raises(ConfigError, match="0 tokens"):
-        source_ids([""], tokenizer, config)
 
 
 @pytest.fixture(scope="module")

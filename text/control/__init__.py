@@ -5,21 +5,25 @@ of several; `controlled` guides any solver towards acceptance, and `nearest_acce
 that it ends at, accepted in any case.
 """
 
-from text.control.automaton import Automata, Automaton
-from text.control.controls import PATTERNS, Control, compile_controls, parse_controls
+from text.control.automaton import Automaton
+from text.control.controls import NAMES, Control, compile_controls, parse_controls
 from text.control.denoise import controlled, nearest_accepted
-from text.control.lexicon import scene_tags
-from text.control.pattern import Vocabulary
+from text.control.paths import Automata
+from text.control.targets import Target, read_targets
+from text.control.vocabulary import Vocabulary
+from text.control.world import find_world
 
 __all__ = [
-    "PATTERNS",
+    "NAMES",
     "Automata",
     "Automaton",
     "Control",
+    "Target",
     "Vocabulary",
     "compile_controls",
     "controlled",
+    "find_world",
     "nearest_accepted",
     "parse_controls",
-    "scene_tags",
+    "read_targets",
 ]

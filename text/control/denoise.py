@@ -21,7 +21,7 @@ from shared.errors import ConfigError
 from shared.guidance import classifier_free
 from shared.schedule import Level
 from text.codec import nearness
-from text.control.automaton import Automata, best_row, log_accepted
+from text.control.paths import Automata, best_row, log_accepted
 
 CHUNK = 64  # rows whose scores of all words are held at once
 
@@ -68,7 +68,7 @@ def nearest_accepted(denoiser: Denoiser, x0: Tensor, automata: Automata) -> Tens
     """x0 (n, L, d) -> the accepted rows of ids (n, L) nearest to it, CHUNK at a time."""
     device, codec = next(denoiser.parameters()).device, denoiser.codec
     assert codec is not None
-    points = codec.encode(torch.arange(automata.classes.shape[1], device=device)).detach()
+    points = codec.encode(torch.arange(automata.size, device=device)).detach()
     starts = range(0, len(x0), CHUNK)
     parts = [slice(start, start + CHUNK) for start in starts]
     return torch.cat(

@@ -12,8 +12,7 @@ letters, one for each class that the pattern does not tell apart; the rest is in
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import interegular
@@ -22,11 +21,10 @@ from interegular.fsm import anything_else
 from torch import Tensor
 
 from shared.errors import ConfigError
-from shared.tokenizer import EOS, PAD, SPECIAL, Tokenizer
+from shared.tokenizer import EOS, PAD, SPECIAL
 from text.control.automaton import MOST_STATES, Automaton
-from text.given import MASK, WORD_START
-
-Tags = Mapping[str, Set[str]]  # a word -> the parts of speech that it may be
+from text.control.vocabulary import HOW, Vocabulary
+from text.given import MASK
 
 # a sign of repetition touches what it repeats: by itself it is a word, as the ? of a question
 _ATOM = re.compile(
@@ -35,22 +33,6 @@ _ATOM = re.compile(
 )
 _TAG, _WORD = "\x1f", "\x1e"  # what separates a word from its tag, and from the next one
 _FIRST_LETTER = 0xE000  # Unicode's private use area: no sign of regular expressions is there
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The tokens of a run, and what parts of speech its words may be."""
-
-    tokenizer: Tokenizer
-    tags: Tags = field(default_factory=dict[str, Set[str]])
-
-    def starts(self) -> Tensor:
-        """(V,): whether a token begins a word."""
-        return torch.tensor([piece.startswith(WORD_START) for piece in self.tokenizer.pieces()])
-
-    def words(self) -> list[str]:
-        """Every token that is a whole word or the beginning of one, without its blank."""
-        return [p[1:] for p in self.tokenizer.pieces()[SPECIAL:] if p.startswith(WORD_START)]
 
 
 def compile_pattern(pattern: str, vocabulary: Vocabulary, asked: str | None = None) -> Automaton:
@@ -134,10 +116,7 @@ def _tokens(atom: str, asked: str, vocabulary: Vocabulary) -> list[str | Tensor]
 def _tagged(tag: str, asked: str, vocabulary: Vocabulary) -> Tensor:
     known = sorted(set().union(*vocabulary.tags.values()))
     if not known:
-        raise ConfigError(
-            f"{asked}: <{tag}>: parts of speech are known of the scene world's words "
-            "only (data.name = 'scene')"
-        )
+        raise ConfigError(f"{asked}: <{tag}>: parts of speech are known {HOW}")
     if tag not in known:
         raise ConfigError(f"{asked}: <{tag}>: expected one of {', '.join(known)}")
     pieces = vocabulary.tokenizer.pieces()

@@ -1,0 +1,89 @@
+"""A U-Net that reads captions: diffusers' `UNet2DConditionModel` under our networks' contract.
+
+The levels that attend do so to themselves and to the tokens of a caption (Rombach et al. 2022,
+sec. 3.3), which blocks trained with the network have read in their order. The mean of the tokens
+joins the noise level, as a class does in `image.unet`.
+"""
+
+import math
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from image.config import SOURCE_HEADS, UnetConfig
+from image.latent import channels_of, from_channels, to_channels
+from image.unet import GROUPS, PLAIN, check_size, close, timestep
+from shared.nets.condition import SourceReader, mean_token, that_count
+
+# Names of diffusers' blocks that attend to captions, down and up; they resample by convolutions.
+ATTENDS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
+
+
+class CaptionUnet(nn.Module):
+    """net(x, logsnr, condition, previous) -> an output of x's shape.
+
+    x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), in
+    the order of a text, 0 behind it; None is no text. ConfigError when the levels do not divide the
+    picture.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, ...],
+        config: UnetConfig,
+        self_condition: bool,
+        conditions: int,
+    ) -> None:
+        super().__init__()
+        check_size(latent_shape, len(config.channels))
+        self.latent_shape, self.self_condition = latent_shape, self_condition
+        channels = channels_of(latent_shape)
+        self.trunk = _trunk(channels * (2 if self_condition else 1), channels, config)
+        dim = config.source_dim
+        self.condition = nn.Embedding(conditions, dim)
+        nn.init.normal_(self.condition.weight, std=0.02)
+        self.source = SourceReader(dim, config.source_depth, SOURCE_HEADS)
+        self.told = nn.Linear(dim, self.trunk.time_embedding.linear_2.out_features)
+        close(self.trunk)
+
+    def forward(
+        self, x: Tensor, logsnr: Tensor, condition: Tensor | None, previous: Tensor | None
+    ) -> Tensor:
+        h = to_channels(x, previous, self.self_condition)
+        ids = x.new_zeros(len(x), 1, dtype=torch.long) if condition is None else condition
+        counts = that_count(ids)
+        tokens = self.source(self.condition(ids), counts)
+        out = self.trunk(
+            h,
+            timestep(logsnr),
+            tokens,
+            class_labels=self.told(mean_token(tokens, counts)),
+            encoder_attention_mask=counts,
+            return_dict=False,
+        )[0]
+        return from_channels(out, self.latent_shape)
+
+
+def _trunk(inputs: int, outputs: int, config: UnetConfig) -> UNet2DConditionModel:
+    plain_down, plain_up = PLAIN[config.resample]
+    attend_down, attend_up = ATTENDS
+    levels = range(len(config.channels))
+    attends = [level in config.attention for level in levels]
+    heads: Any = tuple(max(1, width // config.head_dim) for width in config.channels)
+    return UNet2DConditionModel(
+        in_channels=inputs,
+        out_channels=outputs,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        down_block_types=tuple(attend_down if it else plain_down for it in attends),
+        up_block_types=tuple(attend_up if it else plain_up for it in reversed(attends)),
+        cross_attention_dim=config.source_dim,
+        attention_head_dim=heads,  # their number, for all its name; levels without do not read it
+        use_linear_projection=True,
+        resnet_time_scale_shift="scale_shift" if config.scale_shift else "default",
+        norm_num_groups=math.gcd(GROUPS, *config.channels),
+        dropout=config.dropout,
+        class_embed_type="identity",
+    )

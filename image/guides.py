@@ -1,0 +1,67 @@
+"""Other runs that guide one: what must agree before their estimates may be mixed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from image.config import CodecConfig, ImageConfig
+from image.data import Facts, read_facts
+from image.noisy_classifier import NoisyClassifier
+from shared.codec import Codec
+from shared.errors import ConfigError
+from shared.learner import DiffusionLearner
+from shared.runs import load_learner, open_run
+
+
+def load_guide(run: Path, facts: Facts, device: torch.device) -> DiffusionLearner:
+    """The weaker model of a run, for autoguidance of one of these facts. ConfigError when it does
+    not draw, or has other conditions."""
+    weaker = load_learner(run)
+    if not isinstance(weaker, DiffusionLearner):
+        raise ConfigError(f"guide = {run}: it draws nothing; use a run of model: diffusion")
+    conditions = read_facts(run).conditions
+    if conditions != facts.conditions:
+        raise ConfigError(
+            f"guide = {run}: a model of {conditions} conditions, this one has {facts.conditions}; "
+            "expected a run of the same data"
+        )
+    weaker.denoiser.autocast = None
+    return weaker.to(device)
+
+
+def load_classifier(
+    run: Path, facts: Facts, config: ImageConfig | None, codec: Codec, device: torch.device
+) -> tuple[NoisyClassifier, Sequence[str]]:
+    """The classifier of a run and the names of its classes, for a model of these facts, `config`
+    None for one that others trained. ConfigError when it has not seen noisy latents of these data.
+    """
+    theirs = open_run(run).config
+    if not isinstance(theirs, ImageConfig) or not theirs.noisy:
+        raise ConfigError(
+            f"classifier = {run}: expected a run of a classifier of noisy pictures, such as "
+            "`diptych train image/digits_classifier` makes"
+        )
+    seen = read_facts(run)
+    if config is not None and config.data.name != theirs.data.name:
+        raise ConfigError(
+            f"classifier = {run}: learned from data.name = {theirs.data.name!r}, the model from "
+            f"{config.data.name!r}; expected the same data"
+        )
+    known = (facts.shape, facts.levels, facts.classes or seen.classes)
+    if (seen.shape, seen.levels, seen.classes) != known:
+        raise ConfigError(
+            f"classifier = {run}: learned from pictures {seen.shape} of {seen.levels} levels in "
+            f"{len(seen.classes)} classes, the model draws {facts.shape} of {facts.levels} in "
+            f"{len(facts.classes)}; expected the same data"
+        )
+    model = load_learner(run)
+    assert isinstance(model, NoisyClassifier)
+    ours = CodecConfig() if config is None else config.codec
+    if type(model.codec) is not type(codec) or theirs.codec != ours:
+        raise ConfigError(
+            f"classifier = {run}: sees latents of codec.kind = {theirs.codec.kind!r}, the model "
+            "draws others; train it with the codec of the model"
+        )
+    model.autocast = None
+    return model.to(device), seen.classes

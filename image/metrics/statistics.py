@@ -1,0 +1,135 @@
+"""Moments of features with what they are of: the network, the resize and the data, in one file.
+
+The file is safetensors: `mean` and `body` as `image.metrics.moments.Moments` has them, float64, and
+the names as its metadata. Moments of different networks or resizes look alike and give distances
+that mean nothing; here they are refused.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from image.features import FeatureNetwork
+from image.metrics import frechet
+from image.metrics.moments import Moments, Stream, merge
+from shared.errors import DataError
+from shared.files import cache_dir, write_atomic
+
+FORMAT = "diptych feature statistics 1"
+BATCH = 1024  # pictures whose features are held at once
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Moments, and the names of the feature network, of its resize, and of the data."""
+
+    moments: Moments
+    features: str
+    resize: str
+    data: str
+
+    def save(self, path: Path) -> None:
+        """Write atomically. DataError for fewer than two samples."""
+        _at_least_two(self.moments.count, str(path))
+        tensors = {
+            "mean": self.moments.mean.cpu().contiguous(),
+            "body": self.moments.body.cpu().contiguous(),
+        }
+        names = {name: getattr(self, name) for name in ("features", "resize", "data")}
+        told = {"format": FORMAT, "count": str(self.moments.count)} | names
+        write_atomic(path, lambda temporary: save_file(tensors, temporary, told))
+
+
+def load(path: Path) -> Statistics:
+    """A file of `Statistics.save`. DataError when it is missing or damaged, or holds something
+    else, or fewer than two samples."""
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+            if told.get("format") != FORMAT:
+                raise DataError(f"{path}: no feature statistics of `diptych evaluate`")
+            mean, body = file.get_tensor("mean"), file.get_tensor("body")
+        count = int(told["count"])
+        names = {name: told[name] for name in ("features", "resize", "data")}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: missing or damaged statistics ({error})") from None
+    _at_least_two(count, str(path))
+    D = mean.numel()
+    if body.shape != (count - 1 if count <= D else D, D) or not body.isfinite().all():
+        raise DataError(f"{path}: damaged: {tuple(body.shape)} for {count} samples of {D} features")
+    return Statistics(Moments(count, mean, body), **names)
+
+
+def of(network: FeatureNetwork, batches: Iterable[Tensor], data: str) -> Statistics:
+    """Of pictures that come in batches (B, C, H, W); `data` names them. One batch of pictures and
+    its features are held at a time. DataError when there are fewer than two."""
+    stream, count = Stream(), 0
+    for images in batches:
+        stream.add(network.features(images))
+        count += len(images)
+    _at_least_two(count, data)
+    return Statistics(stream.moments(), network.name, network.resize, data)
+
+
+def cached(network: FeatureNetwork, images: Tensor, data: str) -> tuple[Statistics, Path]:
+    """Statistics of images (N, C, H, W) and their file, which lies in the cache under the digest of
+    the pixels, the network and the resize; they are computed where it is missing."""
+    key = f"{FORMAT}\n{network.name}\n{network.resize}\n{images.dtype} {tuple(images.shape)}\n"
+    digest = hashlib.sha256(key.encode())
+    for part in images.split(BATCH):
+        digest.update(part.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    path = cache_dir() / "statistics" / f"{digest.hexdigest()[:24]}.safetensors"
+    if path.is_file():
+        return load(path), path
+    found = of(network, images.split(BATCH), data)
+    found.save(path)
+    return found, path
+
+
+def distance(a: Statistics, b: Statistics) -> float:
+    """The Frechet distance. DataError for another network, resize or number of features."""
+    for name in ("features", "resize"):
+        ours, theirs = getattr(a, name), getattr(b, name)
+        if ours != theirs:
+            raise DataError(
+                f"{name} of {a.data}: {ours!r}, of {b.data}: {theirs!r}; distances need statistics "
+                "of the same network and resize: make them again with one of them"
+            )
+    try:
+        return frechet.distance(a.moments, b.moments)
+    except ValueError as error:
+        raise DataError(f"{a.data}, {b.data}: {error}") from None
+
+
+def gathered(moments: Moments) -> Moments:
+    """The moments of all processes' samples, on each of them; `moments` are those of its own (none
+    is `moments.empty`). The process group must be there; ValueError for different D."""
+    size, device = torch.distributed.get_world_size(), moments.mean.device
+    own = torch.tensor([moments.count, len(moments.mean)], device=device)
+    told = [torch.empty_like(own) for _ in range(size)]
+    torch.distributed.all_gather(told, own)
+    counts, dims = zip(*(each.tolist() for each in told), strict=True)
+    if len(set(dims)) > 1:
+        raise ValueError(f"processes hold {', '.join(map(str, dims))} features: expected as many")
+    D = dims[0]
+    rows = [max(0, count - 1) if count <= D else D for count in counts]
+    packed = moments.mean.new_zeros(1 + max(rows), D)
+    packed[0], packed[1 : 1 + len(moments.body)] = moments.mean, moments.body
+    parts = [torch.empty_like(packed) for _ in range(size)]
+    torch.distributed.all_gather(parts, packed)
+    total = Moments(counts[0], parts[0][0], parts[0][1 : 1 + rows[0]])
+    for count, n, part in zip(counts[1:], rows[1:], parts[1:], strict=True):
+        total = merge(total, Moments(count, part[0], part[1 : 1 + n]))
+    return total
+
+
+def _at_least_two(count: int, what: str) -> None:
+    if count < 2:
+        raise DataError(f"{what}: {count} sample(s); a covariance needs 2 or more")

@@ -1,0 +1,54 @@
+"""What is asked for in words -> rows of condition ids: the same for sentences and for pictures."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from shared.errors import ConfigError
+from shared.tokenizer import PAD, Tokenizer
+
+
+def prompt_ids(
+    prompts: Sequence[str], tokenizer: Tokenizer, length: int, key: str, name: str = "prompt"
+) -> Tensor:
+    """Prompts -> (n, length) int64, PAD behind. `key` is the setting that `length` came from, and
+    `name` what the prompt is called. ConfigError names the word that is unknown, with the nearest
+    known one, and a prompt that is empty or too long."""
+    rows: list[list[int]] = []
+    for prompt in prompts:
+        check_words(name, prompt, tokenizer)
+        ids = tokenizer.encode(prompt)
+        if not 0 < len(ids) <= length:
+            raise ConfigError(
+                f"{name} = {_short(prompt)}: {len(ids):,} tokens, expected 1 to {length}, this "
+                f"model's {key}"
+            )
+        rows.append(ids)
+    return pad_rows(rows, length)
+
+
+def check_words(name: str, said: str, tokenizer: Tokenizer) -> None:
+    """ConfigError, with the nearest known word, unless the model knows all words that are said."""
+    unknown = tokenizer.unknown(said)
+    if unknown:
+        known = [piece.removeprefix("▁") for piece in tokenizer.pieces()]
+        near = difflib.get_close_matches(unknown[0][:40], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "use words of its training data"
+        raise ConfigError(
+            f"{name} = {_short(said)}: the model does not know {_short(unknown[0])}; {hint}"
+        )
+
+
+def pad_rows(lists: Iterable[Sequence[int]], length: int) -> Tensor:
+    """Lists of at most `length` ids -> (N, length) int64, PAD behind each."""
+    listed = list(lists)
+    rows = torch.full((len(listed), length), PAD)
+    for row, ids in zip(rows, listed, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return rows
+
+
+def _short(said: str) -> str:
+    return repr(said if len(said) <= 80 else said[:77] + "...")

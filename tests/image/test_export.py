@@ -1,0 +1,219 @@
+"""Runs as pipelines of diffusers: the same pictures from the same noise, or a refusal by name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.consistency_models import pipeline_consistency_models as pipeline_classes
+from diffusers.pipelines.ddim import pipeline_ddim
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from torch import Tensor
+
+import image
+from image.codec import build_codec
+from image.config import CodecConfig, ImageConfig, UnetConfig
+from image.data import Facts
+from image.export import to_diffusers
+from image.net import build_net
+from image.pipeline import Pipeline
+from shared import noise
+from shared.config import DiffusionConfig, NetConfig
+from shared.errors import ConfigError
+from shared.learner import DiffusionLearner
+
+SEEDS = [3, 8]
+NEAR = 3e-5  # of pixels in [0, 1]: betas and their products are float32 in diffusers
+PLAIN: dict[str, Any] = {"self_condition": False, "scale_input": False}
+CLASSES = ("ape", "bee", "cow")
+
+
+def start(shape: tuple[int, ...]) -> Tensor:
+    return noise.normal(SEEDS, 0, shape[1:])
+
+
+def facts_of(classes: tuple[str, ...], side: tuple[int, int]) -> Facts:
+    return Facts(9, (3, *side), 256, classes, len(classes) + 1 if classes else 0, 0.7)
+
+
+def build(
+    diffusion: DiffusionConfig | None = None,
+    classes: tuple[str, ...] = (),
+    side: tuple[int, int] = (8, 8),
+    **settings: Any,
+) -> Pipeline:
+    """A pipeline whose network is random but far from zero everywhere."""
+    settings = {
+        "network": "unet",
+        "unet": UnetConfig(channels=(8, 16), layers=1, head_dim=8, attention=(1,)),
+        "diffusion": diffusion or DiffusionConfig(**PLAIN),
+    } | settings
+    config, facts = ImageConfig(**settings), facts_of(classes, side)
+    torch.manual_seed(1)
+    codec = build_codec(config.codec, facts.levels, facts.shape)
+    net = build_net(config, codec.latent_shape, facts.conditions)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return Pipeline(DiffusionLearner(net, codec, config.diffusion, facts.data_std), facts, config)
+
+
+def in_unit(latents: Tensor) -> np.ndarray:
+    return (latents / 2 + 0.5).clamp(0, 1).movedim(1, -1).numpy()
+
+
+@pytest.fixture(autouse=True)
+def our_noise(monkeypatch: pytest.MonkeyPatch):
+    for module in (pipeline_ddim, pipeline_classes):
+        monkeypatch.setattr(module, "randn_tensor", lambda shape, **_: start(shape))
+
+
+def load(folder: Path) -> Any:
+    pipeline: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+# -- the same pictures -------------------------------------------------------------------------
+
+DIFFUSIONS: list[dict[str, Any]] = [
+    {"prediction": "v"},
+    {"prediction": "eps", "schedule": "linear"},
+    {"prediction": "x0", "schedule": "sigmoid", "shift": -1.0},
+]
+
+
+@pytest.mark.parametrize("settings", DIFFUSIONS)
+def test_exported_pipeline_draws_our_pictures(settings: dict[str, Any], tmp_path: Path):
+    ours = build(DiffusionConfig(**PLAIN, **settings), side=(8, 12))
+    assert ours.save_pretrained(tmp_path / "out") == "DDIMPipeline"
+    theirs = load(tmp_path / "out")
+    pictures = theirs(batch_size=2, num_inference_steps=10, output_type="np").images
+    latents = ours(seeds=SEEDS, num_inference_steps=10, solver="ddim", output_type="latent").images
+    assert pictures.shape == (2, 8, 12, 3)
+    assert pictures.std() > 0.1
+    np.testing.assert_allclose(in_unit(latents), pictures, atol=NEAR, rtol=0)
+    again = image.Pipeline.from_pretrained(tmp_path / "out")
+    back = again(seeds=SEEDS, num_inference_steps=10, solver="ddim", output_type="latent").images
+    np.testing.assert_allclose(in_unit(latents), in_unit(back), atol=NEAR, rtol=0)
+
+
+def test_levels_of_the_chain_are_ours_at_its_times_whatever_its_length(tmp_path: Path):
+    ours = build()
+    for steps in (50, 400):
+        scheduler: Any = to_diffusers(ours.learner, ours.facts, steps).scheduler  # type: ignore[arg-type]
+        t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+        alpha2 = scheduler.alphas_cumprod.double()
+        torch.testing.assert_close(
+            alpha2, ours.learner.schedule(t).alpha ** 2, atol=2e-6, rtol=2e-5
+        )
+
+
+def test_classes_keep_their_numbers_and_none_is_the_label_after_them(tmp_path: Path):
+    ours = build(classes=CLASSES)
+    assert ours.save_pretrained(tmp_path / "out", timesteps=100) == "ConsistencyModelPipeline"
+    theirs = load(tmp_path / "out")
+    settings: dict[str, Any] = {"num_inference_steps": 5}
+    again = image.Pipeline.from_pretrained(tmp_path / "out")
+    assert again.facts == ours.facts
+    drawn: list[np.ndarray] = []
+    for label, number in (("ape", 0), ("cow", 2), (None, 3)):
+        pictures = theirs(
+            batch_size=2, class_labels=[number] * 2, output_type="np", **settings
+        ).images
+        for pipeline in (ours, again):
+            latents = pipeline(
+                label, seeds=SEEDS, solver="ddim", output_type="latent", **settings
+            ).images
+            np.testing.assert_allclose(in_unit(latents), pictures, atol=NEAR, rtol=0)
+        drawn.append(pictures)
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
+    assert np.abs(drawn[1] - drawn[2]).max() > 1e-3
+    guided = {"seeds": SEEDS, "solver": "ddim", "guidance_scale": 3.0, "output_type": "latent"}
+    one, two = (p("bee", **guided, **settings).images for p in (ours, again))
+    torch.testing.assert_close(one, two, atol=1e-4, rtol=0)
+
+
+def test_exported_network_runs_under_another_scheduler_of_theirs(tmp_path: Path):
+    """DPM-Solver++ on the same chain: their solver around our network is our solver."""
+    ours = build(DiffusionConfig(**PLAIN, schedule="linear", prediction="eps"))
+    ours.save_pretrained(tmp_path / "out")
+    theirs = load(tmp_path / "out")
+    settings = theirs.scheduler.config
+    solver: Any = DPMSolverMultistepScheduler.from_config(settings, final_sigmas_type="zero")
+    theirs.scheduler = solver
+    x = start((2, 3, 8, 8))
+    solver.set_timesteps(8)
+    with torch.no_grad():
+        for t in solver.timesteps:
+            x = solver.step(theirs.unet(x, t).sample, t, x).prev_sample
+    theirs.save_pretrained(tmp_path / "dpm")
+    again = image.Pipeline.from_pretrained(tmp_path / "dpm")
+    latents = again(seeds=SEEDS, num_inference_steps=8, output_type="latent").images
+    assert float((latents - x).abs().max()) < 1e-4 * float(x.abs().max())
+
+
+def test_what_is_written_is_whole_and_safetensors_only(tmp_path: Path):
+    build(classes=CLASSES).save_pretrained(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not list(tmp_path.rglob("*.bin"))
+    with pytest.raises(ConfigError, match="out exists: choose a folder"):
+        build().save_pretrained(tmp_path / "out")
+
+
+def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(DiffusionPipeline, "save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        build().save_pretrained(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+SMALL = NetConfig(dim=16, depth=1, heads=2)
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"network": "transformer", "net": SMALL, "unet": UnetConfig()},
+        "network = 'transformer': DiTTransformer2DModel .*train with network=unet",
+    ),
+    ({"codec": CodecConfig(scale=0.5)}, r"codec: .*pictures in \[-1, 1\]"),
+    ({"codec": CodecConfig(kind="bits")}, r"codec: .*pictures in \[-1, 1\]"),
+    (
+        {"diffusion": DiffusionConfig(scale_input=False)},
+        "self_condition = true: .*train with diffusion.self_condition=false",
+    ),
+    (
+        {"diffusion": DiffusionConfig(self_condition=False)},
+        "scale_input = true: .*train with diffusion.scale_input=false",
+    ),
+    ({"diffusion": DiffusionConfig(**PLAIN, prediction="score")}, "prediction = 'score'"),
+    ({"diffusion": DiffusionConfig(**PLAIN, schedule="ve")}, "diffusion.schedule: a chain of"),
+    ({"diffusion": DiffusionConfig(**PLAIN, schedule="flow")}, "diffusion.schedule: a chain of"),
+    ({"classes": CLASSES, "side": (8, 12)}, "draws squares"),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), REFUSED)
+def test_what_diffusers_cannot_represent_is_refused_by_part(
+    settings: dict[str, Any], words: str, tmp_path: Path
+):
+    with pytest.raises(ConfigError, match=f"not representable in diffusers: .*{words}"):
+        build(**settings).save_pretrained(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scenes_are_refused(tmp_path: Path):
+    ours = build(classes=CLASSES)
+    scene = Facts(9, (3, 8, 8), 256, (), 4, 0.7)
+    with pytest.raises(ConfigError, match="one class, not a scene"):
+        Pipeline(ours.learner, scene, ours.config).save_pretrained(tmp_path / "out")
+
+
+def test_a_scheduler_for_a_run_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="scheduler: of a run it follows"):
+        build().save_pretrained(tmp_path / "out", DPMSolverMultistepScheduler())

@@ -1,0 +1,1 @@
+"""Sentences as points: a variational autoencoder, and the codec of its latents."""

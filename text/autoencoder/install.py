@@ -1,0 +1,106 @@
+"""From the run that a configuration names to the codec that a run keeps."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shared.errors import CheckpointError, ConfigError
+from shared.runs import copy_run, load_learner, open_run
+from shared.tables import expand
+from shared.tokenizer import FILE, load_tokenizer
+from text.autoencoder.codec import FOLDER, MEASURED, Measured, read_measured, write_measured
+from text.autoencoder.health import Health, examine, posteriors
+from text.autoencoder.learner import AutoencoderLearner
+from text.autoencoder.network import SentenceNetwork
+from text.config import TextConfig
+from text.data import fixed_order, read_corpus, to_rows
+
+MOST = 4096  # sentences that shift and std are measured on
+
+
+def install(config: TextConfig, run: Path) -> None:
+    """Copy the autoencoder of a configuration and its tokenizer into a run folder, and measure it,
+    or take the measures of the run that has taken its latents before. Once.
+
+    ConfigError for a run that has no latents or shorter sentences; CheckpointError when it is not
+    there, or has collapsed. Warns when its decoder ignores the latents.
+    """
+    if (run / MEASURED).is_file():
+        return
+    assert config.codec.run is not None
+    source = Path(expand(config.codec.run, "codec.run"))
+    found = open_run(source).config
+    if not isinstance(found, TextConfig) or not _has_latents(found):
+        raise ConfigError(
+            f"codec.run = {config.codec.run}: expected a text run of model: autoencoder, or one "
+            "of codec.kind: sentence"
+        )
+    if found.data.length < config.data.length:
+        raise ConfigError(
+            f"data.length = {config.data.length}: the autoencoder {config.codec.run} reads "
+            f"{found.data.length} tokens; set data.length={found.data.length} or less"
+        )
+    taken = found.model != "autoencoder"
+    if not (run / FOLDER).is_dir():
+        if taken:
+            copy_run(source / FOLDER, run / FOLDER)
+        else:
+            copy_run(source, run / FOLDER)
+    load_tokenizer(run / FOLDER / FILE)
+    shutil.copy2(run / FOLDER / FILE, run / FILE)
+    measured = read_measured(source) if taken else _measure(config, run)
+    check_health(measured.health, config.codec.run)
+    write_measured(dataclasses.replace(measured, source=config.codec.run), run)
+
+
+def check_health(health: Health, name: str) -> None:
+    """CheckpointError for collapsed latents; warns when the decoder ignores them."""
+    if health.collapsed:
+        raise CheckpointError(
+            f"{name}: posterior collapse, its latents say nothing of a sentence ({health.told()}); "
+            "train it with a smaller autoencoder.beta, a larger autoencoder.free_bits or "
+            "autoencoder.plain, or for longer"
+        )
+    if health.ignored:
+        warnings.warn(
+            f"{name}: its decoder ignores the latents ({health.told()}): what is drawn from them "
+            "will be any sentence; train it for longer, or with a smaller autoencoder.beta"
+        )
+
+
+def _has_latents(config: TextConfig) -> bool:
+    return config.model == "autoencoder" or config.codec.kind == "sentence"
+
+
+def _measure(config: TextConfig, run: Path) -> Measured:
+    learner = load_learner(run / FOLDER)
+    assert isinstance(learner, AutoencoderLearner)
+    network, device = learner.network, next(learner.parameters()).device
+    rows = to_rows(read_corpus(_sentences_only(config)), load_tokenizer(run / FILE), config.data)
+    ids = rows.ids[fixed_order(len(rows))[:MOST]].to(device)
+    mean = posteriors(network, ids)[0].double()
+    shift = mean.mean(0)
+    std = float((mean - shift).square().mean().sqrt())
+    health = examine(network, ids)
+    digest = _digest(network, shift, std)
+    return Measured(
+        str(config.codec.run), len(ids), shift.flatten().tolist(), max(std, 1e-12), digest, health
+    )
+
+
+def _sentences_only(config: TextConfig):
+    return dataclasses.replace(config.data, source=None, label_column=None)
+
+
+def _digest(network: SentenceNetwork, shift: Tensor, std: float) -> str:
+    found = hashlib.sha256(json.dumps([shift.flatten().tolist(), std]).encode())
+    for name, value in sorted(network.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().float().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]

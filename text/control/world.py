@@ -1,0 +1,188 @@
+"""What is known of a run's words: of the scene world everything, of other text what tagged
+sentences teach.
+
+A target may only be guided by what its judge does not know. Tagged sentences are therefore split in
+two halves by a hash of their words. A target is guided by the lexicon and the phrases of its own
+half, which are counts, and judged by a tagger and a parser fitted to the other half, which have not
+seen it.
+"""
+
+import hashlib
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from shared import scene
+from shared.errors import ConfigError
+from shared.tokenizer import Tokenizer
+from text.control.analysis import Analysis, occurs, of_reading
+from text.control.lexicon import scene_phrases, scene_tags
+from text.control.parser import Parser, fit_parser
+from text.control.spans import Phrases, Span, symbol
+from text.control.tagger import Tagger, fit_tagger, lexicon
+from text.control.targets import Tagged, Target, read_tagged
+from text.control.vocabulary import Vocabulary
+from text.english import english
+from text.reader import analyse
+from text.teller import tell
+
+TAGGED = frozenset(["pos", "span", "pattern"])  # controls that tagged sentences may be needed for
+LEAST = 0.5  # the least share of a word's tags that the guide takes for one of its tags
+EXAMPLES = 2000  # sentences of the scene world that phrases are learned from
+EXAMPLES_SEED = 1
+
+
+class World(Protocol):
+    """What guides a target, and what judges its sentences."""
+
+    exact: ClassVar[bool]  # whether the judge also knows what is no sentence
+
+    def vocabulary(self, target: Target) -> Vocabulary: ...
+
+    def analyse(self, sentences: Sequence[str], target: Target) -> list[Analysis | None]:
+        """None for what is no sentence of this world."""
+        ...
+
+    def about(self, asked: Set[str]) -> dict[str, Any]:
+        """What is known of the judge of the controls of these names: how often it is right on the
+        sentences of each half."""
+        ...
+
+
+def find_world(name: str, tokenizer: Tokenizer, tagged: Path | None) -> World:
+    """Of data.name = `name`. DataError for a folder of tagged sentences without any."""
+    if name == "scene":
+        if tagged is not None:
+            raise ConfigError("tagged: the scene world's parts of speech are known; leave it out")
+        return SceneWorld(tokenizer)
+    return RealText(tokenizer, () if tagged is None else tuple(read_tagged(tagged)))
+
+
+@dataclass(frozen=True)
+class SceneWorld:
+    """The scene world, whose grammar is exact."""
+
+    tokenizer: Tokenizer
+    exact: ClassVar[bool] = True
+
+    def vocabulary(self, target: Target) -> Vocabulary:
+        return Vocabulary(
+            self.tokenizer, scene_tags(), scene_phrases, scene_phrase_rows(), english("some")
+        )
+
+    def analyse(self, sentences: Sequence[str], target: Target) -> list[Analysis | None]:
+        readings = map(analyse, sentences)
+        return [None if reading is None else of_reading(reading) for reading in readings]
+
+    def about(self, asked: Set[str]) -> dict[str, Any]:
+        return {"judge": "exact parses of the scene world's grammar"}
+
+
+@cache
+def scene_phrase_rows() -> Phrases:
+    """What the scene world's phrases are made of, from sentences of its training stream."""
+    examples = []
+    for index in range(EXAMPLES):
+        told = tell(scene.sample(EXAMPLES_SEED, index), EXAMPLES_SEED, index)
+        reading = analyse(told.sentence)
+        assert reading is not None
+        found = of_reading(reading)
+        symbols = [symbol(w, t) for w, t in zip(told.sentence.split(), told.tags, strict=True)]
+        examples += [(symbols, span) for span in found.spans or ()]
+    return Phrases.learn(examples)
+
+
+@dataclass(frozen=True)
+class RealText:
+    """Any text; with tagged sentences also their parts of speech and phrases."""
+
+    tokenizer: Tokenizer
+    tagged: tuple[Tagged, ...]
+    exact: ClassVar[bool] = False
+
+    def vocabulary(self, target: Target) -> Vocabulary:
+        if not self.tagged:
+            return Vocabulary(self.tokenizer, facts=_value)
+        return self._guides[half(target.words)]
+
+    def analyse(self, sentences: Sequence[str], target: Target) -> list[Analysis | None]:
+        if not self.tagged:
+            return [Analysis(partial(occurs, said)) for said in sentences]
+        judge = self._judges[half(target.words)]
+        words = [sentence.split() for sentence in sentences]
+        tags = [judge.tagger.tag(row) for row in words]
+        spans: list[frozenset[Span] | None] = [None] * len(words)
+        asked = any(one.name == "span" for one in target.controls)
+        if asked and judge.parser is not None:
+            spans = [*judge.parser.spans(list(zip(words, tags, strict=True)))]
+        rows = zip(sentences, tags, spans, strict=True)
+        return [Analysis(partial(occurs, said), own, held) for said, own, held in rows]
+
+    def about(self, asked: Set[str]) -> dict[str, Any]:
+        if not self.tagged or asked.isdisjoint(TAGGED):
+            return {"judge": "the words themselves"}
+        folds: list[dict[str, Any]] = []
+        for number, judge in enumerate(self._judges):
+            own = [one for one in self.tagged if half(one.words) == number]
+            fold = {"judged": len(own), "learned_from": len(self.tagged) - len(own)}
+            fold |= {"tags_right": judge.tagger.accuracy(own)}
+            if "span" in asked and judge.parser is not None:
+                read = [Tagged(s.words, judge.tagger.tag(s.words), s.spans) for s in own]
+                fold |= judge.parser.recovery(read)
+            folds.append(fold)
+        return {
+            "judge": "tagger and parser learned from the half of the tagged sentences that neither "
+            "holds the target nor guided it",
+            "halves": folds,
+        }
+
+    @cached_property
+    def _guides(self) -> tuple[Vocabulary, Vocabulary]:
+        return (self._guide(0), self._guide(1))
+
+    def _guide(self, number: int) -> Vocabulary:
+        own = [one for one in self.tagged if half(one.words) == number]
+        examples = [
+            ([*map(symbol, one.words, one.tags)], span) for one in own for span in one.spans
+        ]
+        phrases = Phrases.learn(examples) if examples else None
+        return Vocabulary(self.tokenizer, lexicon(own, LEAST), _value, phrases)
+
+    @cached_property
+    def _judges(self) -> tuple["_Judge", "_Judge"]:
+        """Of the targets of each half: learned from the other."""
+        return (self._judge(1), self._judge(0))
+
+    def _judge(self, number: int) -> "_Judge":
+        return _Judge(tuple(one for one in self.tagged if half(one.words) == number))
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Fitted when it is asked."""
+
+    sentences: tuple[Tagged, ...]
+
+    @cached_property
+    def tagger(self) -> Tagger:
+        return fit_tagger(self.sentences)
+
+    @cached_property
+    def parser(self) -> Parser | None:
+        parsed = [one for one in self.sentences if one.spans]
+        return fit_parser(parsed) if parsed else None
+
+
+def half(words: Sequence[str]) -> int:
+    """0 or 1, by a hash of the words."""
+    return hashlib.sha256(" ".join(words).encode()).digest()[0] % 2
+
+
+def _value(fact: str) -> Sequence[str]:
+    """`field: value` -> the value, the only way of saying it that is known."""
+    value = fact.partition(":")[2].strip()
+    if not value:
+        raise ConfigError(f"says = {fact!r}: expected a field and its value, name: The Vaults")
+    return [value]

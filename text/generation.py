@@ -1,0 +1,57 @@
+"""Rows of ids from left to right: what every decoder of sentences shares."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from shared import noise
+from shared.tokenizer import BOS, EOS, PAD
+
+Advance = Callable[[Tensor | None], Tensor]  # last ids (n, 1), None at first -> logits (n, V)
+Choose = Callable[[Tensor, int], Tensor]  # logits (n, V) of token i -> ids (n,)
+
+
+def write_rows(
+    advance: Advance,
+    choose: Choose,
+    n: int,
+    length: int,
+    device: torch.device,
+    start: Sequence[int] = (),
+) -> Tensor:
+    """Rows of ids (n, length) that all begin with the ids `start`; what follows EOS is PAD."""
+    rows = torch.full((n, length), PAD, device=device)
+    running = torch.ones(n, dtype=torch.bool, device=device)
+    last = None
+    for i in range(length):
+        logits = advance(last).double()
+        logits[:, [PAD, BOS]] = -torch.inf  # never targets in training
+        chosen = choose(logits, i).masked_fill(~running, PAD)
+        if i < len(start):
+            chosen = torch.full_like(chosen, start[i])
+        rows[:, i] = chosen
+        running &= chosen != EOS
+        last = chosen[:, None]
+        if not running.any():
+            break
+    return rows
+
+
+def likeliest(logits: Tensor, i: int) -> Tensor:
+    """Greedy: the likeliest id of each row."""
+    return logits.argmax(-1)
+
+
+def sampled(seeds: Sequence[int], length: int, temperature: float, device: torch.device) -> Choose:
+    """Draws: token i of a row with the i-th uniform of its seed, so that no row depends on its
+    neighbours. `temperature` divides the logits; ValueError unless it is above 0."""
+    if not temperature > 0:
+        raise ValueError(f"temperature = {temperature}: expected a number above 0")
+    uniforms = noise.uniform(seeds, 0, (length,), device=device).double()
+
+    def choose(logits: Tensor, i: int) -> Tensor:
+        reached = (logits / temperature).softmax(-1).cumsum(-1) >= uniforms[:, i, None]
+        return reached.int().argmax(-1)
+
+    return choose

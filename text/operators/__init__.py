@@ -1,0 +1,1 @@
+"""Operators: classifiers of sentences' latents, and what is steered, edited and joined by them."""

@@ -1,0 +1,129 @@
+"""Latents under energies: drawn, moved and joined.
+
+exact  noised energies guide the model's own solver: from noise, or from a datum that is noised up
+       to a time
+flow   LatentOps: the model's unguided draws, or a datum, move along the gradient flow of the
+       energies of clean latents (`shared.guidance.flow`)
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shared import noise
+from shared.errors import ConfigError
+from shared.guidance import Energy, Quadratic, energy, gradient_flow, unit_gaussian
+from shared.learner import DiffusionLearner
+from shared.sampling import Sampling, draw
+from shared.schedule import Linear
+from shared.solver import SOLVERS, prepare, run
+from shared.solver.ode import Ode
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Energies with their weights."""
+
+    energies: Sequence[Energy]
+    weights: Sequence[float]
+
+    def with_stay(self, x0: Tensor, weight: float) -> "Pull":
+        """And weight |z - x0|^2 / 2, x0 (B, ...): what is moved stays near what it was."""
+        if weight == 0:
+            return self
+        y = x0.flatten(1)
+        identity = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
+        stay = Quadratic(identity, y, torch.ones_like(y[0]))
+        return Pull([*self.energies, stay], [*self.weights, weight])
+
+
+def guided_draw(
+    learner: DiffusionLearner, seeds: Sequence[int], how: Sampling, pull: Pull
+) -> Tensor:
+    """x0 (n, ...) by the exact mode."""
+    return draw(
+        learner,
+        seeds,
+        how,
+        wrap=lambda denoise, rows: energy(denoise, pull.energies, pull.weights),
+        label="sentences",
+    )
+
+
+def flow(x0: Tensor, how: Sampling, pull: Pull, stay: float = 0.0) -> Tensor:
+    """x0 (n, ...) -> where the gradient flow takes it, by adaptive steps (solver ode) or by a
+    solver of ours. ConfigError for a solver that draws noise."""
+    if SOLVERS[how.solver].stochastic:
+        raise ConfigError(
+            f"solver = {how.solver!r}: a gradient flow is an ODE, and this one draws noise; give "
+            "--solver ode, dpmpp_2m or ddim"
+        )
+    parts: list[Tensor] = []
+    for part in x0.split(BATCH):
+        pulled = pull.with_stay(part, stay)
+        if how.solver == "ode":
+            own = Ode()
+            found = gradient_flow(
+                part, pulled.energies, pulled.weights,
+                rtol=own.rtol, atol=own.atol, budget=how.budget,
+            )  # fmt: skip
+            parts.append(found.y)
+            continue
+        guided = energy(unit_gaussian, pulled.energies, pulled.weights)
+        with torch.no_grad():
+            parts.append(run(prepare(Linear(), how.solver, how.steps), guided, part.clone()).x)
+    return torch.cat(parts)
+
+
+def guided_edit(
+    learner: DiffusionLearner,
+    x0: Tensor,
+    seeds: Sequence[int],
+    how: Sampling,
+    pull: Pull,
+    strength: float,
+) -> Tensor:
+    """x0 (n, ...), noised up to time `strength` and drawn again from there by the exact mode (Meng
+    et al. 2022, sec. 3.1). ConfigError unless 0 < strength <= 1."""
+    if not 0 < strength <= 1:
+        raise ConfigError(f"strength = {strength}: expected a time above 0, at most 1")
+    guided = energy(learner.denoiser, pull.energies, pull.weights)
+    solver = SOLVERS[how.solver]
+    if isinstance(solver, Ode):
+        solver = dataclasses.replace(solver, budget=how.budget)
+    try:
+        plan = prepare(learner.schedule, solver, how.steps, how.grid, start=strength, td=how.td)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    parts: list[Tensor] = []
+    for start in range(0, len(x0), BATCH):
+        some = list(seeds[start : start + BATCH])
+        eps = noise.normal(some, 0, tuple(x0.shape[1:]), device=x0.device)
+        x_t = plan.start.alpha * x0[start : start + BATCH] + plan.start.sigma * eps
+        with torch.no_grad():
+            parts.append(run(plan, guided, x_t, seeds=some, nan=how.nan).x)
+    return torch.cat(parts)
+
+
+def between(first: Tensor, last: Tensor, n: int) -> Tensor:
+    """n latents (n, ...) from `first` to `last` (...), both included: a spherical path, along which
+    norms stay typical of Gaussian latents (White 2016); straight where the two are parallel.
+    ConfigError for fewer than two."""
+    if n < 2:
+        raise ConfigError(f"n = {n}: a path has two ends, expected 2 or more")
+    shares = torch.linspace(0, 1, n, dtype=first.dtype, device=first.device)
+    a, b = first.flatten(), last.flatten()
+    cosine = float((a @ b) / (a.norm() * b.norm()).clamp(min=1e-12))
+    angle = math.acos(min(max(cosine, -1.0), 1.0))
+    if math.sin(angle) < 1e-3:
+        weights = (1 - shares, shares)
+    else:
+        weights = tuple(torch.sin(angle * s) / math.sin(angle) for s in (1 - shares, shares))
+    path = weights[0][:, None] * a + weights[1][:, None] * b
+    return path.reshape(n, *first.shape)
