@@ -19,7 +19,7 @@ from benchmarks.tables import Column, Table
 from shared import noise
 from shared.files import write_text
 from shared.provenance import provenance
-from shared.task import ControlRequest, SampleRequest
+from shared.requests import ControlRequest, SampleRequest
 from text import teller
 from text.control import Target, parse_controls
 from text.control.analysis import of_reading

@@ -22,9 +22,9 @@ from rich.console import Console
 from benchmarks.tables import Column, Table
 from shared.files import write_text
 from shared.provenance import provenance
+from shared.requests import ControlRequest
 from shared.runs import open_run
 from shared.tables import expand
-from shared.task import ControlRequest
 from text.control.controls import Control
 from text.control.evaluation import asked, satisfy, without_control
 from text.control.targets import Target, read_targets

@@ -17,7 +17,7 @@ from benchmarks.measure import peak_memory_mib
 from benchmarks.recipe import Recipe, prepare
 from benchmarks.tables import Column, Table
 from shared.provenance import ROOT
-from shared.task import SampleRequest
+from shared.requests import SampleRequest
 from shared.train.loop import train
 
 STEPS, SAMPLES = 6, 64

@@ -21,7 +21,7 @@ from benchmarks.tables import Column, Table
 from shared import scene
 from shared.files import write_text
 from shared.provenance import provenance
-from shared.task import ControlRequest, SampleRequest
+from shared.requests import ControlRequest, SampleRequest
 from text import teller
 from text.operators.attributes import ATTRIBUTES, UNSAID, attribute
 from text.operators.control import control

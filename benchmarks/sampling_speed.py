@@ -9,15 +9,16 @@ from benchmarks.measure import Task, interleave, ratio
 from benchmarks.recipe import Recipe
 from benchmarks.tables import Column, Table
 from shared import noise
+from shared.drawing import draw
 from shared.learner import DiffusionLearner
-from shared.sampling import Sampling, draw
+from shared.sampling import Sampling
 
 BATCH, STEPS = 64, 20
 
 
 @torch.no_grad()
 def sampling(recipes: list[Recipe], seconds: float) -> Table:
-    """`shared.sampling.draw` beside the same number of calls of its network alone."""
+    """`shared.drawing.draw` beside the same number of calls of its network alone."""
     rows: list[dict[str, Any]] = []
     for recipe in recipes:
         learner = recipe.learner(recipe.with_train(precision="fp32")).eval()  # as the pipelines do
@@ -41,7 +42,7 @@ def sampling(recipes: list[Recipe], seconds: float) -> Table:
         )
     return Table(
         "Sampling",
-        f"{BATCH} samples, {STEPS} steps of dpmpp_2m, fp32: everything `shared.sampling.draw` "
+        f"{BATCH} samples, {STEPS} steps of dpmpp_2m, fp32: everything `shared.drawing.draw` "
         "does, beside as many calls of the network alone (goal: at most 5 % more), and beside the "
         "denoiser, which adds scaling and the prediction's or codec's way to x0.",
         (

@@ -24,8 +24,8 @@ from benchmarks.recipe import parameters
 from benchmarks.tables import Column, Table
 from shared.configs import load_config
 from shared.files import write_text
+from shared.requests import EvaluateRequest
 from shared.runs import begin, open_run, read_config
-from shared.task import EvaluateRequest
 from shared.train.engine import set_up
 from shared.train.loop import Trainer, train
 from text.evaluation import evaluate

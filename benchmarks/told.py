@@ -20,8 +20,8 @@ from rich.progress import track
 from benchmarks.tables import Column, Table
 from shared.files import write_text
 from shared.provenance import provenance
+from shared.requests import SampleRequest, WriteRequest
 from shared.scene import Scene, spell
-from shared.task import SampleRequest, WriteRequest
 from text import teller
 from text.ask import Ask
 from text.metrics import faithfulness

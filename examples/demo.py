@@ -20,13 +20,14 @@ from rich.table import Table
 from examples.exhibit import write_numbers, write_picture
 from examples.goals import Measured, goals
 from examples.steps import StepFailed, Steps, Task
+from shared.drawing import draw
 from shared.errors import DiptychError
 from shared.exhibits import read_json
 from shared.learner import DiffusionLearner
 from shared.provenance import provenance
 from shared.report import Check, summary, write_report
 from shared.runs import load_learner
-from shared.sampling import Sampling, draw
+from shared.sampling import Sampling
 
 GIVEN = "there is a small red [MASK] on the [MASK] side ."
 

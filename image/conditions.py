@@ -12,6 +12,8 @@ _VALUES = sorted(
     ((value, name) for name, values in ATTRIBUTES.items() for value in values),
     key=lambda pair: -len(pair[0].split()),
 )
+Labels = str | int | Scene | Sequence[str | int | Scene] | None
+Words = str | Sequence[str] | None
 EXAMPLE = "large red solid circle top left, small blue dots star centre"
 
 
@@ -72,3 +74,19 @@ def _parse_thing(text: str) -> Thing:
         if name not in found:
             raise ConfigError(f"{text.strip()!r}: no {name}; add one of {', '.join(values)}")
     return Thing(**found)
+
+
+def count_asked(labels: Labels | Words, n: int | None, seeds: Sequence[int] | None) -> int:
+    """How many pictures a call is for: as many as it says, or as there are seeds, or labels or
+    prompts in a list, or one. ConfigError for none, or when n and seeds disagree."""
+    if seeds is not None:
+        if len(seeds) == 0 or n not in (None, len(seeds)):
+            raise ConfigError(
+                f"num_images = {n} but {len(seeds)} seeds: expected one seed a picture"
+            )
+        return len(seeds)
+    if n is None:
+        return 1 if labels is None or isinstance(labels, str | int | Scene) else max(1, len(labels))
+    if n < 1:
+        raise ConfigError(f"num_images = {n}: expected 1 or more")
+    return n

@@ -31,9 +31,10 @@ from image.pipeline import Pipeline
 from shared.errors import ConfigError, DataError
 from shared.learner import DiffusionLearner
 from shared.provenance import provenance
+from shared.requests import EvaluateRequest
 from shared.runs import Run, load_learner
 from shared.scoring import BOUND, TRIED, UNDEFINED, Split, measured, score, told
-from shared.task import EvaluateRequest, Panel
+from shared.task import Panel
 from shared.tokenizer import FILE, load_tokenizer
 
 

@@ -151,7 +151,7 @@ class FolderCodec(nn.Module):
 
 
 class FolderModel(nn.Module):
-    """A loaded pipeline as `shared.sampling.Model`. `texts` is there where it reads prompts."""
+    """A loaded pipeline as `shared.drawing.Model`. `texts` is there where it reads prompts."""
 
     data_std = 1.0  # the folder does not say it; only solvers with memory of the data's spread ask
 

@@ -12,31 +12,28 @@ import torch
 from torch import Tensor, nn
 
 from image.captions import captioned, prepare_tokenizer
-from image.classifier import Classifier
 from image.codec import build_codec
 from image.comparison import some_rows
 from image.config import ImageConfig
 from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
 from image.evaluation import evaluate
 from image.grid import save_png, tile, to_bytes, to_pil
-from image.net import build_net
-from image.noisy_classifier import NoisyClassifier
+from image.learners import build_learner
 from image.pipeline import Glimpse, Pipeline, is_pipeline
 from image.render import render
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
-from shared.learner import DiffusionLearner
-from shared.runs import load_learner, open_run
-from shared.scene import Scene
-from shared.task import (
+from shared.requests import (
     ControlRequest,
     EvaluateRequest,
-    Examples,
     ExportRequest,
     PairRequest,
     SampleRequest,
     WriteRequest,
 )
+from shared.runs import load_learner, open_run
+from shared.scene import Scene
+from shared.task import Examples
 
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
@@ -108,35 +105,7 @@ class ImagePanel:
 
     def learner(self, config: ImageConfig, run: Path) -> nn.Module:
         """A fresh diffusion model, classifier or autoencoder."""
-        facts = read_facts(run)
-        autocast = torch.bfloat16 if config.train.precision == "bf16" else None
-        codec = build_codec(config.codec, facts.levels, facts.shape, run)
-        if config.noisy:
-            return NoisyClassifier(config, facts, codec, autocast)
-        if config.model == "classifier":
-            return Classifier(
-                facts.shape,
-                facts.levels,
-                facts.conditions,
-                several=not facts.classes,
-                width=config.judge.width,
-                dropout=config.judge.dropout,
-                autocast=autocast,
-            )
-        if config.model == "autoencoder":
-            from image.autoencoder.learner import AutoencoderLearner
-            from image.autoencoder.network import build_network, latent_shape
-            from image.autoencoder.perceptual import load_perceptual
-
-            network = build_network(config.autoencoder, facts.shape[0])
-            latent_shape(network, facts.shape)
-            perceptual = load_perceptual(run)
-            return AutoencoderLearner(
-                network, facts.levels, facts.shape, config.autoencoder, perceptual, autocast
-            )
-        net = build_net(config, codec.latent_shape, facts.conditions)
-        groups = config.data.condition_groups()
-        return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast, groups)
+        return build_learner(config, read_facts(run), run)
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and

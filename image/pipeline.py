@@ -24,22 +24,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from image.conditions import class_id, parse_scene
+from image.conditions import Labels, Words, class_id, count_asked, parse_scene
 from image.config import ImageConfig
 from image.data import Facts, load_pictures, read_facts
 from image.grid import to_bytes, to_pil
 from image.guides import load_classifier, load_guide
+from shared.drawing import Model, Target, draw
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
 from shared.prompts import prompt_ids
 from shared.runs import GRID, load_learner, open_run
-from shared.sampling import Model, Sampling, Target, draw
+from shared.sampling import Sampling
 from shared.scales import Scales
 from shared.scene import Scene, ids
+from shared.seeds import chosen_seeds
 from shared.tokenizer import FILE, load_tokenizer
 
-Labels = str | int | Scene | Sequence[str | int | Scene] | None
-Words = str | Sequence[str] | None
 INDEX = "model_index.json"  # of a pipeline that diffusers saved
 OUTPUTS = ("pil", "np", "latent")
 
@@ -174,7 +174,7 @@ class Pipeline:
                 f"output_type = {output_type!r}: expected one of {', '.join(OUTPUTS)}"
             )
         asked = class_labels if prompt is None else prompt
-        chosen = _seeds(_count(asked, num_images, seeds), seeds, generator)
+        chosen = chosen_seeds(count_asked(asked, num_images, seeds), seeds, generator)
         condition, target = self.asked(class_labels, prompt, len(chosen), classifier)
         how = Sampling(
             solver=solver,
@@ -337,25 +337,3 @@ class Pipeline:
 def is_pipeline(folder: Path) -> bool:
     """Whether diffusers wrote a whole pipeline there."""
     return (folder / INDEX).is_file()
-
-
-def _count(labels: Labels | Words, n: int | None, seeds: Sequence[int] | None) -> int:
-    if seeds is not None:
-        if len(seeds) == 0 or n not in (None, len(seeds)):
-            raise ConfigError(
-                f"num_images = {n} but {len(seeds)} seeds: expected one seed a picture"
-            )
-        return len(seeds)
-    if n is None:
-        return 1 if labels is None or isinstance(labels, str | int | Scene) else max(1, len(labels))
-    if n < 1:
-        raise ConfigError(f"num_images = {n}: expected 1 or more")
-    return n
-
-
-def _seeds(n: int, seeds: Sequence[int] | None, generator: torch.Generator | None) -> list[int]:
-    if seeds is None:
-        return torch.randint(2**31, (n,), generator=generator).tolist()
-    if generator is not None:
-        raise ConfigError("give seeds or a generator, not both")
-    return [int(seed) for seed in seeds]

@@ -18,10 +18,7 @@ from rich.table import Table
 from shared.configs import load_config, packaged_configs
 from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
-from shared.runs import find_panel, open_run, panel_names, panel_of
-from shared.schedule import SCHEDULES
-from shared.schema import one_of
-from shared.task import (
+from shared.requests import (
     ControlRequest,
     EvaluateRequest,
     ExportRequest,
@@ -29,6 +26,9 @@ from shared.task import (
     SampleRequest,
     WriteRequest,
 )
+from shared.runs import find_panel, open_run, panel_names, panel_of
+from shared.schedule import SCHEDULES
+from shared.schema import one_of
 from shared.train import checkpoint
 from shared.train.progress import read_log
 

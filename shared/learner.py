@@ -84,7 +84,7 @@ class DiffusionLearner(nn.Module):
         return self.denoiser.data_std
 
     def own_times(self, steps: int) -> tuple[Tensor, bool] | None:
-        """None: sampled at equal times (`shared.sampling.Model`)."""
+        """None: sampled at equal times (`shared.drawing.Model`)."""
         return None
 
     def drops(self, names: Sequence[str] = ()) -> bool:

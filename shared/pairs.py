@@ -15,8 +15,8 @@ from typing import Any
 from shared import scene
 from shared.errors import ConfigError
 from shared.files import make_folder
+from shared.requests import PairRequest
 from shared.runs import find_panel, panel_names
-from shared.task import PairRequest
 
 METADATA = "metadata.jsonl"
 

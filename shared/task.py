@@ -4,20 +4,22 @@ The command finds panels through the entry points `diptych.panels`, so a third o
 here.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import tyro
 from torch import Tensor, nn
 
 from shared.config import DiffusionConfig, TrainConfig
-from shared.errors import ConfigError
-from shared.sampling import Sampling
-from shared.scene import SPLITS, Scene
-from shared.sweep import parse_sweep
+from shared.requests import (
+    ControlRequest,
+    EvaluateRequest,
+    ExportRequest,
+    PairRequest,
+    SampleRequest,
+    WriteRequest,
+)
+from shared.scene import Scene
 
 
 class RunConfig(Protocol):
@@ -41,237 +43,6 @@ class Examples(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request(Sampling):
-    """What `diptych sample` and `evaluate` have in common.
-
-    Attributes:
-        n: How many samples.
-        seed: Sample i is drawn with seed + i, whatever n is.
-        weights: ema (the moving average) or model (the raw weights).
-    """
-
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])]
-    seed: int = 0
-    weights: str = "ema"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n < 1:
-            raise ConfigError(f"n = {self.n}: expected 1 or more")
-        check_weights(self.weights)
-
-    @property
-    def seeds(self) -> range:
-        """One for each sample."""
-        return range(self.seed, self.seed + self.n)
-
-
-def check_weights(weights: str) -> None:
-    """ConfigError unless it names one of the two that a checkpoint holds."""
-    if weights not in ("ema", "model"):
-        raise ConfigError(f"weights = {weights!r}: expected ema or model")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleRequest(Request):
-    """What to sample, and how.
-
-    Attributes:
-        condition: What to sample: a class by name or number; `all` in turn.
-        prompt: What to write from or to draw, in words; for a causal model that writes from
-            nothing, how each sentence begins.
-        negative_prompt: What guidance is to depart from, in words (pictures).
-        given: What must stay, with [MASK] for what is free (panels that can infill).
-        trajectory: Also write the denoising of the first sample.
-        mbr: Draw this many candidates for each sample and keep the one that the others agree with
-            most, by minimum Bayes risk (panels that can compare them).
-        n_best: Also write the best of these candidates, this many (mbr at most), with how much the
-            others agree with each.
-    """
-
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
-    condition: Annotated[str | None, tyro.conf.arg(name="class")] = None
-    prompt: str | None = None
-    negative_prompt: str | None = None
-    given: str | None = None
-    trajectory: bool = False
-    mbr: int = 1
-    n_best: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControlRequest(Request):
-    """How many controlled samples, and for which targets.
-
-    Attributes:
-        n: How many samples of each target.
-        prompt: What to write from, in words, beside the controls.
-        control_scale: How strongly the whole sample follows what is asked for: 1 as much as the
-            model's own probabilities say.
-        mbr: Draw this many candidates for each sample and keep the one that the others agree with
-            most, by minimum Bayes risk.
-        targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE; or
-            one of Diffusion-LM's, as text or gzip.
-        evaluate: The same, and measure more: targets that cannot be satisfied count as missed, and
-            samples are held against ones without control.
-        tagged: A folder of sentences with the part of speech of each word, which judge and guide
-            learn from (default for evaluate: the folder of its file).
-        operator: What an operator of the run's latents must find: NAME=VALUE, NAME!=VALUE,
-            NAME=VALUE|VALUE, with a weight 2*NAME=VALUE; again for more of them. Operators are in
-            RUN/operators, or NAME is the path of one.
-        mode: exact: operators of noisy latents guide the solver; flow: samples, or what is edited,
-            move along the gradient of operators of clean latents (LatentOps).
-        edit: A sentence to change, or a .txt file of them; n versions of each.
-        strength: Of an edit in mode exact: the time up to which it is noised, in (0, 1].
-        stay: Of an edit in mode flow: how strongly it stays where it was.
-        interpolate: Two sentences: n on the path between them.
-    """
-
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
-    solver: str = "ancestral"
-    steps: int = 64
-    prompt: str | None = None
-    control_scale: float = 1.5
-    mbr: int = 1
-    targets: Path | None = None
-    evaluate: Path | None = None
-    tagged: Path | None = None
-    operator: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    mode: str = "exact"
-    edit: str | None = None
-    strength: float = 0.5
-    stay: float = 0.0
-    interpolate: tuple[str, str] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_control_scale(self.control_scale)
-
-    @property
-    def in_latents(self) -> bool:
-        """Whether it asks for operators, an edit or a path: for what acts on latents."""
-        return bool(self.operator) or self.edit is not None or self.interpolate is not None
-
-    def asked(self) -> dict[str, Any]:
-        """All of it by name, to be written beside what was drawn."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class WriteRequest(Request):
-    """What to write, for whom, and how.
-
-    Attributes:
-        n: How many different ones.
-        message: Words that are in each of them.
-        tone: In which tone; left open when not given.
-        audience: For whom; left open when not given.
-        more_like: Write variations of the one with this number among those written last, which were
-            also asked for what is not asked for now.
-        strength: How far variations may go, in (0, 1]: the time that the one to vary is noised to.
-        guidance: Classifier-free guidance scale towards what is asked for.
-        control_scale: How strongly the rest follows the words of the message.
-    """
-
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
-    solver: str = "ancestral"
-    steps: int = 64
-    guidance: float = 1.5
-    message: str | None = None
-    tone: str | None = None
-    audience: str | None = None
-    more_like: int | None = None
-    strength: float = 0.6
-    control_scale: float = 1.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_control_scale(self.control_scale)
-        if not 0 < self.strength <= 1:
-            raise ConfigError(f"strength = {self.strength}: expected a number in (0, 1]")
-
-
-def check_control_scale(scale: float) -> None:
-    """ConfigError unless it is finite."""
-    if not math.isfinite(scale):
-        raise ConfigError(f"control_scale = {scale}: expected a finite number")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportRequest:
-    """What to export, and how.
-
-    Attributes:
-        weights: ema (the moving average) or model (the raw weights).
-        timesteps: Steps T of the chain that stands for a continuous schedule: its level i is ours
-            at t = (i + 1) / T.
-    """
-
-    weights: str = "ema"
-    timesteps: int = 1000
-
-    def __post_init__(self) -> None:
-        check_weights(self.weights)
-        if self.timesteps < 2:
-            raise ConfigError(f"timesteps = {self.timesteps}: expected 2 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateRequest(Request):
-    """What to measure, and on which samples.
-
-    Attributes:
-        n: How many samples to draw and to compare.
-        split: Of the held-out data (default data.held_out).
-        prompt: What to write all of them from, in place of held-out sources.
-        mbr: Draw this many candidates for each sample and keep the one that the others agree with
-            most, by minimum Bayes risk (panels that can compare them).
-        likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
-        draws: Draws of noise a datum for that bound.
-        features: In whose features samples are compared: those of the judge that the suite trains,
-            or of a further network, NAME:FILE with its weights (pictures: inception:FILE).
-        reference: A file of feature statistics to compare with, in place of the training split's
-            (panels that have such statistics).
-        frontier: Instead, likeness beside variety at several values of one setting:
-            temperature=0.7,0.8,0.9 or steps=8,32 or td=0,1; writes RUN/frontier.json and
-            RUN/frontier.png (panels that can).
-    """
-
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
-    split: str | None = None
-    prompt: str | None = None
-    mbr: int = 1
-    likelihood: bool = False
-    draws: int = 8
-    features: Annotated[str, tyro.conf.arg(metavar="judge|NAME:FILE")] = "judge"
-    reference: Path | None = None
-    frontier: Annotated[str | None, tyro.conf.arg(metavar="NAME=VALUE,...")] = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.draws < 1:
-            raise ConfigError(f"draws = {self.draws}: expected 1 or more")
-        if self.frontier is not None:
-            if self.likelihood:
-                raise ConfigError(
-                    "likelihood, frontier: the bound is the same however samples are drawn; ask "
-                    "for one of them"
-                )
-            if self.features != "judge" or self.reference is not None:
-                raise ConfigError(
-                    "features, reference, frontier: a frontier is measured by the judge alone; ask "
-                    "for one of them"
-                )
-            self.points()
-
-    def points(self) -> dict[float, "EvaluateRequest"]:
-        """The same request at each value of its frontier. ConfigError for an impossible value."""
-        sweep = parse_sweep("frontier", self.frontier or "")
-        at: Any = {value: {sweep.name: value} for value in sweep.values}
-        return {value: replace(self, frontier=None, **change) for value, change in at.items()}
-
-
 @runtime_checkable
 class Stepwise(Protocol):
     """A learner whose loss changes in the course of training."""
@@ -279,33 +50,6 @@ class Stepwise(Protocol):
     def begin_step(self, step: int) -> None:
         """Told how many updates were done, before each."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairRequest:
-    """Which scenes to write as files, and how.
-
-    Attributes:
-        n: How many scenes.
-        size: Pixels along a side of a picture, a multiple of 32.
-        split: train, validation or test: no board is in two of them.
-        seed: The stream of scenes, and of their telling.
-    """
-
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
-    size: int = 32
-    split: str = "train"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ConfigError(f"n = {self.n}: expected 1 or more")
-        if self.size < 32 or self.size % 32:
-            raise ConfigError(f"size = {self.size}: expected a multiple of 32")
-        if self.split not in SPLITS:
-            raise ConfigError(f"split = {self.split!r}: expected one of {', '.join(SPLITS)}")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed = {self.seed}: expected an integer in [0, 2^32)")
 
 
 class Panel(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from shared.errors import ConfigError
+from shared.requests import ControlRequest
 from shared.sampling import Sampling
-from shared.task import ControlRequest
 from text.control import Automata
 from text.given import Given
 from text.mbr import check_candidates

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from shared.learner import DiffusionLearner
 from shared.likelihood import Likelihood
+from shared.requests import EvaluateRequest
 from shared.scoring import BOUND, EXACT, TRIED, UNDEFINED, Split, measured, score, told
-from shared.task import EvaluateRequest
 from shared.tokenizer import PAD
 from text.baseline import CausalLM
 from text.data import Rows, fixed_order

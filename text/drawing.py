@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from shared.codec import Codec
 from shared.denoiser import Denoise
+from shared.drawing import Wrap, draw
 from shared.errors import ConfigError
 from shared.guidance import infill
 from shared.learner import DiffusionLearner
-from shared.sampling import Sampling, Start, Wrap, draw
+from shared.sampling import Sampling, Start
 from text.ask import Ask, check_causal, check_diffusion
 from text.autoencoder.codec import SentenceCodec
 from text.baseline import CausalLM

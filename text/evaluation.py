@@ -10,8 +10,9 @@ from typing import Any
 
 from shared.errors import ConfigError
 from shared.provenance import provenance
+from shared.requests import EvaluateRequest
 from shared.runs import Run
-from shared.task import EvaluateRequest, Panel
+from shared.task import Panel
 from text.ask import Ask
 from text.bound import likelihood
 from text.metrics import faithfulness, overlap, slots

@@ -15,9 +15,10 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
+from shared.requests import EvaluateRequest
 from shared.runs import Run
 from shared.sweep import parse_sweep
-from shared.task import EvaluateRequest, Panel
+from shared.task import Panel
 from text.baseline import CausalLM
 from text.evaluation import circumstances, draw_texts, find_sources
 from text.pipeline import Pipeline

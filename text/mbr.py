@@ -20,7 +20,7 @@ from sacrebleu import BLEU
 
 from shared.errors import ConfigError
 
-STRIDE = 1 << 41  # beyond the seeds that samples are asked for, and shared.sampling.FIT_SEED
+STRIDE = 1 << 41  # beyond the seeds that samples are asked for, and shared.drawing.FIT_SEED
 SCORER = BLEU(effective_order=True)  # made once: sentence_bleu makes one a call, twice its work
 Utility = Callable[[str, str], float]
 

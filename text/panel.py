@@ -13,17 +13,17 @@ from shared.codec import Bits, Codec, DiscreteCodec
 from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
-from shared.runs import open_run
-from shared.scene import Scene
-from shared.task import (
+from shared.requests import (
     ControlRequest,
     EvaluateRequest,
-    Examples,
     ExportRequest,
     PairRequest,
     SampleRequest,
     WriteRequest,
 )
+from shared.runs import open_run
+from shared.scene import Scene
+from shared.task import Examples
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
 from text.ask import Ask, Glimpse
 from text.autoencoder import evaluation as autoencoder

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
+from shared.requests import ControlRequest
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
-from shared.task import ControlRequest
+from shared.seeds import chosen_seeds
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.ask import Ask, Glimpse
 from text.baseline import CausalLM
@@ -137,7 +138,7 @@ class Pipeline:
             temperature=temperature,
             clamp=clamp,
         )
-        chosen = _seeds(n, seeds, generator)
+        chosen = chosen_seeds(n, seeds, generator)
         asked = parse_controls(controls)
         source, start = self.prompted(prompt, len(chosen))
         ask = Ask(
@@ -221,15 +222,3 @@ class Pipeline:
             progress,
         )
         return [decode(ids) for ids in rows.tolist()]
-
-
-def _seeds(n: int, seeds: Sequence[int] | None, generator: torch.Generator | None) -> list[int]:
-    if seeds is not None:
-        if generator is not None:
-            raise ConfigError("give seeds or a generator, not both")
-        if len(seeds) == 0:
-            raise ConfigError("seeds: expected one integer or more")
-        return [int(seed) for seed in seeds]
-    if n < 1:
-        raise ConfigError(f"n = {n}: expected 1 or more")
-    return torch.randint(2**31, (n,), generator=generator).tolist()

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import ConfigError, DataError
+from shared.requests import WriteRequest
 from shared.scene import ATTRIBUTES, AUDIENCES, TONES
 from shared.schema import one_of
-from shared.task import WriteRequest
 from shared.tokenizer import EOS
 from text.ask import Ask, Near
 from text.config import TextConfig

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from image.config import AdversarialConfig
+from image.autoencoder.config import AdversarialConfig
 
 SMALL, MOST = 1e-4, 1e4  # of the adaptive weight, as in the authors' code
 

@@ -16,11 +16,11 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
 
+from image.autoencoder.config import AutoencoderConfig
 from image.autoencoder.critic import PatchDiscriminator, verdict
 from image.autoencoder.network import chosen, decoded, encoded, nearest, posterior, table
 from image.autoencoder.perceptual import Perceptual
 from image.codec import Pixels
-from image.config import AutoencoderConfig
 from shared import noise
 from shared.objective.streams import ENCODE
 

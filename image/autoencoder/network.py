@@ -17,7 +17,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
-from image.config import AutoencoderConfig
+from image.autoencoder.config import AutoencoderConfig
 from shared.errors import CheckpointError, ConfigError
 
 Network = AutoencoderKL | VQModel | AutoencoderTiny

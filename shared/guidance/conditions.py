@@ -35,7 +35,7 @@ def classifier_free(
 
     Order: first, around the network. NFE per call, in one batch: the conditions of scale other than
     0, and 1 for the base unless the scales sum to 1. So 2, or 1 at scale 0 and at scale 1. A model
-    trained without dropout of the condition does not know the base: `sampling.draw` warns.
+    trained without dropout of the condition does not know the base: `drawing.draw` warns.
 
     Raises ValueError for a scale that is not finite, an interval that is none, and, when called,
     for a condition or negative of another shape.

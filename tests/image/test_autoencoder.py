@@ -11,13 +11,14 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
+from image.autoencoder.config import AdversarialConfig, AutoencoderConfig
 from image.autoencoder.critic import SMALL, PatchDiscriminator, last_layer_norms, verdict
 from image.autoencoder.evaluation import perplexity
 from image.autoencoder.learner import AutoencoderLearner
 from image.autoencoder.network import build_network, chosen, nearest, posterior
 from image.autoencoder.perceptual import Perceptual
 from image.classifier import Block, Classifier
-from image.config import AdversarialConfig, AutoencoderConfig, ImageConfig
+from image.config import ImageConfig
 from image.panel import PANEL
 from shared import noise
 from shared.configs import load_config

@@ -12,7 +12,7 @@ from image.panel import PANEL
 from image.pipeline import Pipeline
 from shared.configs import load_config
 from shared.errors import ConfigError
-from shared.task import EvaluateRequest
+from shared.requests import EvaluateRequest
 
 TINY = UnetConfig(
     channels=(8, 16, 16), layers=1, attention=(1,), head_dim=8, source_depth=1, source_dim=16

@@ -23,8 +23,8 @@ from image.pipeline import Pipeline
 from image.render import render
 from shared import scene
 from shared.errors import ConfigError, DataError
+from shared.requests import EvaluateRequest, PairRequest, SampleRequest
 from shared.scene import COLOURS, SHAPES, Scene, Thing
-from shared.task import EvaluateRequest, PairRequest, SampleRequest
 from shared.tokenizer import FILE, load_tokenizer
 from tests.image.conftest import image_config
 

@@ -17,7 +17,7 @@ from image.metrics import frechet, statistics
 from image.panel import PANEL
 from shared.cli import main
 from shared.errors import ConfigError, DataError
-from shared.task import EvaluateRequest
+from shared.requests import EvaluateRequest
 from tests.image.conftest import image_config
 
 

@@ -23,10 +23,10 @@ from image.panel import PANEL
 from shared import noise
 from shared.errors import CheckpointError, ConfigError, DataError
 from shared.objective.streams import ENCODE
+from shared.requests import EvaluateRequest, SampleRequest
 from shared.runs import load_learner
 from shared.schedule import variance_preserving
 from shared.scoring import UNDEFINED
-from shared.task import EvaluateRequest, SampleRequest
 from shared.train.checkpoint import load, newest
 from shared.train.loop import train
 from tests.image.conftest import image_config

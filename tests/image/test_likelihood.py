@@ -16,8 +16,8 @@ from image.pipeline import Pipeline
 from shared.cli import main
 from shared.errors import ConfigError
 from shared.likelihood import elbo
+from shared.requests import EvaluateRequest
 from shared.schedule import Schedule
-from shared.task import EvaluateRequest
 from tests.image.conftest import image_config
 
 TERMS = ("prior", "diffusion", "reconstruction")

@@ -22,10 +22,10 @@ from shared.config import DiffusionConfig
 from shared.errors import ConfigError
 from shared.guidance.gradients import gradient
 from shared.objective.streams import NOISE
+from shared.requests import EvaluateRequest, SampleRequest
 from shared.runs import load_learner
 from shared.schedule import straight_flow, variance_exploding, variance_preserving
 from shared.schema import override, validate
-from shared.task import EvaluateRequest, SampleRequest
 from tests.image.conftest import TINY
 
 FACTS = Facts(9, (2, 8, 6), 17, ("a", "b", "c"), 4, 0.6)

@@ -20,10 +20,10 @@ from image.judge import find_judge
 from image.panel import PANEL
 from shared.configs import load_config, packaged_configs
 from shared.errors import CheckpointError, ConfigError
+from shared.requests import EvaluateRequest, SampleRequest
 from shared.runs import load_learner
 from shared.scene import ID_COUNT
 from shared.schema import override, validate
-from shared.task import EvaluateRequest, SampleRequest
 from tests.image.conftest import image_config
 
 

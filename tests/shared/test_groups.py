@@ -9,12 +9,13 @@ from torch import Tensor
 
 from shared.codec import Bits
 from shared.config import DiffusionConfig, NetConfig
+from shared.drawing import draw
 from shared.errors import ConfigError
 from shared.guidance import chain, classifier_free, count_evaluations
 from shared.learner import DiffusionLearner
 from shared.objective import drop_condition, sample_keys
 from shared.oracle import GaussianMixture
-from shared.sampling import Sampling, draw
+from shared.sampling import Sampling
 from shared.scales import parse_scales
 from shared.schedule import Level
 from tests.guided import f64, flow_level, normals

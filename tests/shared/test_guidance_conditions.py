@@ -8,10 +8,11 @@ from torch import Tensor
 
 from shared.codec import Bits
 from shared.config import DiffusionConfig, NetConfig
+from shared.drawing import draw
 from shared.guidance import classifier_free, count_evaluations
 from shared.learner import DiffusionLearner
 from shared.oracle import GaussianMixture
-from shared.sampling import Sampling, draw
+from shared.sampling import Sampling
 from shared.schedule import Cosine, Level
 from shared.solver import sample
 from tests.guided import f64, flow_level, normals

@@ -11,10 +11,11 @@ from torch import Tensor
 from shared import noise
 from shared.codec import Bits, Identity
 from shared.config import DiffusionConfig, NetConfig
+from shared.drawing import draw, fitted_grid
 from shared.errors import ConfigError, NonFinite
 from shared.guidance import autoguidance, clamp
 from shared.learner import DiffusionLearner
-from shared.sampling import Sampling, Start, draw, fitted_grid
+from shared.sampling import Sampling, Start
 from shared.solver import sample
 from tests.toy import ToyNet
 

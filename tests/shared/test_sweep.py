@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from shared.errors import ConfigError
+from shared.requests import EvaluateRequest
 from shared.sweep import SETTINGS, Sweep, parse_sweep
-from shared.task import EvaluateRequest
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 from shared.errors import CheckpointError, ConfigError
 from shared.gaussian import Gaussian, kl
 from shared.learner import DiffusionLearner
+from shared.requests import EvaluateRequest
 from shared.runs import load_learner
 from shared.schedule import variance_preserving
-from shared.task import EvaluateRequest
 from shared.tokenizer import BOS, EOS, PAD
 from tests.text.conftest import text_config
 from text.autoencoder.codec import MEASURED, Measured, SentenceCodec, load_codec, read_measured

@@ -12,9 +12,9 @@ from shared import scene
 from shared.codec import Bits
 from shared.denoiser import Denoiser
 from shared.errors import ConfigError
+from shared.requests import ControlRequest
 from shared.schedule import Cosine, Level
 from shared.solver import sample
-from shared.task import ControlRequest
 from shared.tokenizer import EOS, PAD, Tokenizer, train_tokenizer
 from tests.guided import flow_level, normals
 from text.codec import Embedding

@@ -11,14 +11,15 @@ from torch.testing import assert_close
 
 import text
 from shared.configs import load_config
+from shared.drawing import draw
 from shared.errors import ConfigError
 from shared.learner import DiffusionLearner
+from shared.requests import EvaluateRequest
 from shared.runs import load_learner
-from shared.sampling import Sampling, draw
+from shared.sampling import Sampling
 from shared.schedule import from_betas, sqrt_betas
 from shared.schema import override, read_yaml, validate
 from shared.solver import prepare
-from shared.task import EvaluateRequest
 from tests.test_command import diptych
 from text.codec import Embedding
 from text.config import TextConfig

@@ -11,8 +11,8 @@ import torch
 from shared import scene
 from shared.configs import load_config
 from shared.errors import ConfigError
+from shared.requests import EvaluateRequest
 from shared.schema import override, validate
-from shared.task import EvaluateRequest
 from shared.tokenizer import EOS
 from tests.test_command import diptych
 from tests.text.conftest import text_config

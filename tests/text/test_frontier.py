@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shared.task import EvaluateRequest
+from shared.requests import EvaluateRequest
 from tests.test_command import assert_refused, diptych
 from text.frontier import PAIR
 from text.panel import PANEL

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shared.likelihood import elbo
-from shared.task import EvaluateRequest
+from shared.requests import EvaluateRequest
 from shared.tokenizer import PAD
 from tests.text.conftest import text_config
 from text.codec import Embedding

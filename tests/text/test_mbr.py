@@ -10,9 +10,9 @@ import pytest
 from sacrebleu import sentence_bleu
 
 import text
+from shared.drawing import FIT_SEED
 from shared.errors import ConfigError
-from shared.sampling import FIT_SEED
-from shared.task import SampleRequest
+from shared.requests import SampleRequest
 from tests.test_command import assert_refused, diptych
 from text.mbr import STRIDE, Candidate, candidate_seeds, rank
 from text.panel import PANEL

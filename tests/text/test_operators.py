@@ -17,9 +17,9 @@ from shared.gaussian import Gaussian
 from shared.guidance import Quadratic
 from shared.guidance.flow import LENGTH
 from shared.learner import DiffusionLearner
+from shared.requests import ControlRequest, EvaluateRequest, SampleRequest
 from shared.sampling import Sampling
 from shared.schedule import variance_preserving
-from shared.task import ControlRequest, EvaluateRequest, SampleRequest
 from tests.text.conftest import text_config
 from text.config import OperatorConfig
 from text.operators.attributes import UNSAID, attribute

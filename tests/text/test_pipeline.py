@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import text
+from shared.drawing import draw
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
+from shared.requests import SampleRequest
 from shared.runs import load_learner
-from shared.sampling import Sampling, draw
-from shared.task import SampleRequest
+from shared.sampling import Sampling
 from text.panel import PANEL
 
 GIVEN = "a red [MASK] [MASK] of the [MASK]*"

@@ -8,7 +8,7 @@ import torch
 
 from shared.errors import ConfigError, DataError
 from shared.guidance.effort import Effort
-from shared.task import ControlRequest
+from shared.requests import ControlRequest
 from shared.tokenizer import EOS, PAD, Tokenizer, train_tokenizer
 from text.control import Control, Target, Vocabulary, compile_controls, find_world, parse_controls
 from text.control.analysis import of_reading, skeleton

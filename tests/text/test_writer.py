@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import told as told_by
 from shared.errors import ConfigError, DataError
-from shared.task import WriteRequest
+from shared.requests import WriteRequest
 from tests.test_command import assert_refused, diptych, told
 from text.control.lexicon import scene_phrases
 from text.panel import PANEL

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from shared.errors import ConfigError
 from shared.provenance import provenance
+from shared.requests import EvaluateRequest
 from shared.runs import Run, load_learner
-from shared.task import EvaluateRequest
 from shared.tokenizer import FILE, PAD, load_tokenizer
 from text.autoencoder.health import ROWS, examine, posteriors
 from text.autoencoder.learner import AutoencoderLearner

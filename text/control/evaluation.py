@@ -11,8 +11,9 @@ from typing import Any
 
 from shared.errors import ConfigError
 from shared.guidance.effort import Effort
+from shared.requests import ControlRequest
 from shared.runs import Run
-from shared.task import ControlRequest, Panel
+from shared.task import Panel
 from text.ask import Ask
 from text.control.automaton import Automaton
 from text.control.controls import compile_controls, parse_controls

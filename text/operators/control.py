@@ -19,9 +19,9 @@ from torch import Tensor
 from shared.errors import ConfigError, DataError
 from shared.guidance.flow import clean_level
 from shared.learner import DiffusionLearner
+from shared.requests import ControlRequest
 from shared.runs import load_learner, open_run
 from shared.schema import one_of
-from shared.task import ControlRequest
 from text.autoencoder.codec import SentenceCodec, read_measured
 from text.config import TextConfig
 from text.data import pad_rows
@@ -234,7 +234,7 @@ def _exact(ask: Steering) -> bool:
 
 
 def _drawn(ask: Steering, request: ControlRequest) -> Tensor:
-    from shared.sampling import draw
+    from shared.drawing import draw
 
     device = ask.codec.shift.device
     if request.mode == "exact":

@@ -7,9 +7,9 @@ import torch
 
 from shared.errors import ConfigError
 from shared.provenance import provenance
+from shared.requests import EvaluateRequest
 from shared.runs import Run, load_learner
 from shared.schedule import variance_preserving
-from shared.task import EvaluateRequest
 from text.autoencoder.codec import load_codec
 from text.data import fixed_order
 from text.operators.data import LABELS, labelled_rows, latent_rows

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from shared import noise
+from shared.drawing import draw
 from shared.errors import ConfigError
 from shared.guidance import Energy, Quadratic, energy, gradient_flow, unit_gaussian
 from shared.learner import DiffusionLearner
-from shared.sampling import Sampling, draw
+from shared.sampling import Sampling
 from shared.schedule import Linear
 from shared.solver import SOLVERS, prepare, run
 from shared.solver.ode import Ode

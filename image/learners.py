@@ -1,0 +1,53 @@
+"""The trainable modules of the image panel, as a configuration names them."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from image.classifier import Classifier
+from image.codec import build_codec
+from image.config import ImageConfig
+from image.data import Facts
+from image.net import build_net
+from image.noisy_classifier import NoisyClassifier
+from shared.learner import DiffusionLearner
+
+
+def build_learner(config: ImageConfig, facts: Facts, run: Path) -> nn.Module:
+    """A fresh diffusion model, classifier or autoencoder, of the data that `facts` tells. `run`
+    holds what a model takes from others: an autoencoder, a network to compare in."""
+    autocast = torch.bfloat16 if config.train.precision == "bf16" else None
+    if config.model == "autoencoder":
+        return _autoencoder(config, facts, run, autocast)
+    if config.model == "classifier" and not config.noisy:
+        return Classifier(
+            facts.shape,
+            facts.levels,
+            facts.conditions,
+            several=not facts.classes,
+            width=config.judge.width,
+            dropout=config.judge.dropout,
+            autocast=autocast,
+        )
+    codec = build_codec(config.codec, facts.levels, facts.shape, run)
+    if config.noisy:
+        return NoisyClassifier(config, facts, codec, autocast)
+    net = build_net(config, codec.latent_shape, facts.conditions)
+    groups = config.data.condition_groups()
+    return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast, groups)
+
+
+def _autoencoder(
+    config: ImageConfig, facts: Facts, run: Path, autocast: torch.dtype | None
+) -> nn.Module:
+    from image.autoencoder.learner import AutoencoderLearner  # seconds of diffusers
+    from image.autoencoder.network import build_network, latent_shape
+    from image.autoencoder.perceptual import load_perceptual
+
+    network = build_network(config.autoencoder, facts.shape[0])
+    latent_shape(network, facts.shape)  # refuses what it cannot halve
+    perceptual = load_perceptual(run)
+    return AutoencoderLearner(
+        network, facts.levels, facts.shape, config.autoencoder, perceptual, autocast
+    )

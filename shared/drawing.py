@@ -1,0 +1,243 @@
+"""From a trained model and a list of seeds to clean latents: what both pipelines call."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from shared import noise
+from shared.codec import Codec
+from shared.denoiser import Denoise, Denoiser
+from shared.errors import ConfigError, NonFinite
+from shared.files import write_text
+from shared.groups import Groups, check_groups
+from shared.guidance import LogProb, autoguidance, chain, clamp, classifier, classifier_free
+from shared.learner import DiffusionLearner
+from shared.sampling import Sampling, Start
+from shared.schedule import Schedule
+from shared.solver import Fitted, Plan, first_state, fit, for_data, prepare, run
+from shared.solver.ode import Ode
+
+FIT_SEED = 1 << 40  # beyond the seeds that samples are asked for
+# evaluated step, its logsnr, x_t before it, x0_hat there; of the first chunk of samples
+Watch = Callable[[int, float, Tensor, Tensor], None]
+Wrap = Callable[[Denoise, slice], Denoise]
+
+
+class Target(NamedTuple):
+    """What classifier guidance goes towards: ids (n, M), and log p(ids | x_t), nats."""
+
+    log_prob: LogProb
+    ids: Tensor
+
+
+class Model(Protocol):
+    """What `draw` asks of a model: a `DiffusionLearner`, or one that others trained."""
+
+    @property
+    def denoiser(self) -> Denoise: ...
+    @property
+    def codec(self) -> Codec: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def data_std(self) -> float:
+        """The root mean square of x0."""
+        ...
+
+    @property
+    def groups(self) -> Groups:
+        """Of the condition's columns, by name."""
+        ...
+
+    def drops(self, names: Sequence[str] = ()) -> bool:
+        """Whether training dropped each of these groups by itself, or without names all of the
+        condition at once: whether guidance knows what it departs from."""
+        ...
+
+    def own_times(self, steps: int) -> tuple[Tensor, bool] | None:
+        """The times (steps + 1,) that this model is usually sampled at, and whether the last one
+        stands for the clean end; None: equal times."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+@torch.no_grad()
+def draw(
+    learner: Model,
+    seeds: Sequence[int],
+    how: Sampling,
+    condition: Tensor | None = None,
+    guide: DiffusionLearner | None = None,
+    negative: Tensor | None = None,
+    target: Target | None = None,
+    start: Start | None = None,
+    wrap: Wrap | None = None,
+    watch: Watch | None = None,
+    grid_file: Path | None = None,
+    batch: int = 64,
+    progress: bool = True,
+    label: str = "sampling",
+) -> Tensor:
+    """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
+
+    condition (n, ...), as the model reads it: ids (n, M), or states of a text encoder (n, L, D).
+    `negative`, of the same shape, is what guidance departs from, in place of no condition. `guide`
+    is the weaker model that `how.guide` names, `target` what the one that `how.classifier` names is
+    to see. Samples begin at `start`, and take all steps from there. `wrap(denoise, rows)` adds more
+    guidance for the chunk of samples `rows`, around both kinds, or puts guidance through the logits
+    in their place. `grid_file` keeps the grid of solver auto. Sample i depends on its seed, not on
+    others. Warns when guidance departs from what the model has not seen in training. ConfigError
+    for what the model or its schedule cannot do, NonFinite for values that are not finite.
+    """
+    if (how.classifier is None) != (target is None):
+        raise ConfigError(
+            f"classifier = {how.classifier}: there are classifiers of noisy pictures only, asked "
+            "for with a class; leave it out"
+        )
+    scaled = how.guidance if isinstance(how.guidance, dict) else None
+    check_groups("guidance", scaled or (), learner.groups)
+    if scaled is not None and negative is not None:
+        raise ConfigError(
+            "negative: not with a scale for each group, which says itself what guidance departs "
+            "from; leave it out"
+        )
+    departs = condition is not None and guide is None and negative is None and how.guidance != 1
+    if departs and not learner.drops([*(scaled or ())]):
+        warnings.warn(
+            f"guidance = {how.guidance}: this model was trained without diffusion.drop_condition "
+            "and has never seen samples without what guidance departs from; train "
+            "with 0.1 (for groups, {all: 0.1, NAME: 0.1, ...}), or leave guidance at 1"
+        )
+    device = next(learner.parameters()).device
+    shape = learner.codec.latent_shape
+    plan = _plan(learner, how, grid_file, start)  # once for all chunks
+    logsnrs = [step.at.logsnr for step in plan.steps]
+    chunks: list[Tensor] = []
+    with Progress(console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task(label, total=plan.evaluations * -(-len(seeds) // batch))
+
+        def advance(i: int, x_t: Tensor, x0_hat: Tensor) -> None:
+            bar.advance(task)
+            if watch is not None and not chunks:
+                watch(i, logsnrs[i], x_t, x0_hat)
+
+        for first in range(0, len(seeds), batch):
+            rows = slice(first, min(first + batch, len(seeds)))
+            some = list(seeds[rows])
+            base = None if negative is None else negative[rows].to(device)
+            aim = None if target is None else target._replace(ids=target.ids[rows].to(device))
+            told = None if condition is None else condition[rows].to(device)
+            guided, told = _guided(learner, how, guide, told, base, aim)
+            denoise = guided if wrap is None else wrap(guided, rows)
+            x0 = None if start is None else start.x0[rows].to(device)
+            try:
+                x0 = run(
+                    plan,
+                    denoise,
+                    first_state(plan, noise.normal(some, 0, shape, device=device), x0),
+                    condition=told,
+                    seeds=some,
+                    callback=advance,
+                    nan=how.nan,
+                ).x
+            except FloatingPointError as error:
+                raise NonFinite(str(error)) from None
+            chunks.append(x0.cpu())
+    return torch.cat(chunks)
+
+
+def _plan(learner: Model, how: Sampling, grid_file: Path | None, start: Start | None) -> Plan:
+    fitted = how.solver == "auto" and how.grid is None
+    grid, end_clean = fitted_grid(learner, grid_file) if fitted else how.grid, True
+    own = learner.own_times(how.steps) if grid is None else None
+    if own is not None:
+        grid, end_clean = own
+    time = None if start is None else start.time
+    try:
+        chosen = for_data(how.solver, learner.data_std)
+        if isinstance(chosen, Ode):
+            chosen = replace(chosen, budget=how.budget)
+        return prepare(learner.schedule, chosen, how.steps, grid, end_clean, start=time, td=how.td)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+@torch.no_grad()
+def fitted_grid(learner: Model, file: Path | None = None) -> Fitted:
+    """The grid of `solver="auto"` for a model, unguided: from the file if it holds that of these
+    weights, else from one run of 64 steps on 64 seeds, written there."""
+    weights = [weight.detach().float().flatten()[:64].cpu() for weight in learner.parameters()]
+    digest = hashlib.sha256(torch.cat(weights).numpy().tobytes()).hexdigest()
+    if file is not None and file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept.get("weights") == digest:
+            return Fitted.from_json(kept["grid"])
+    device, shape = next(learner.parameters()).device, learner.codec.latent_shape
+    start = noise.normal(range(FIT_SEED, FIT_SEED + 64), 0, shape, device=device)
+    grid = fit(learner.denoiser, start, learner.schedule, data_std=learner.data_std)
+    if file is not None:
+        write_text(file, json.dumps({"weights": digest, "grid": grid.to_json()}))
+    return grid
+
+
+def _guided(
+    learner: Model,
+    how: Sampling,
+    guide: DiffusionLearner | None,
+    condition: Tensor | None,
+    negative: Tensor | None,
+    target: Target | None,
+) -> tuple[Denoise, Tensor | None]:
+    """The model at its temperature, guided and then clamped as the settings say, and the condition
+    as it takes it."""
+    model = _at_temperature(learner.denoiser, how.temperature)
+    scales = how.guidance
+    if isinstance(scales, dict):
+        if condition is None:
+            raise ConfigError("guidance: towards what? Give a condition, or leave it out")
+        columns = [learner.groups[name] for name in scales]
+        negative, condition, weights = chain(condition, columns, [*scales.values()])
+        guided = classifier_free(model, weights, negative=negative)
+    elif guide is None:
+        guided = classifier_free(model, scales, negative=negative, interval=how.guidance_interval)
+    else:
+        guided = _by_weaker(learner, how, guide, model, scales)
+    if target is not None:
+        log_prob, ids = target
+        guided = classifier(
+            guided, lambda x_t, level, _: log_prob(x_t, level, ids), how.classifier_scale
+        )
+    return (clamp(guided, learner.codec) if how.clamp else guided), condition
+
+
+def _by_weaker(
+    learner: Model, how: Sampling, guide: DiffusionLearner, model: Denoise, scale: float
+) -> Denoise:
+    if guide.codec.latent_shape != learner.codec.latent_shape:
+        raise ConfigError(
+            f"guide = {how.guide}: its latents are {guide.codec.latent_shape}, the model's "
+            f"{learner.codec.latent_shape}; expected a run of the same data and codec"
+        )
+    weaker = _at_temperature(guide.denoiser, how.temperature)
+    return autoguidance(model, weaker, scale, how.guidance_interval)
+
+
+def _at_temperature(denoiser: Denoise, temperature: float) -> Denoise:
+    if temperature == 1:
+        return denoiser
+    if not isinstance(denoiser, Denoiser):
+        raise ConfigError(f"temperature = {temperature}: this model has no logits to divide")
+    try:
+        return denoiser.tempered(temperature)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,23 @@
+"""Which seeds samples are drawn with: those that are given, or drawn ones."""
+
+from collections.abc import Sequence
+
+import torch
+
+from shared.errors import ConfigError
+
+
+def chosen_seeds(
+    n: int, seeds: Sequence[int] | None = None, generator: torch.Generator | None = None
+) -> list[int]:
+    """The `seeds`, or n of them from the generator. ConfigError when both are given, or none of
+    either."""
+    if seeds is None:
+        if n < 1:
+            raise ConfigError(f"n = {n}: expected 1 or more")
+        return torch.randint(2**31, (n,), generator=generator).tolist()
+    if generator is not None:
+        raise ConfigError("give seeds or a generator, not both")
+    if len(seeds) == 0:
+        raise ConfigError("seeds: expected one integer or more")
+    return [int(seed) for seed in seeds]
