@@ -82,7 +82,9 @@ def granted(
     return results
 
 
-def _row(asked: list[Wish], results: list[dict[str, Any]], what: str) -> dict[str, Any]:
+def _row(
+    asked: list[Wish], results: list[dict[str, Any]], what: str, how: WriteRequest
+) -> dict[str, Any]:
     """Shares over all sentences, and how many of a varied sentence's words a variation keeps."""
     pairs = [
         (wish, text) for wish, one in zip(asked, results, strict=True) for text in one["texts"]
@@ -96,6 +98,8 @@ def _row(asked: list[Wish], results: list[dict[str, Any]], what: str) -> dict[st
     ]
     return {
         "what": what,
+        "guidance": how.guidance,
+        "control_scale": how.control_scale,
         "sentences": len(shares),
         **{name: sum(one[name] for one in shares) / len(shares) for name in shares[0]},
         "kept": sum(kept) / len(kept) if kept else None,
@@ -108,6 +112,7 @@ def run(
     guidance: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0),
     count: int = 25,
     each: int = 4,
+    scales: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.0, 1.5), (1.5, 1.0), (1.5, 1.5)),
     strengths: tuple[float, ...] = (0.4, 0.6, 0.8),
     steps: int = 64,
     td: float = 1.0,
@@ -121,6 +126,7 @@ def run(
         guidance: Classifier-free guidance scales.
         count: Wishes to the writer.
         each: Different sentences of each wish.
+        scales: Of guidance and control, for the writer; variations take the first pair.
         strengths: How far variations go.
         steps: Of the ancestral solver.
         td: Asymmetric intervals, as in `diptych sample`.
@@ -131,18 +137,23 @@ def run(
     told = _told(list(faithful(pipeline, n, how, guidance)), n, steps, td)
     told.show(console)
     asked = wishes(count, pipeline.config.data.narrowed())
-    ask = WriteRequest(n=each, steps=steps, td=td)
-    first = granted(pipeline, asked, ask, [])
-    rows = [_row(asked, first, "written")]
+    asks = [
+        WriteRequest(n=each, steps=steps, td=td, guidance=scale, control_scale=control)
+        for scale, control in scales
+    ]
+    written = [granted(pipeline, asked, ask, []) for ask in asks]
+    rows = [_row(asked, one, "written", ask) for one, ask in zip(written, asks, strict=True)]
+    first = written[0]
     for strength in strengths:
-        varied = granted(pipeline, asked, replace(ask, strength=strength, seed=1000), first)
-        rows.append(_row(asked, varied, f"varied, strength {strength:g}"))
-    written = _written(rows, count, each, steps, td)
-    written.show(console)
+        ask = replace(asks[0], strength=strength, seed=1000)
+        varied = granted(pipeline, asked, ask, first)
+        rows.append(_row(asked, varied, f"varied, strength {strength:g}", ask))
+    table = _written(rows, count, each, steps, td)
+    table.show(console)
     if json_file is not None:
         about = {"run": run.name, "seed": SEED, "provenance": provenance()}
         shown = [{key: one[key] for key in ("source", "texts")} for one in first[:SHOWN]]
-        tables = {"told": told.rows, "written": written.rows}
+        tables = {"told": told.rows, "written": table.rows}
         write_text(json_file, json.dumps({"about": about, **tables, "shown": shown}, indent=1))
 
 
@@ -164,10 +175,11 @@ def _written(rows: list[dict[str, Any]], count: int, each: int, steps: int, td: 
     return Table(
         "The writer of the scene world",
         f"{count} wishes of {WORDS} words, a tone and an audience from held-out sentences, {each} "
-        f"different sentences each, ancestral, {steps} steps, td = {td:g}, guidance "
-        f"{WriteRequest.guidance:g}, control scale {WriteRequest.control_scale:g}, fp32.",
+        f"different sentences each, ancestral, {steps} steps, td = {td:g}, fp32.",
         (
             Column("what", "what"),
+            Column("guidance", "guidance", "g"),
+            Column("control_scale", "control scale", "g"),
             Column("sentences", "sentences"),
             Column("words", "all words", ".1%"),
             *(Column(name, name, ".1%") for name in FAITHFUL if name != "count"),

@@ -142,20 +142,18 @@ class WriteRequest(Request):
         more_like: Write variations of the one with this number among those written last, which were
             also asked for what is not asked for now.
         strength: How far variations may go, in (0, 1]: the time that the one to vary is noised to.
-        guidance: Classifier-free guidance scale towards what is asked for.
         control_scale: How strongly the rest follows the words of the message.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
     solver: str = "ancestral"
     steps: int = 64
-    guidance: float = 1.5
     message: str | None = None
     tone: str | None = None
     audience: str | None = None
     more_like: int | None = None
     strength: float = 0.6
-    control_scale: float = 1.5
+    control_scale: float = 1.0  # more, or guidance, costs grammar: docs/results.md
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -65,7 +65,7 @@ def test_sentences_differ_and_hold_every_word(run: Path, tmp_path: Path):
     assert [result[f"sentence {i}"] for i in range(5)] == texts
     assert (tmp_path / "written.txt").read_text().splitlines() == texts
     assert written["source"] == "formal child , red star"
-    assert written["settings"]["guidance"] == 1.5
+    assert written["settings"]["control_scale"] == 1.0
 
 
 def test_success_is_read_in_the_sentences():
@@ -143,7 +143,7 @@ def test_the_command_writes_and_varies(run: Path, tmp_path: Path):
 
 def test_the_benchmark_measures_sources_of_every_kind_and_the_writer(run: Path, tmp_path: Path):
     file = tmp_path / "told.json"
-    told_by.run(run, n=3, guidance=(1.0, 2.0), count=2, each=2, strengths=(0.9,), steps=2,
+    told_by.run(run, n=3, guidance=(1.0, 2.0), count=2, each=2, scales=((1.0, 1.0),), strengths=(0.9,), steps=2,
                 json_file=file)  # fmt: skip
     found = json.loads(file.read_text())
     assert [(row["source"], row["guidance"]) for row in found["told"]] == [
