@@ -185,6 +185,16 @@ def _table(rows: list[dict[str, Any]], count: int, n: int, td: float, free: int)
     )
 
 
+def sentences(shown: dict[str, list[tuple[str, str]]]) -> list[str]:
+    """What was asked and what was written, as tables of Markdown, one a kind of target."""
+    lines: list[str] = []
+    for kind, pairs in shown.items():
+        lines += [f"## {kind.capitalize()}: the first sentence of each of {len(pairs)} targets", ""]
+        lines += ["| asked | sentence |", "| --- | --- |"]
+        lines += [f"| {asked.replace('|', '/')} | {text} |" for asked, text in pairs] + [""]
+    return lines
+
+
 def _page(table: Table, shown: dict[str, list[tuple[str, str]]]) -> str:
     facts = ", ".join(f"{key} {value}" for key, value in provenance().items())
     lines = [
@@ -194,11 +204,7 @@ def _page(table: Table, shown: dict[str, list[tuple[str, str]]]) -> str:
         "",
         table.markdown(),
     ]
-    for kind, pairs in shown.items():
-        lines += [f"## {kind.capitalize()}: the first sentence of each of {len(pairs)} targets", ""]
-        lines += ["| asked | sentence |", "| --- | --- |"]
-        lines += [f"| {asked.replace('|', '/')} | {text} |" for asked, text in pairs] + [""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *sentences(shown)])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Controlled sentences of real text: `python -m benchmarks.e2e_controls RUN`.
 
 The targets are those of Diffusion-LM (Li et al. 2022, table 2) and of length 10 to 40. They are
-split in two by a hash of what they ask: on one half guidance and temperature are chosen, for each
-kind of control by itself, and only then the other half is sampled, all with the same number of
-evaluations. Chosen is what satisfies most among the settings whose sentences are at most `CLOSE`
-nats per token worse under the judge than ones without control; where none is that close, the
-closest.
+split in two by a hash of what they ask: on one half the control scale and the temperature are
+chosen, for each kind of control by itself, and only then the other half is sampled, all with the
+same number of evaluations. Chosen is what satisfies most among the settings whose sentences are at
+most `CLOSE` nats per token worse under the judge than ones without control; where none is that
+close, the closest.
 """
 
 import hashlib
@@ -19,11 +19,13 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from benchmarks.controls import sentences
 from benchmarks.tables import Column, Table
 from shared.files import write_text
 from shared.provenance import provenance
 from shared.requests import ControlRequest
 from shared.runs import open_run
+from shared.schema import one_of
 from shared.tables import expand
 from text.control.controls import Control
 from text.control.evaluation import asked, satisfy, without_control
@@ -90,7 +92,7 @@ def run(
     n: int = 10,
     steps: int = 25,
     td: float = 1.0,
-    guidance: tuple[float, ...] = (1.0, 1.5, 2.5),
+    scale: tuple[float, ...] = (1.0, 1.5, 2.5),
     temperature: tuple[float, ...] = (1.0, 0.8),
     tuned: int = 40,
     limit: int | None = None,
@@ -107,7 +109,7 @@ def run(
         n: Sentences of each target.
         steps: Of the ancestral solver: each one evaluation of the network and one backward pass.
         td: Asymmetric intervals, as in `diptych sample`.
-        guidance: Scales to choose from.
+        scale: Control scales to choose from.
         temperature: Temperatures to choose from.
         tuned: Targets of the choosing half that each setting is tried on, one sentence each.
         limit: Targets of the measured half, of each kind (default: all).
@@ -116,6 +118,8 @@ def run(
         json_file: Write everything here.
         markdown: Write the table and some sentences here.
     """
+    for kind in kinds:
+        one_of("kinds", kind, KINDS)
     where = Path(expand(folder))
     pipeline = Pipeline.from_pretrained(run)
     world = find_world(pipeline.config.data.name, pipeline.tokenizer, where)
@@ -123,7 +127,7 @@ def run(
     request = ControlRequest(n=1, steps=steps, td=td)
     drawn = without_control(pipeline, request, free)
     setup = Setup(pipeline, world, yardstick, yardstick.nats_per_token(drawn), request)
-    grid = list(itertools.product(guidance, temperature))
+    grid = list(itertools.product(scale, temperature))
     rows: list[dict[str, Any]] = []
     shown: dict[str, list[tuple[str, str]]] = {}
     for kind in kinds:
@@ -156,7 +160,7 @@ def _measured(
     testing = [target for target in found if is_test(target)][:limit]
     tried = [_one(setup, choosing, 1, *setting)[0] for setting in grid]
     best = choose(tried, setup.free)
-    row, result = _one(setup, testing, n, best["guidance"], best["temperature"])
+    row, result = _one(setup, testing, n, best["control_scale"], best["temperature"])
     gold = [" ".join(target.words) for target in testing if target.words]
     pairs = [
         (", ".join(target["controls"]), text)
@@ -179,15 +183,15 @@ def _measured(
 
 
 def _one(
-    setup: Setup, found: Sequence[Target], n: int, guidance: float, temperature: float
+    setup: Setup, found: Sequence[Target], n: int, scale: float, temperature: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """One setting on some targets: the numbers, and all of it."""
-    request = replace(setup.request, n=n, guidance=guidance, temperature=temperature)
+    request = replace(setup.request, n=n, control_scale=scale, temperature=temperature)
     result = satisfy(setup.pipeline, setup.world, found, request)
     texts = [text for target in result["targets"] for text in target["texts"]]
     success = result["success"]
     row = {
-        "guidance": guidance,
+        "control_scale": scale,
         "temperature": temperature,
         "satisfied": sum(success.values()) / len(success),
         "success": success,
@@ -207,10 +211,10 @@ def _table(rows: list[dict[str, Any]], setup: Setup, n: int, tuned: int, run: st
     note = (
         f"{n} sentences of each target (seeds from 0) of the half of targets that settings were "
         f"not chosen on, run {run}, ancestral with {setup.request.steps} steps, td = "
-        f"{setup.request.td:g}, fp32; guidance and temperature chosen on up to {tuned} targets of "
-        "the other half. Satisfied: as the paper counts (parts of speech: share of places; length: "
-        "within 2 words; composed: mean of both). lm-score: nats per token under the causal judge "
-        "of the data."
+        f"{setup.request.td:g}, fp32; control scale and temperature chosen on up to {tuned} "
+        "targets of the other half. Satisfied: as the paper counts (parts of speech: share of "
+        "places; length: within 2 words; composed: mean of both). lm-score: nats per token under "
+        "the causal judge of the data."
     )
     return Table(
         "Controlled sentences of E2E",
@@ -226,7 +230,7 @@ def _table(rows: list[dict[str, Any]], setup: Setup, n: int, tuned: int, run: st
             Column("lm_score_gold", "of the data", ".2f"),
             Column("forward", "evaluations", ".0f"),
             Column("backward", "backward passes", ".0f"),
-            Column("guidance", "guidance", "g"),
+            Column("control_scale", "control scale", "g"),
             Column("temperature", "temperature", "g"),
             Column("distinct", "distinct", ".1%"),
             Column("seconds_per_target", "seconds a target", ".2f"),
@@ -246,11 +250,7 @@ def _page(table: Table, shown: dict[str, list[tuple[str, str]]], about: dict[str
         f"Judge of controls: {json.dumps(about['judge'])}",
         "",
     ]
-    for kind, pairs in shown.items():
-        lines += [f"## {kind.capitalize()}: the first sentence of each of {len(pairs)} targets", ""]
-        lines += ["| asked | sentence |", "| --- | --- |"]
-        lines += [f"| {asked.replace('|', '/')} | {text} |" for asked, text in pairs] + [""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *sentences(shown)])
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def steering(pipeline: Pipeline, run: Path, words: Sequence[str], mode: str) -> 
     if not isinstance(learner, DiffusionLearner) or not isinstance(learner.codec, SentenceCodec):
         raise ConfigError(
             f"operator, edit, interpolate: {run} has no latents of whole sentences; train one with "
-            "codec.kind=sentence, such as text/latent, or give controls as NAME=VALUE"
+            "codec.kind=sentence, such as text/scene_latent, or give controls as NAME=VALUE"
         )
     demands = [parse_demand(word) for word in words]
     digest = learner.codec.measured.digest
