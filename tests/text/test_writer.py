@@ -143,8 +143,17 @@ def test_the_command_writes_and_varies(run: Path, tmp_path: Path):
 
 def test_the_benchmark_measures_sources_of_every_kind_and_the_writer(run: Path, tmp_path: Path):
     file = tmp_path / "told.json"
-    told_by.run(run, n=3, guidance=(1.0, 2.0), count=2, each=2, scales=((1.0, 1.0),), strengths=(0.9,), steps=2,
-                json_file=file)  # fmt: skip
+    told_by.run(
+        run,
+        n=3,
+        guidance=(1.0, 2.0),
+        count=2,
+        each=2,
+        scales=((1.0, 1.0),),
+        strengths=(0.9,),
+        steps=2,
+        json_file=file,
+    )
     found = json.loads(file.read_text())
     assert [(row["source"], row["guidance"]) for row in found["told"]] == [
         (kind, scale) for kind in ("whole", "in part", "manner alone") for scale in (1.0, 2.0)
