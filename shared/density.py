@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from shared.schedule import Schedule, Warped
 
+SPIKE = 3.0  # times the largest mean of a bin: more than that a single loss does not count for
+
 
 class LossDensity(nn.Module):
     """Running mean loss (bins,) over logsnr in [logsnr_min, logsnr_max]; part of a checkpoint."""
@@ -35,11 +37,15 @@ class LossDensity(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def statistics(self, losses: Tensor, logsnr: Tensor) -> Tensor:
-        """losses (B,), logsnr (B,) -> sums and counts per bin (2, bins), to be added over ranks."""
+        """losses (B,), logsnr (B,) -> sums and counts per bin (2, bins), to be added over ranks.
+        One loss of thousands of nats would make a slope of its own for hundreds of steps: losses
+        are cut off at SPIKE times the largest mean."""
         bins = len(self.total)
         place = (logsnr - self.low) / (self.high - self.low) * bins
         place = place.long().clamp(0, bins - 1)
         sums = torch.zeros(2, bins, device=losses.device)
+        if int(self.updates) >= self.start:
+            losses = losses.clamp(max=SPIKE * self.loss().max())
         sums[0].index_add_(0, place, losses.float())
         sums[1].index_add_(0, place, torch.ones_like(losses, dtype=torch.float32))
         return sums

@@ -205,3 +205,18 @@ def test_density_starts_as_the_base_and_forgets_old_losses():
         density.update(density.statistics(torch.full((4,), value), logsnr))
     assert isinstance(density.schedule(), Warped)
     torch.testing.assert_close(density.loss(), torch.full((4,), (0.5 * 3 + 1) / 1.5))
+
+
+def test_one_loss_of_thousands_does_not_move_the_density():
+    """As many nats as a sound level has, times 1,000, at a level where nothing is to be learned."""
+    base = Cosine(-6, 6)
+    density = LossDensity(base, bins=32, start=1)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        logsnr = torch.rand(16, generator=generator) * 12 - 6
+        losses = 2.4 * torch.sigmoid(-3 * logsnr)
+        density.update(density.statistics(losses, logsnr))
+    t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+    before = density.schedule().logsnr(t)
+    density.update(density.statistics(torch.tensor([2400.0]), torch.tensor([-5.5])))
+    torch.testing.assert_close(density.schedule().logsnr(t), before, atol=0.3, rtol=0)
