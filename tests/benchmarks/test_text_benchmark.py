@@ -1,0 +1,46 @@
+"""Ways to write at equal training time: every method is a valid run, and the rows are measured."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks.text import METHODS, run
+from shared.configs import load_config
+from text.config import TextConfig
+
+TINY = (
+    "data.limit=300", "net.dim=16", "net.depth=1", "net.heads=2", "train.batch=8",
+    "judge.net.dim=16", "judge.net.depth=1", "judge.net.heads=2", "judge.train.steps=4",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_a_configuration_of_the_same_data_and_network(name: str):
+    base, made = (load_config("text/scene", more)[2] for more in ((), METHODS[name].overrides))
+    assert isinstance(made, TextConfig)
+    assert made.data == base.data
+    assert (made.net.dim, made.net.depth) == (base.net.dim, base.net.depth)
+
+
+def test_rows_are_measured_and_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "rows.json"
+    run(
+        tmp_path / "runs",
+        seconds=0.2,
+        n=8,
+        methods=("autoregressive",),
+        overrides=TINY,
+        json_file=file,
+    )
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["draw"] for row in rows] == list(METHODS["autoregressive"].draws)
+    for row in rows:
+        assert row["evaluations"] == pytest.approx(row["tokens_mean"] + 1)
+        assert row["seconds"] > 0
+        assert row["perplexity"] > 1
+        assert row["train_steps"] >= 1
+    assert math.log(4) < rows[0]["nats_per_token"] < 8  # hardly trained: near a uniform guess
+    assert rows[1]["nats_per_token"] is None  # the temperature does not change what is likely
