@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -26,6 +25,15 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
+from image.autoencoder.network import (
+    CLASSES,
+    Network,
+    decoded,
+    encoded,
+    factor,
+    latent_channels,
+    posterior,
+)
 from image.codec import Pixels
 from image.data import FACTS, Facts, read_facts
 from image.pipeline import INDEX
@@ -39,7 +47,7 @@ LEVELS = 256
 ROWS = 8  # latents that a decoder takes at once
 KNOWN: dict[str, tuple[type, ...]] = {
     "unet": (UNet2DModel, UNet2DConditionModel),
-    "vae": (AutoencoderKL, AutoencoderTiny, VQModel),
+    "vae": tuple(CLASSES.values()),
     "vqvae": (VQModel, AutoencoderKL),
     "text_encoder": (CLIPTextModel,),
     "tokenizer": (PreTrainedTokenizerBase,),
@@ -124,7 +132,9 @@ class FolderCodec(nn.Module):
     """Latents (B, c, h, w) <-> pictures of 256 levels, by the autoencoder of a folder:
     z = x0 / scaling_factor + shift_factor, as its configuration has them."""
 
-    def __init__(self, network: Any, latent_shape: tuple[int, ...], shape: tuple[int, int, int]):
+    def __init__(
+        self, network: Network, latent_shape: tuple[int, ...], shape: tuple[int, int, int]
+    ) -> None:
         super().__init__()
         self.network, self.latent_shape = network, latent_shape
         self.pixels = Pixels(LEVELS, shape)
@@ -134,15 +144,16 @@ class FolderCodec(nn.Module):
     @torch.no_grad()
     def encode(self, data: Tensor) -> Tensor:
         """Levels (B, C, H, W) -> x0, the mean where the encoder gives a Gaussian."""
-        said = self.network.encode(self.pixels.encode(data), return_dict=False)[0]
-        z = said.mode() if hasattr(said, "mode") else said
+        network, x = self.network, self.pixels.encode(data)
+        gaussian = isinstance(network, AutoencoderKL)
+        z = posterior(network, x).mean if gaussian else encoded(network, x)
         return (z - self.shift) * self.factor
 
     @torch.no_grad()
     def decode(self, x0: Tensor) -> Tensor:
         """x0 -> the nearest levels, int64."""
         z = x0 / self.factor + self.shift
-        parts = [self.network.decode(part, return_dict=False)[0] for part in z.split(ROWS)]
+        parts = [decoded(self.network, part) for part in z.split(ROWS)]
         return self.pixels.decode(torch.cat(parts))
 
     def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:
@@ -281,16 +292,14 @@ def _check_parts(folder: Path, parts: dict[str, Any]) -> Any:
     return unet
 
 
-def _picture_shape(codec: Any, latent: tuple[int, int, int]) -> tuple[int, int, int]:
-    levels = codec.config.get("encoder_block_out_channels") or codec.config["block_out_channels"]
-    channels = codec.config.get("vq_embed_dim") or codec.config["latent_channels"]
+def _picture_shape(codec: Network, latent: tuple[int, int, int]) -> tuple[int, int, int]:
+    channels, side = latent_channels(codec), factor(codec)
     if channels != latent[0]:
         raise ConfigError(
             f"unet.in_channels = {latent[0]}: the autoencoder gives {channels}; networks that take "
             "a masked picture or a sketch beside the latent are not read here"
         )
-    factor = 2 ** (len(levels) - 1)
-    return int(codec.config["out_channels"]), factor * latent[1], factor * latent[2]
+    return int(codec.config["out_channels"]), side * latent[1], side * latent[2]
 
 
 def _facts(folder: Path, unet: Any, shape: tuple[int, int, int]) -> Facts:
