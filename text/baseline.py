@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.config import NetConfig
-from shared.tokenizer import BOS, EOS, PAD
-from text.generation import sampled, write_rows
+from shared.tokenizer import BOS, PAD
+from text.generation import gpt2, sampled, write_rows
 
 
 class CausalLM(nn.Module):
@@ -29,27 +29,10 @@ class CausalLM(nn.Module):
         autocast: torch.dtype | None = None,
         source_length: int = 0,
     ) -> None:
-        from transformers import GPT2Config, GPT2LMHeadModel  # seconds, which others need not wait
-
         super().__init__()
         self.length, self.autocast = length, autocast
-        shape = GPT2Config(
-            vocab_size=size,
-            # a row that does not end within its length, and its end
-            n_positions=source_length + length + 1,
-            n_embd=config.dim,
-            n_layer=config.depth,
-            n_head=config.heads,
-            resid_pdrop=config.dropout,
-            embd_pdrop=config.dropout,
-            attn_pdrop=config.dropout,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-        )
-        # torch's fused attention is several times slower backwards in bfloat16 on CPUs
-        shape._attn_implementation = "eager"
-        self.model = GPT2LMHeadModel(shape)
+        # a row that does not end within its length, and its end
+        self.model = gpt2(size, source_length + length + 1, config)
 
     def nll(self, ids: Tensor, source: Tensor | None = None) -> Tensor:
         """-log p of each token given those before it and the source (B, M), nats, (B, L); zero

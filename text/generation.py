@@ -1,12 +1,17 @@
-"""Rows of ids from left to right: what every decoder of sentences shares."""
+"""Rows of ids from left to right, and GPT-2's shape: what every decoder of sentences shares."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from shared import noise
+from shared.config import NetConfig
 from shared.tokenizer import BOS, EOS, PAD
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
 
 Advance = Callable[[Tensor | None], Tensor]  # last ids (n, 1), None at first -> logits (n, V)
 Choose = Callable[[Tensor, int], Tensor]  # logits (n, V) of token i -> ids (n,)
@@ -55,3 +60,25 @@ def sampled(seeds: Sequence[int], length: int, temperature: float, device: torch
         return reached.int().argmax(-1)
 
     return choose
+
+
+def gpt2(size: int, places: int, config: NetConfig) -> "GPT2LMHeadModel":
+    """A fresh model of GPT-2's shape (Radford et al. 2019) over `size` words and so many places."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # seconds, which others need not wait
+
+    shape = GPT2Config(
+        vocab_size=size,
+        n_positions=places,
+        n_embd=config.dim,
+        n_layer=config.depth,
+        n_head=config.heads,
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=config.dropout,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
+    # torch's fused attention is several times slower backwards in bfloat16 on CPUs
+    shape._attn_implementation = "eager"
+    return GPT2LMHeadModel(shape)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from shared.config import NetConfig
 from shared.nets.attention import Attention
 from shared.nets.condition import layer_norm
-from shared.tokenizer import BOS, EOS, PAD
+from shared.tokenizer import BOS, PAD
 from text.config import AutoencoderConfig
-from text.generation import Choose, likeliest, sampled, write_rows
+from text.generation import Choose, gpt2, likeliest, sampled, write_rows
 
 START_LOG_VARIANCE = -3.0  # of q(z | x): little noise at first, so that the decoder meets a signal
 
@@ -45,7 +45,7 @@ class SentenceNetwork(nn.Module):
     """Rows of ids (B, L), L <= length, <-> latents z (B, latents, dim)."""
 
     def __init__(self, size: int, length: int, config: AutoencoderConfig, net: NetConfig) -> None:
-        from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel  # seconds
+        from transformers import BertConfig, BertModel  # seconds
 
         super().__init__()
         self.size, self.length = size, length
@@ -61,27 +61,13 @@ class SentenceNetwork(nn.Module):
             attention_probs_dropout_prob=net.dropout,
             pad_token_id=PAD,
         )
-        write = GPT2Config(
-            vocab_size=size,
-            n_positions=config.latents + length,
-            n_embd=net.dim,
-            n_layer=net.depth,
-            n_head=net.heads,
-            resid_pdrop=net.dropout,
-            embd_pdrop=net.dropout,
-            attn_pdrop=net.dropout,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-        )
-        for shape in (read, write):  # as in text.baseline
-            shape._attn_implementation = "eager"
+        read._attn_implementation = "eager"  # as in `text.generation.gpt2`
         self.encoder = BertModel(read, add_pooling_layer=False)
         self.resampler = Resampler(config.latents, net.dim, net.heads)
         self.head = nn.Linear(net.dim, 2 * config.dim)
         self.memory = nn.Linear(config.dim, net.dim)
         self.told = nn.Linear(config.latents * config.dim, net.dim)
-        self.decoder = GPT2LMHeadModel(write)
+        self.decoder = gpt2(size, config.latents + length, net)
         # means that differ from sentence to sentence at once: what says nothing stays unheard
         nn.init.normal_(self.head.weight[: config.dim], std=2 * net.dim**-0.5)
         nn.init.constant_(self.head.bias[config.dim :], START_LOG_VARIANCE)
