@@ -163,6 +163,8 @@ class TrainConfig:
     # of the network, and of Muon's iteration: fp32, bf16 (autocast), or auto, the faster of the two
     # where the run begins; weights stay in fp32
     precision: str = "fp32"
+    # each block of the network by torch.compile: fewer passes over memory, after a minute of it
+    compile: bool = False
     seed: int = 0
     log_every: int = 20
     save_every: int = 500

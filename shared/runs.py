@@ -32,6 +32,7 @@ FREE = {
     "train.steps",
     "train.accumulation",
     "train.zero_stage",
+    "train.compile",
     "train.log_every",
     "train.save_every",
     "train.keep",

@@ -7,13 +7,21 @@ from torch import Tensor, nn
 
 def rotate(x_BLHD: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, eq. 34) on queries or keys (B, L, H, D): neighbouring
-    channels are a complex number, turned by its position; one product, float32 or wider."""
+    channels are a complex number, turned by its position; one product, float32 or wider. Compiled,
+    the same in real numbers: complex ones are not fused."""
     _, L, _, D = x_BLHD.shape
     rates = 10000.0 ** (-torch.arange(0, D, 2, device=x_BLHD.device) / D)
     angles = torch.arange(L, device=x_BLHD.device)[:, None] * rates
+    wide = x_BLHD.to(torch.promote_types(x_BLHD.dtype, torch.float32)).unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():
+        (real, imaginary), (cos, sin) = (
+            wide.unbind(-1),
+            (angles.cos()[:, None], angles.sin()[:, None]),
+        )
+        turned = (real * cos - imaginary * sin, real * sin + imaginary * cos)
+        return torch.stack(turned, -1).flatten(-2)
     turns = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
-    wide = x_BLHD.to(torch.promote_types(x_BLHD.dtype, torch.float32))
-    turned = torch.view_as_complex(wide.unflatten(-1, (-1, 2))) * turns
+    turned = torch.view_as_complex(wide) * turns
     return torch.view_as_real(turned).flatten(-2)
 
 

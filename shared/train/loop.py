@@ -80,6 +80,8 @@ class Trainer:
         self.config, self.folder, self.learner, self.examples = config, folder, learner, examples
         self.device, self.step, self.saved = device, step, step
         self.order = Order(len(examples), config.seed)
+        if config.compile:
+            compile_blocks(learner)
         self.engine = engine.Engine(learner.train(), config, device, step, start)
         self.diffusion = learner if isinstance(learner, DiffusionLearner) else None
         self.loss = math.nan
@@ -216,6 +218,17 @@ class Trainer:
             raise self._not_finite(f"weight {bad[0]}")
         _on_rank_zero(lambda: checkpoint.save(self.folder, self.step, parts, self.config.keep))
         self.saved = self.step
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """torch.compile of what stands in the outermost lists of blocks, in place: weights keep their
+    names. Blocks of one kind share what is compiled."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            for block in child:
+                block.compile(dynamic=False)
+        else:
+            compile_blocks(child)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -24,5 +24,9 @@ class Order:
 
     def rows(self, indices: Tensor) -> Tensor:
         """Global sample indices (B,) -> row numbers (B,)."""
-        pairs = ((g // self.size, g % self.size) for g in indices.tolist())
-        return torch.stack([self._permutation(epoch)[place] for epoch, place in pairs])
+        epochs, places = indices // self.size, indices % self.size
+        rows = torch.empty_like(indices)
+        for epoch in epochs.unique().tolist():
+            now = epochs == epoch
+            rows[now] = self._permutation(epoch)[places[now]]
+        return rows
