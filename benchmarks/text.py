@@ -1,9 +1,10 @@
-"""Ways to write sentences at equal parameters and equal training time: `python -m benchmarks.text`.
+"""Ways to write sentences at equal parameters and equal training: `python -m benchmarks.text`.
 
 Embeddings, analog bits, Diffusion-LM's own objective and the autoregressive reference are trained
-on the same sentences for the same processor time, each with as many steps as fit, then measured
-under one judge. Perplexity stands beside the entropy of words, since either alone can be had for
-the other. Speed is measured in turn, so that what else the machine does falls on all alike.
+on the same sentences for the same processor time, each with as many steps as fit, or for the same
+number of steps, then measured under one judge. Perplexity stands beside the entropy of words, since
+either alone can be had for the other. Speed is measured in turn, so that what else the machine does
+falls on all alike.
 """
 
 import dataclasses
@@ -78,18 +79,20 @@ def run(
     out: Annotated[Path, tyro.conf.Positional],
     base: str = "text/scene",
     seconds: float = 300.0,
+    steps: int | None = None,
     n: int = 512,
     methods: tuple[str, ...] = tuple(METHODS),
     overrides: tuple[str, ...] = (),
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     markdown: Path | None = None,
 ) -> None:
-    """Train every method for the same time, then measure and time it.
+    """Train every method for the same time or number of steps, then measure and time it.
 
     Args:
         out: Folder of the runs; those that are there are gone on with, or taken as they are.
         base: The configuration that gives data, network and optimizer.
         seconds: Of training, in processor time.
+        steps: Of training, in place of seconds.
         n: Sentences that are measured.
         methods: Which of them.
         overrides: key=value for all methods.
@@ -97,12 +100,13 @@ def run(
         markdown: Write the table here.
     """
     for name in methods:
-        _train(out / name, base, (*METHODS[name].overrides, *overrides), seconds)
+        _train(out / name, base, (*METHODS[name].overrides, *overrides), seconds, steps)
     rows = [row for name in methods for row in _measured(name, out / name, n)]
     _time(rows, out)
-    table = _table(rows, base, n, seconds)
+    training = f"{seconds:g} s" if steps is None else f"{steps:,} steps"
+    table = _table(rows, base, n, training)
     table.show(Console())
-    about = facts(seconds) | {"base": base, "n": n}
+    about = facts(seconds) | {"base": base, "n": n, "training": training}
     if json_file is not None:
         write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
     if markdown is not None:
@@ -111,14 +115,17 @@ def run(
         write_text(markdown, f"{head}{told}.\n\n{table.markdown()}")
 
 
-def _train(folder: Path, base: str, overrides: Sequence[str], seconds: float) -> None:
-    """Train for about `seconds`, or go on with what is there."""
+def _train(
+    folder: Path, base: str, overrides: Sequence[str], seconds: float, steps: int | None
+) -> None:
+    """Train for `steps`, or else for about `seconds`; or go on with what is there."""
     if (folder / "config.yaml").is_file():
         config = open_run(folder).config
     else:
         config = load_config(base, overrides)[2]
-        trial = folder.with_name(f"{folder.name}-trial")
-        steps = max(1, int(seconds / _step_seconds(config, trial)))
+        if steps is None:
+            trial = folder.with_name(f"{folder.name}-trial")
+            steps = max(1, int(seconds / _step_seconds(config, trial)))
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     train(config, folder, PANEL)
 
@@ -170,10 +177,10 @@ def _time(rows: list[dict[str, Any]], out: Path) -> None:
         row["seconds"] = min(now() - began, row.get("seconds", math.inf))
 
 
-def _table(rows: list[dict[str, Any]], base: str, n: int, seconds: float) -> Table:
+def _table(rows: list[dict[str, Any]], base: str, n: int, training: str) -> Table:
     held_out, entropy = rows[0]["perplexity_held_out"], rows[0]["unigram_entropy_data"]
     return Table(
-        f"Sentences of {base} after {seconds:g} s of training each",
+        f"Sentences of {base} after {training} of training each",
         f"{n} sentences, seeds 0 to {n - 1}, fp32. Held-out sentences have perplexity "
         f"{held_out:.2f} and entropy {entropy:.3f} nats. The bound on -log p is of {n} held-out "
         "sentences: exact for the autoregressive model, an upper bound for the others. Seconds for "

@@ -1,4 +1,4 @@
-"""Ways to write at equal training time: every method is a valid run, and the rows are measured."""
+"""Ways to write at equal training: every method is a valid run, and the rows are measured."""
 
 import json
 import math
@@ -24,12 +24,16 @@ def test_every_method_is_a_configuration_of_the_same_data_and_network(name: str)
     assert (made.net.dim, made.net.depth) == (base.net.dim, base.net.depth)
 
 
-def test_rows_are_measured_and_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("steps", [None, 2])
+def test_rows_are_measured_and_runs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int | None
+):
     monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "rows.json"
     run(
         tmp_path / "runs",
         seconds=0.2,
+        steps=steps,
         n=8,
         methods=("autoregressive",),
         overrides=TINY,
@@ -41,6 +45,6 @@ def test_rows_are_measured_and_runs_are_kept(tmp_path: Path, monkeypatch: pytest
         assert row["evaluations"] == pytest.approx(row["tokens_mean"] + 1)
         assert row["seconds"] > 0
         assert row["perplexity"] > 1
-        assert row["train_steps"] >= 1
+        assert row["train_steps"] == (steps or row["train_steps"]) >= 1
     assert math.log(4) < rows[0]["nats_per_token"] < 8  # hardly trained: near a uniform guess
     assert rows[1]["nats_per_token"] is None  # the temperature does not change what is likely
