@@ -135,7 +135,7 @@ def _drawn(
     seed = 0
     for words, n in demands.items():
         request = ControlRequest(n=n, seed=seed, operator=words, **how)
-        parts.append(_asked(pipeline, run, request))
+        parts.append(ask(pipeline, run, request))
         seed += n
     return _together(parts)
 
@@ -153,20 +153,26 @@ def _edited(
         other = scene.TONES[(scene.TONES.index(tone) + 1) % len(scene.TONES)]
         own = [sentence for sentence, values in asked if values["tone"] == tone]
         if own:
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder) / "sentences.txt"
-                file.write_text("\n".join(own), encoding="utf-8")
-                request = ControlRequest(
-                    n=1, operator=(f"{weight:g}*tone={other}",), edit=str(file), **how
-                )
-                parts.append(_asked(pipeline, run, request))
+            parts.append(ask_edits(pipeline, run, own, f"{weight:g}*tone={other}", how))
     return {"what": "tone edited", "mode": how["mode"]} | _together(parts)
 
 
-def _asked(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str, Any]:
+def ask(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str, Any]:
+    """`text.operators.control.control`, silent where no sentence satisfies all: the rows tell."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of demands that none satisfies: it is told
+        warnings.simplefilter("ignore", UserWarning)
         return control(pipeline, run, request)
+
+
+def ask_edits(
+    pipeline: Pipeline, run: Path, sentences: Sequence[str], demand: str, how: dict[str, Any]
+) -> dict[str, Any]:
+    """Each of these sentences edited once."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "sentences.txt"
+        file.write_text("\n".join(sentences), encoding="utf-8")
+        request = ControlRequest(n=1, operator=(demand,), edit=str(file), **how)
+        return ask(pipeline, run, request)
 
 
 def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

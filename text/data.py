@@ -5,6 +5,7 @@ the sentence ends. Its source, where sentences are written from something, is a 
 A sentence that does not fit, or whose source does not, is dropped, and the number dropped is told.
 """
 
+import functools
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,14 +137,22 @@ def some(sentences: list[str], n: int) -> list[str]:
     return [sentences[i] for i in fixed_order(len(sentences))[:n].tolist()]
 
 
-def scene_pairs(config: DataConfig, held_out: bool) -> list[tuple[Scene, str]]:
+def scene_pairs(config: DataConfig, held_out: bool) -> tuple[tuple[Scene, str], ...]:
     """The scenes of a split and what is told of each."""
-    from text.teller import pairs
-
     split, count = "train", config.limit or SCENES
     if held_out:
         split, count = "validation", min(count, HELD_OUT_SCENES)
-    return list(itertools.islice(pairs(0, split, only=config.narrowed()), count))
+    return _told(split, count, tuple(config.narrowed().items()))
+
+
+@functools.lru_cache(maxsize=4)
+def _told(
+    split: str, count: int, only: tuple[tuple[str, str], ...]
+) -> tuple[tuple[Scene, str], ...]:
+    """A few thousand are told a second, and a training reads them several times: kept."""
+    from text.teller import pairs
+
+    return tuple(itertools.islice(pairs(0, split, only=dict(only)), count))
 
 
 def _scenes(config: DataConfig, held_out: bool) -> Corpus:

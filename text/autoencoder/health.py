@@ -19,7 +19,7 @@ from text.autoencoder.learner import kl_terms
 from text.autoencoder.network import SentenceNetwork
 
 MOST = 1024  # sentences
-ROWS = 64  # that a network takes at once
+ROWS = 256  # that a network takes at once
 ACTIVE = 0.01  # variance of an active unit's mean
 LEAST_NATS = 0.5  # of KL, information and gain
 

@@ -1,0 +1,351 @@
+"""Review sentences under operators: `python -m benchmarks.sentiment RUN LABELS`.
+
+RUN is a run of text/yelp_latent that keeps operators named sentiment, tense and person, trained on
+LABELS/operator.parquet (`benchmarks.sentence_labels`). Those who judge have never seen that half:
+
+    sentiment       a linear classifier of words, pairs and triples, of LABELS/judge.parquet
+    tense, person   the rules that made the labels: exact
+    fluency         a causal model of LABELS/judge.parquet: perplexity over that of held-out
+                    sentences
+
+Edits are of the sentences of a reference file, with what people and another system made of them
+beside ours. What the writer was trained on, or could not read, is not among them.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from benchmarks.operators import ask, ask_edits
+from benchmarks.sentence_labels import PERSONS, RULES, SENTIMENTS
+from benchmarks.tables import Column, Table
+from shared.errors import ConfigError
+from shared.files import write_text
+from shared.provenance import provenance
+from shared.requests import ControlRequest, SampleRequest
+from shared.runs import open_run
+from shared.tables import expand, load_table
+from shared.tokenizer import Tokenizer
+from text.config import DataConfig
+from text.data import read_corpus, read_labels, to_rows
+from text.judge import find_judge
+from text.metrics import overlap
+from text.panel import PANEL
+from text.pipeline import Pipeline
+from text.yardstick import Yardstick
+
+VALUES = {
+    "sentiment": tuple(SENTIMENTS.values()),
+    "tense": ("past", "present"),
+    "person": (*PERSONS, "none"),
+}
+KINDS = {name: (name,) for name in VALUES} | {"all three": tuple(VALUES)}
+OTHER = dict(zip(VALUES["sentiment"], reversed(VALUES["sentiment"]), strict=True))
+READS = 32  # tokens that the judge of fluency reads: rewritings may be longer than sentences
+HELD_OUT = 2000  # sentences that perplexities are held against
+SHOWN = 20  # sentences of each row, drawn by seed
+
+Values = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What tells a sentence's values and its fluency."""
+
+    sentiment: Any  # of scikit-learn
+    fluency: Yardstick
+
+    def values(self, texts: Sequence[str]) -> list[Values]:
+        """Of every attribute, for each sentence."""
+        told = self.sentiment.predict(list(texts))
+        return [
+            {"sentiment": str(label)} | {name: rule(text) for name, rule in RULES.items()}
+            for label, text in zip(told, texts, strict=True)
+        ]
+
+    def perplexity_ratio(self, texts: Sequence[str]) -> float:
+        """Over that of held-out sentences; of what the judge can read."""
+        fits = [text for text in texts if len(text.split()) < READS]
+        nats = self.fluency.nats_per_token(fits) - self.fluency.nats_per_token_held_out
+        return math.exp(nats)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A sentence, its sentiment, and what others made of it with the opposite one."""
+
+    text: str
+    sentiment: str
+    human: str
+    system: str
+
+
+def run(
+    run: Annotated[Path, tyro.conf.Positional],
+    labels: Annotated[Path, tyro.conf.Positional],
+    count: int = 400,
+    modes: tuple[str, ...] = ("exact", "flow"),
+    solver: str = "dpmpp_2m",
+    steps: int = 30,
+    weight: float = 1.0,
+    edits: int = 400,
+    stay: float = 0.05,
+    strength: float = 0.6,
+    references: str = "$DIPTYCH_DATA/yelp/style_transfer_references.parquet",
+    seed: int = 0,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    markdown: Path | None = None,
+) -> None:
+    """Measure operators on a run of latents of review sentences.
+
+    Args:
+        run: A trained run of text/yelp_latent with its operators.
+        labels: The folder that benchmarks.sentence_labels wrote.
+        count: Sentences of each kind of demands, all values equally often.
+        modes: exact, flow.
+        solver: One without noise.
+        steps: Of it, each one network evaluation.
+        weight: Of every demand.
+        edits: Sentences to give the opposite sentiment, at most.
+        stay: Of edits in mode flow.
+        strength: Of edits in mode exact.
+        references: A table with columns text, label, human_transfer, latentops_output.
+        seed: Of the sentences that are edited, and of those shown.
+        json_file: Write everything here.
+        markdown: Write the table and the sentences shown here.
+    """
+    pipeline = Pipeline.from_pretrained(run)
+    judges = find_judges(run, labels, pipeline.tokenizer)
+    free = pipeline.write(range(count), SampleRequest(solver=solver, steps=steps)).texts
+    chosen = choose_edits(references, pipeline, edits, seed)
+    base = {"solver": solver, "steps": steps}
+    rows = [_held_out(judges, labels), {"what": "no demand"} | _measured(judges, free)]
+    for mode in modes:
+        for kind, names in KINDS.items():
+            found = _drawn(pipeline, run, judges, names, count, weight, base | {"mode": mode})
+            chance = _chance(judges.values(free), names)
+            rows.append({"what": kind, "mode": mode, "chance": chance} | found)
+    rows += _others(judges, chosen)
+    for mode in modes:
+        more = {"stay": stay} if mode == "flow" else {"strength": strength}
+        rows.append(_edited(pipeline, run, judges, chosen, weight, base | {"mode": mode} | more))
+    table = Table(
+        "Operators on review sentences",
+        f"{count} sentences of each kind of demands and {len(chosen)} edits of the sentiment, "
+        f"{solver} with {steps} steps, weight {weight:g}, stay {stay:g} (flow), strength "
+        f"{strength:g} (exact), seeds from 0. Success: as demanded, by judges that share no "
+        "sentence with the operators; chance: of sentences drawn without operators. Perplexity: "
+        "over that of held-out sentences.",
+        (
+            Column("what", "sentences"),
+            Column("mode", "mode"),
+            Column("success", "success", ".1%"),
+            Column("chance", "chance", ".1%"),
+            Column("by_operators", "by operators", ".1%"),
+            Column("perplexity_ratio", "perplexity ratio", ".2f"),
+            Column("bleu", "BLEU to input", ".1f"),
+            Column("bleu_human", "BLEU to human", ".1f"),
+            Column("unchanged", "unchanged", ".1%"),
+            Column("distinct", "distinct", ".1%"),
+            Column("milliseconds", "ms a sentence", ".1f"),
+        ),
+        rows,
+    )
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    table.show(console)
+    shown = [row | {"texts": _some(row["texts"], seed)} for row in rows]
+    if json_file is not None:
+        page = {"about": provenance(), "judge": judges.fluency.judge.facts, "rows": shown}
+        write_text(json_file, json.dumps(page, indent=1, ensure_ascii=False))
+    if markdown is not None:
+        write_text(markdown, "\n".join([table.markdown(), *map(_section, shown)]))
+
+
+def find_judges(run: Path, labels: Path, tokenizer: Tokenizer) -> Judges:
+    """Fitted now, the one of fluency taken from the cache if it is there."""
+    config = open_run(run).config
+    data = dataclasses.replace(
+        config.data, name=str(labels), column="text", split="judge", held_out="validation",
+        limit=None, length=READS,
+    )  # fmt: skip
+    config = dataclasses.replace(config, data=data)
+    some = dataclasses.replace(data, limit=HELD_OUT)
+    training = to_rows(read_corpus(data), tokenizer, data)
+    held_out = to_rows(read_corpus(some, held_out=True), tokenizer, data)
+    judge = find_judge(config, training.ids, PANEL)
+    told = read_labels(dataclasses.replace(data, label_column="sentiment"))
+    return Judges(classifier(*told), Yardstick(config, tokenizer, training, held_out, judge))
+
+
+def classifier(sentences: Sequence[str], labels: Sequence[str]) -> Any:
+    """Logistic regression on tf-idf of words, pairs and triples: sentences -> labels."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    grams = TfidfVectorizer(
+        token_pattern=r"\S+", ngram_range=(1, 3), sublinear_tf=True, min_df=2, lowercase=False
+    )
+    made: Any = make_pipeline(grams, LogisticRegression(C=20.0, max_iter=300))
+    return made.fit(list(sentences), list(labels))
+
+
+def choose_edits(name: str, pipeline: Pipeline, count: int, seed: int) -> list[Edit]:
+    """Reference sentences, drawn by seed: none that the writer was trained on, or whose words it
+    does not know. ConfigError when there are none."""
+    path = expand(name, "references")
+    table = load_table(name, "parquet", "train", data_files={"train": path})
+    data, tokenizer = pipeline.config.data, pipeline.tokenizer
+    trained = set(read_corpus(data).sentences)
+    rows = [
+        Edit(text, VALUES["sentiment"][label], spelt(human), system)
+        for text, label, human, system in zip(
+            *(table[key] for key in ("text", "label", "human_transfer", "latentops_output")),
+            strict=True,
+        )
+        if text not in trained
+        and not tokenizer.unknown(text)
+        and 0 < len(tokenizer.encode(text)) < data.length
+    ]
+    if not rows:
+        raise ConfigError(f"references = {name}: none that the writer can read and has not read")
+    return random.Random(seed).sample(rows, min(count, len(rows)))
+
+
+def spelt(sentence: str) -> str:
+    """As the data is: in small letters, signs and clitics apart."""
+    apart = re.sub(r"([^\w\s'])", r" \1 ", sentence.lower())
+    apart = re.sub(r"(\w)(n't)\b", r"\1 \2", apart)
+    return " ".join(re.sub(r"(\w)('(?:s|m|re|ve|ll|d))\b", r"\1 \2", apart).split())
+
+
+def _drawn(
+    pipeline: Pipeline,
+    run: Path,
+    judges: Judges,
+    names: Sequence[str],
+    count: int,
+    weight: float,
+    how: dict[str, Any],
+) -> dict[str, Any]:
+    """Sentences under all values of these attributes, equally often, each in a batch of its own."""
+    each = list(itertools.product(*(VALUES[name] for name in names)))
+    n = max(1, count // len(each))
+    parts: list[dict[str, Any]] = []
+    wanted: list[Values] = []
+    for k, values in enumerate(each):
+        demands = dict(zip(names, values, strict=True))
+        words = tuple(f"{weight:g}*{name}={value}" for name, value in demands.items())
+        parts.append(ask(pipeline, run, ControlRequest(n=n, seed=k * n, operator=words, **how)))
+        wanted += [demands] * n
+    return _of_parts(parts) | _measured(judges, _texts(parts), wanted)
+
+
+def _edited(
+    pipeline: Pipeline,
+    run: Path,
+    judges: Judges,
+    edits: Sequence[Edit],
+    weight: float,
+    how: dict[str, Any],
+) -> dict[str, Any]:
+    parts: list[dict[str, Any]] = []
+    made: list[Edit] = []
+    for sentiment, other in OTHER.items():
+        own = [edit for edit in edits if edit.sentiment == sentiment]
+        if own:
+            words = f"{weight:g}*sentiment={other}"
+            parts.append(ask_edits(pipeline, run, [edit.text for edit in own], words, how))
+            made += own
+    found = _against(judges, _texts(parts), made)
+    return {"what": "sentiment edited", "mode": how["mode"]} | _of_parts(parts) | found
+
+
+def _others(judges: Judges, edits: Sequence[Edit]) -> list[dict[str, Any]]:
+    """The input itself, and what others made of it."""
+    made = {
+        "left as it is": [edit.text for edit in edits],
+        "edited by people": [edit.human for edit in edits],
+        "edited by LatentOps' authors": [edit.system for edit in edits],
+    }
+    return [{"what": what} | _against(judges, texts, edits) for what, texts in made.items()]
+
+
+def _against(judges: Judges, texts: Sequence[str], edits: Sequence[Edit]) -> dict[str, Any]:
+    """Measures of edited sentences, beside what they were."""
+    inputs = [edit.text for edit in edits]
+    found = _measured(judges, texts, [{"sentiment": OTHER[edit.sentiment]} for edit in edits])
+    return found | {
+        "bleu": overlap.bleu(texts, [[text] for text in inputs]),
+        "bleu_human": overlap.bleu(texts, [[edit.human] for edit in edits]),
+        "unchanged": sum(a == b for a, b in zip(texts, inputs, strict=True)) / len(texts),
+        "texts": [f"{a} -> {b}" for a, b in zip(inputs, texts, strict=True)],
+    }
+
+
+def _measured(
+    judges: Judges, texts: Sequence[str], wanted: Sequence[Values] | None = None
+) -> dict[str, Any]:
+    """Fluency and variety, and the share that are as they were wanted."""
+    found = {
+        "perplexity_ratio": judges.perplexity_ratio(texts),
+        "distinct": len(set(texts)) / len(texts),
+        "texts": list(texts),
+    }
+    if wanted is None:
+        return found
+    values = judges.values(texts)
+    right = sum(own.items() >= asked.items() for own, asked in zip(values, wanted, strict=True))
+    return found | {"success": right / len(texts)}
+
+
+def _held_out(judges: Judges, labels: Path) -> dict[str, Any]:
+    """Held-out sentences under the judges: how often the classifier is right."""
+    data = DataConfig(name=str(labels), label_column="sentiment", limit=HELD_OUT)
+    sentences, own = read_labels(data, held_out=True)
+    wanted = [{"sentiment": label} for label in own]
+    return {"what": "held-out sentences"} | _measured(judges, sentences, wanted)
+
+
+def _chance(values: Sequence[Values], names: Sequence[str]) -> float:
+    """The share of sentences that satisfy a demand, averaged over all demands."""
+    each = list(itertools.product(*(VALUES[name] for name in names)))
+    made = [tuple(own[name] for name in names) for own in values]
+    return sum(made.count(demand) for demand in each) / len(each) / len(made)
+
+
+def _of_parts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    total = sum(part["sentences"] for part in parts)
+    right = sum(part["by_operators"]["all"] * part["sentences"] for part in parts)
+    seconds = sum(part["seconds"] for part in parts)
+    return {"by_operators": right / total, "milliseconds": 1000 * seconds / total}
+
+
+def _texts(parts: Sequence[dict[str, Any]]) -> list[str]:
+    return [text for part in parts for text in part["texts"]]
+
+
+def _some(texts: Sequence[str], seed: int) -> list[str]:
+    return random.Random(seed).sample(list(texts), min(SHOWN, len(texts)))
+
+
+def _section(row: dict[str, Any]) -> str:
+    """The sentences shown of a row, as Markdown."""
+    mode = f", {row['mode']}" if "mode" in row else ""
+    return "\n".join([f"### {row['what']}{mode}", "", *(f"* {t}" for t in row["texts"]), ""])
+
+
+if __name__ == "__main__":
+    tyro.cli(run)
