@@ -84,11 +84,10 @@ def draw(
     wrap: Wrap | None = None,
     watch: Watch | None = None,
     grid_file: Path | None = None,
-    batch: int = 64,
     progress: bool = True,
     label: str = "sampling",
 ) -> Tensor:
-    """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `batch`.
+    """x0 (n, *latent_shape), float32, one sample per seed, in chunks of `how.batch`.
 
     condition (n, ...), as the model reads it: ids (n, M), or states of a text encoder (n, L, D).
     `negative`, of the same shape, is what guidance departs from, in place of no condition. `guide`
@@ -124,15 +123,15 @@ def draw(
     logsnrs = [step.at.logsnr for step in plan.steps]
     chunks: list[Tensor] = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task(label, total=plan.evaluations * -(-len(seeds) // batch))
+        task = bar.add_task(label, total=plan.evaluations * -(-len(seeds) // how.batch))
 
         def advance(i: int, x_t: Tensor, x0_hat: Tensor) -> None:
             bar.advance(task)
             if watch is not None and not chunks:
                 watch(i, logsnrs[i], x_t, x0_hat)
 
-        for first in range(0, len(seeds), batch):
-            rows = slice(first, min(first + batch, len(seeds)))
+        for first in range(0, len(seeds), how.batch):
+            rows = slice(first, min(first + how.batch, len(seeds)))
             some = list(seeds[rows])
             base = None if negative is None else negative[rows].to(device)
             aim = None if target is None else target._replace(ids=target.ids[rows].to(device))

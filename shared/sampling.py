@@ -46,6 +46,7 @@ class Sampling:
             words (the clamping trick of Diffusion-LM).
         budget: Of solver ode: at most so many network evaluations; what is left then is one step,
             with a warning.
+        batch: Samples drawn at a time: more of them fill a GPU. None depends on the others.
         nan: end: look at the samples; stop: look at every estimate, and name the step and level of
             the first that is not finite.
     """
@@ -62,11 +63,13 @@ class Sampling:
     temperature: float = 1.0
     clamp: bool = False
     budget: int | None = None
+    batch: int = 64
     nan: str = "end"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps = {self.steps}: expected 1 or more")
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: expected 1 or more")
         one_of = {"solver": (*SOLVERS,), "grid": (None, *GRIDS), "nan": ("end", "stop")}
         for name, known in one_of.items():
             value = getattr(self, name)

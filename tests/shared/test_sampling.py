@@ -47,8 +47,8 @@ def test_samples_begin_at_data_noised_to_a_time(learner: DiffusionLearner):
     x_t = (level.alpha * x0 + level.sigma * noise.normal(SEEDS, 0, SHAPE)).float()
     unit = x_t / math.hypot(level.alpha, level.sigma)  # what `sample` makes its first state of
     expected = sample(learner.denoiser, unit, learner.schedule, "ddim", 5, seeds=SEEDS, start=time)
-    how = Sampling(solver="ddim", steps=5)
-    got = draw(learner, SEEDS, how, start=Start(x0, time), batch=2, progress=False)
+    how = Sampling(solver="ddim", steps=5, batch=2)
+    got = draw(learner, SEEDS, how, start=Start(x0, time), progress=False)
     torch.testing.assert_close(got, expected)
     for wrong in (0.0, 1.5):
         with pytest.raises(ConfigError, match="expected a time in"):
