@@ -24,8 +24,6 @@ from shared.schedule import Linear
 from shared.solver import SOLVERS, prepare, run
 from shared.solver.ode import Ode
 
-BATCH = 64
-
 
 @dataclass(frozen=True)
 class Pull:
@@ -66,7 +64,7 @@ def flow(x0: Tensor, how: Sampling, pull: Pull, stay: float = 0.0) -> Tensor:
             "--solver ode, dpmpp_2m or ddim"
         )
     parts: list[Tensor] = []
-    for part in x0.split(BATCH):
+    for part in x0.split(how.batch):
         pulled = pull.with_stay(part, stay)
         if how.solver == "ode":
             own = Ode()
@@ -103,10 +101,10 @@ def guided_edit(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     parts: list[Tensor] = []
-    for start in range(0, len(x0), BATCH):
-        some = list(seeds[start : start + BATCH])
+    for start in range(0, len(x0), how.batch):
+        some = list(seeds[start : start + how.batch])
         eps = noise.normal(some, 0, tuple(x0.shape[1:]), device=x0.device)
-        x_t = plan.start.alpha * x0[start : start + BATCH] + plan.start.sigma * eps
+        x_t = plan.start.alpha * x0[start : start + how.batch] + plan.start.sigma * eps
         with torch.no_grad():
             parts.append(run(plan, guided, x_t, seeds=some, nan=how.nan).x)
     return torch.cat(parts)
