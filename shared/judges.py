@@ -1,7 +1,8 @@
 """Judges: models trained on a run's own data, by the same engine, kept between runs in the cache.
 
 A judge is a run like any other, in a folder named by the digest of what it depends on: one serves
-every run on the same data, and an interrupted one goes on.
+every run on the same data, and an interrupted one goes on. Of two evaluations that need the same
+one at once, the second waits for the first.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from shared.files import cache_dir
@@ -34,7 +36,9 @@ def trained_judge(
         digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
     name = f"{panel.name}-judge-{digest.hexdigest()[:12]}"
     run = cache_dir() / name
-    result = train(config, run, panel)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(run.parent / f"{name}.lock"):
+        result = train(config, run, panel)
     module = load_learner(run)
     parameters = sum(p.numel() for p in module.parameters())
     return module, run, {"name": name, "parameters": parameters, "steps": result["step"]}
