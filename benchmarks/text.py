@@ -81,6 +81,7 @@ def run(
     seconds: float = 300.0,
     steps: int | None = None,
     n: int = 512,
+    batch: int = 64,
     methods: tuple[str, ...] = tuple(METHODS),
     overrides: tuple[str, ...] = (),
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
@@ -94,6 +95,7 @@ def run(
         seconds: Of training, in processor time.
         steps: Of training, in place of seconds.
         n: Sentences that are measured.
+        batch: Sentences drawn at a time.
         methods: Which of them.
         overrides: key=value for all methods.
         json_file: Write everything here.
@@ -101,7 +103,7 @@ def run(
     """
     for name in methods:
         _train(out / name, base, (*METHODS[name].overrides, *overrides), seconds, steps)
-    rows = [row for name in methods for row in _measured(name, out / name, n)]
+    rows = [row for name in methods for row in _measured(name, out / name, n, batch)]
     _time(rows, out)
     training = f"{seconds:g} s" if steps is None else f"{steps:,} steps"
     table = _table(rows, base, n, training)
@@ -147,13 +149,15 @@ def _step_seconds(config: Any, folder: Path) -> float:
     return median(times[WARM:])
 
 
-def _measured(name: str, folder: Path, n: int) -> list[dict[str, Any]]:
+def _measured(name: str, folder: Path, n: int, batch: int) -> list[dict[str, Any]]:
     """A row for each way to draw sentences from a run."""
     found = open_run(folder)
     learner = Pipeline.from_pretrained(folder).learner
     rows: list[dict[str, Any]] = []
     for i, draw in enumerate(METHODS[name].draws):
-        result = evaluate(found, EvaluateRequest(n=n, likelihood=i == 0, **draw), PANEL)
+        result = evaluate(
+            found, EvaluateRequest(n=n, batch=batch, likelihood=i == 0, **draw), PANEL
+        )
         row = {
             "method": name,
             "draw": draw,
@@ -171,20 +175,21 @@ def _time(rows: list[dict[str, Any]], out: Path) -> None:
     """Seconds of TIMED sentences, the better of two rounds in which all rows take turns."""
     pipelines = [Pipeline.from_pretrained(out / row["method"]) for row in rows]
     for row in [*rows, *rows]:
-        request = EvaluateRequest(n=TIMED, **row["draw"])
+        request = EvaluateRequest(n=TIMED, batch=TIMED, **row["draw"])
         began = now()
         pipelines[rows.index(row)].write(request.seeds, request)
         row["seconds"] = min(now() - began, row.get("seconds", math.inf))
 
 
 def _table(rows: list[dict[str, Any]], base: str, n: int, training: str) -> Table:
+    where = "a GPU" if torch.cuda.is_available() else "one thread"
     held_out, entropy = rows[0]["perplexity_held_out"], rows[0]["unigram_entropy_data"]
     return Table(
         f"Sentences of {base} after {training} of training each",
         f"{n} sentences, seeds 0 to {n - 1}, fp32. Held-out sentences have perplexity "
         f"{held_out:.2f} and entropy {entropy:.3f} nats. The bound on -log p is of {n} held-out "
         "sentences: exact for the autoregressive model, an upper bound for the others. Seconds for "
-        f"{TIMED} sentences on one thread.",
+        f"{TIMED} sentences, drawn together, on {where}.",
         (
             Column("method", "method"),
             Column("how", "drawn by"),
