@@ -33,9 +33,13 @@ class Pixels(nn.Module):
         check_range(data, self.levels)
         return self.values[data.long()]
 
+    def pictures(self, x0: Tensor) -> Tensor:
+        """x0 -> pictures (B, C, H, W), about [-1, 1]."""
+        return x0 / self.scale
+
     def decode(self, x0: Tensor) -> Tensor:
         """x0 -> the nearest levels, int64."""
-        place = (x0 / self.scale + 1) * (self.levels - 1) / 2
+        place = (self.pictures(x0) + 1) * (self.levels - 1) / 2
         return place.round().clamp(0, self.levels - 1).long()
 
     def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:

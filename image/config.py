@@ -3,13 +3,14 @@
 import dataclasses
 
 from image.autoencoder.config import AutoencoderConfig
+from image.clip.config import ClipConfig
 from shared.config import DiffusionConfig, NetConfig, TrainConfig
 from shared.groups import ALL
 from shared.scene import COLUMNS
 from shared.schema import one_of, positive, schema
 from shared.tokenizer import KINDS, SPECIAL
 
-MODELS = ("diffusion", "classifier", "autoencoder")
+MODELS = ("diffusion", "classifier", "autoencoder", "clip")
 CODECS = ("pixels", "bits", "autoencoder")
 NETWORKS = ("transformer", "unet")
 RESAMPLE = ("residual", "conv")
@@ -208,9 +209,10 @@ class JudgeConfig:
 @schema
 class ImageConfig:
     """A run of the image panel. `model` is `diffusion`; `classifier`, which reads data, judge and
-    train, and with `noisy` codec and the schedule too; or `autoencoder`, which reads data,
-    autoencoder, train and judge. `network` is `transformer`, which reads net and patch, or `unet`,
-    which reads unet: `network=unet` alone makes any configuration one of a U-Net."""
+    train, and with `noisy` codec and the schedule too; `autoencoder`, which reads data,
+    autoencoder, train and judge; or `clip`, which reads data, clip and train. `network` is
+    `transformer`, which reads net and patch, or `unet`, which reads unet: `network=unet` alone
+    makes any configuration one of a U-Net."""
 
     panel: str = "image"
     model: str = "diffusion"
@@ -225,6 +227,7 @@ class ImageConfig:
     train: TrainConfig = TrainConfig()
     judge: JudgeConfig = JudgeConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
+    clip: ClipConfig = ClipConfig()
 
     def __post_init__(self) -> None:
         one_of("panel", self.panel, ["image"])
@@ -246,6 +249,7 @@ class ImageConfig:
                 "unet out"
             )
         self._check_autoencoder()
+        self._check_clip()
         self._check_condition()
         if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
             raise ValueError(
@@ -278,6 +282,25 @@ class ImageConfig:
             raise ValueError(
                 f"codec.kind = 'autoencoder': for model = 'diffusion', got {self.model!r}; leave "
                 "codec out"
+            )
+
+    def _check_clip(self) -> None:
+        if self.model != "clip":
+            if self.clip != ClipConfig():
+                raise ValueError(
+                    f"clip: model = {self.model!r} does not read it; add model=clip, or leave clip "
+                    "out"
+                )
+            return
+        if self.data.caption_column is None:
+            raise ValueError(
+                "data.caption_column = null: model = 'clip' learns pictures and their captions; "
+                "name the column"
+            )
+        if self.train.accumulation != 1:
+            raise ValueError(
+                f"train.accumulation = {self.train.accumulation}: model = 'clip' compares all "
+                "pairs of a batch at once; leave it at 1, and share the batch between processes"
             )
 
     def _check_condition(self) -> None:

@@ -21,6 +21,8 @@ from image.agreement import (
 )
 from image.captions import captioned, shown
 from image.classifier import Classifier
+from image.clip.encoder import Encoder, RunEncoder, open_encoder
+from image.clip.evaluation import pairs, prompted
 from image.comparison import K, compare, some_rows
 from image.config import ImageConfig
 from image.data import Pictures, load_pictures, unseen_scenes
@@ -39,7 +41,7 @@ from shared.tokenizer import FILE, load_tokenizer
 
 
 def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
-    """Measure request.n pictures drawn from a run, or the accuracy of a classifier."""
+    """Measure request.n pictures drawn from a run, or a classifier, autoencoder or dual encoder."""
     config: ImageConfig = run.config
     if request.prompt is not None or request.mbr != 1:
         raise ConfigError("prompt, mbr: for runs of the text panel; leave them out")
@@ -53,6 +55,9 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         return _autoencoder(run, request, training, held_out, panel)
     if config.model == "classifier":
         return _of_classifier(run, request, held_out)
+    if config.model == "clip":
+        return _of_clip(run, request, held_out)
+    encoder = _open_encoder(request, held_out)
     network = build_features(request.features, training.levels)
     if training.condition is None and network is None:
         raise ConfigError(
@@ -79,6 +84,8 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         result |= compare(judge, images, training, held_out, request.seed, own)
         result |= _agreement(config, judge, images, asked)
         result["judge"] = judge.facts | _accuracy(judge, shown(held_out))
+    if encoder is not None:
+        result["clip"] = _prompted(config, encoder, images, read, held_out, request)
     if config.data.compositional:
         result |= _compositional(pipeline, request, run)
     if network is not None:
@@ -135,12 +142,54 @@ def _of_classifier(run: Run, request: EvaluateRequest, held_out: Pictures) -> di
     return _accuracy(Judge(model, run.folder.name, {}), held_out) | {"provenance": provenance()}
 
 
+def _of_clip(run: Run, request: EvaluateRequest, held_out: Pictures) -> dict[str, Any]:
+    """Of a dual encoder, on request.n held-out pairs, or all there are."""
+    for name, asked in _of_samples(request).items():
+        if asked:
+            raise ConfigError(f"{name}: a dual encoder draws no pictures; leave it out")
+    rows = some_rows(len(held_out), min(request.n, len(held_out)), request.seed)
+    found = pairs(RunEncoder(run.folder, request.weights), held_out, rows)
+    found["settings"] = {"seed": request.seed, "weights": request.weights, "precision": "fp32"}
+    return found | {"provenance": provenance()}
+
+
+def _open_encoder(request: EvaluateRequest, held_out: Pictures) -> Encoder | None:
+    """The dual encoder that a request names. ConfigError for a model without captions."""
+    if request.clip is None:
+        return None
+    if held_out.captions is None:
+        raise ConfigError(
+            f"clip = {request.clip}: compares pictures with the captions they are drawn from, and "
+            "this model has none; train with data.caption_column, or leave it out"
+        )
+    C, H, W = held_out.images.shape[1:]
+    return open_encoder(request.clip, (C, H, W))
+
+
+def _prompted(
+    config: ImageConfig,
+    encoder: Encoder,
+    images: Tensor,
+    training: Pictures,
+    held_out: Pictures,
+    request: EvaluateRequest,
+) -> dict[str, Any]:
+    """Score and retrieval of pictures under a dual encoder, and how many of their captions it was
+    trained on."""
+    learned = training.captions
+    if encoder.data != config.data:
+        learned = None if encoder.data is None else load_pictures(encoder.data).captions
+    rows = some_rows(len(held_out), request.n, request.seed)
+    return prompted(encoder, images, held_out, rows, learned)
+
+
 def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
     """What was asked for that needs pictures drawn."""
     return {
         "likelihood": request.likelihood,
         "features": request.features != JUDGE,
         "reference": request.reference is not None,
+        "clip": request.clip is not None,
     }
 
 

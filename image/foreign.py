@@ -149,12 +149,15 @@ class FolderCodec(nn.Module):
         z = posterior(network, x).mean if gaussian else encoded(network, x)
         return (z - self.shift) * self.factor
 
+    def pictures(self, x0: Tensor) -> Tensor:
+        """x0 -> what the decoder makes of it (B, C, H, W), about [-1, 1]."""
+        z = x0 / self.factor + self.shift
+        return torch.cat([decoded(self.network, part) for part in z.split(ROWS)])
+
     @torch.no_grad()
     def decode(self, x0: Tensor) -> Tensor:
         """x0 -> the nearest levels, int64."""
-        z = x0 / self.factor + self.shift
-        parts = [decoded(self.network, part) for part in z.split(ROWS)]
-        return self.pixels.decode(torch.cat(parts))
+        return self.pixels.decode(self.pictures(x0))
 
     def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:
         """ConfigError: a folder does not say how far its decoder is from the data."""

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from image.classifier import Classifier
+from image.clip.learner import ClipLearner
+from image.clip.network import DualEncoder
 from image.codec import build_codec
 from image.config import ImageConfig
 from image.data import Facts
@@ -15,11 +17,15 @@ from shared.learner import DiffusionLearner
 
 
 def build_learner(config: ImageConfig, facts: Facts, run: Path) -> nn.Module:
-    """A fresh diffusion model, classifier or autoencoder, of the data that `facts` tells. `run`
-    holds what a model takes from others: an autoencoder, a network to compare in."""
+    """A fresh diffusion model, classifier, autoencoder or dual encoder, of the data that `facts`
+    tells. `run` holds what a model takes from others: an autoencoder, a network to compare in."""
     autocast = torch.bfloat16 if config.train.precision == "bf16" else None
     if config.model == "autoencoder":
         return _autoencoder(config, facts, run, autocast)
+    if config.model == "clip":
+        towers = DualEncoder(facts.shape, facts.conditions, config.clip)
+        side = min(facts.shape[1:])
+        return ClipLearner(towers, facts.levels, side, config.clip.drop_words, autocast)
     if config.model == "classifier" and not config.noisy:
         return Classifier(
             facts.shape,

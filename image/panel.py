@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from image.captions import captioned, prepare_tokenizer
+from image.clip.choice import Choice, draw_best
 from image.codec import build_codec
 from image.comparison import some_rows
 from image.config import ImageConfig
@@ -94,7 +95,7 @@ class ImagePanel:
         return self._pictures(config, run)
 
     def _pictures(self, config: ImageConfig, run: Path) -> Pictures:
-        """With their captions as conditions where they are to be drawn from them. A classifier
+        """With their captions as conditions where they are to be learned from. A classifier
         learns captions where it has no classes."""
         pictures = load_pictures(config.data)
         classes = config.model == "classifier" and pictures.condition is not None
@@ -104,13 +105,14 @@ class ImagePanel:
         return captioned(pictures, tokenizer, config.data)
 
     def learner(self, config: ImageConfig, run: Path) -> nn.Module:
-        """A fresh diffusion model, classifier or autoencoder."""
+        """A fresh diffusion model, classifier, autoencoder or dual encoder."""
         return build_learner(config, read_facts(run), run)
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and
         settings; on request the denoising of the first picture as trajectory.png (the noisy state
-        above, the estimate below) and trajectory.json."""
+        above, the estimate below) and trajectory.json. With a dual encoder, the best candidates and
+        the scores of all."""
         if request.given is not None:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
         if (request.mbr, request.n_best) != (1, 1):
@@ -119,15 +121,20 @@ class ImagePanel:
             return self._reconstruct(run, request, out)
         pipeline = Pipeline.from_pretrained(run, request.weights)
         seeds = list(request.seeds)
+        led = request.clip is not None and pipeline.texts is None  # the prompt is for it alone
         condition, target = pipeline.asked(
-            request.condition, request.prompt, request.n, request.classifier
+            request.condition,
+            None if led else request.prompt,
+            request.n,
+            request.classifier,
         )
         negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
-        x0 = pipeline.latents(seeds, condition, request, watch, True, negative, target)
         facts = pipeline.facts
-        images = to_bytes(pipeline.decode(x0), facts.levels)
+        choice = None if request.clip is None else Choice.of(request, facts.shape)
+        drawn, scores = draw_best(pipeline, request, choice, condition, negative, target, watch)
+        images = to_bytes(drawn, facts.levels)
         columns = len(facts.classes) if request.condition == "all" and facts.classes else None
         save_png(tile(images, columns), out / "grid.png")
         ids = target.ids if condition is None and target is not None else condition
@@ -141,8 +148,14 @@ class ImagePanel:
             "condition": None if ids is None else ids.tolist(),
             "classes": list(facts.classes),
         }
+        if choice is not None and scores is not None:
+            asked = {"clip": request.clip, "clip_scale": request.clip_scale}
+            settings |= asked | {"candidates": request.candidates}
+            written["clip"] = choice.told(scores)
         write_text(out / "samples.json", json.dumps(written, indent=1))
         result = {"n": request.n, "grid": str(out / "grid.png"), "images": str(out / "samples.npz")}
+        if scores is not None:
+            result["clip_score"] = float(scores.amax(1).mean())
         if request.trajectory:
             _save_trajectory(glimpses, images[0], out)
             result["trajectory"] = str(out / "trajectory.png")

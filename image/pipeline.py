@@ -29,7 +29,7 @@ from image.config import ImageConfig
 from image.data import Facts, load_pictures, read_facts
 from image.grid import to_bytes, to_pil
 from image.guides import load_classifier, load_guide
-from shared.drawing import Model, Target, draw
+from shared.drawing import Model, Target, Wrap, draw
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
 from shared.prompts import prompt_ids
@@ -258,9 +258,11 @@ class Pipeline:
         progress: bool = False,
         negative: Tensor | None = None,
         target: Target | None = None,
+        wrap: Wrap | None = None,
     ) -> Tensor:
         """Clean latents (n, *latent_shape) for conditions (n, ...) and a target as `asked` gives
-        them. `negative` (n, ...), as `words` gives it, is what guidance departs from."""
+        them. `negative` (n, ...), as `words` gives it, is what guidance departs from; `wrap` adds
+        more guidance, as in `shared.drawing.draw`."""
         named = how.guide
         guide = None if named is None else load_guide(Path(named), self.facts, self._device)
         free = condition is None and guide is None and negative is None
@@ -295,6 +297,7 @@ class Pipeline:
             guide,
             negative,
             target,
+            wrap=wrap,
             watch=None if watch is None else glimpse,
             grid_file=self.grid_file,
             progress=progress,

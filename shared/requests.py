@@ -60,6 +60,11 @@ class SampleRequest(Request):
             most, by minimum Bayes risk (panels that can compare them).
         n_best: Also write the best of these candidates, this many (mbr at most), with how much the
             others agree with each.
+        clip: Run of a dual encoder of pictures and captions (model: clip), or a folder of a
+            CLIPModel, that scores pictures by their prompt.
+        candidates: Draw this many for each picture and keep the one with the best of these scores.
+        clip_scale: How strongly pictures are led towards better scores while they are drawn: 1 as
+            much as the encoder's own probabilities say.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
@@ -70,6 +75,21 @@ class SampleRequest(Request):
     trajectory: bool = False
     mbr: int = 1
     n_best: int = 1
+    clip: str | None = None
+    candidates: int = 1
+    clip_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 1:
+            raise ConfigError(f"candidates = {self.candidates}: expected 1 or more")
+        if not math.isfinite(self.clip_scale):
+            raise ConfigError(f"clip_scale = {self.clip_scale}: expected a finite number")
+        if self.clip is None and (self.candidates != 1 or self.clip_scale != 0):
+            raise ConfigError(
+                f"candidates = {self.candidates}, clip_scale = {self.clip_scale}: by whose score? "
+                "Give clip = RUN, or leave them out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +221,8 @@ class EvaluateRequest(Request):
         draws: Draws of noise a datum for that bound.
         features: In whose features samples are compared: those of the judge that the suite trains,
             or of a further network, NAME:FILE with its weights (pictures: inception:FILE).
+        clip: Run of a dual encoder of pictures and captions (model: clip), or a folder of a
+            CLIPModel: also score samples by their captions, and find the right one among 100.
         reference: A file of feature statistics to compare with, in place of the training split's
             (panels that have such statistics).
         frontier: Instead, likeness beside variety at several values of one setting:
@@ -215,6 +237,7 @@ class EvaluateRequest(Request):
     likelihood: bool = False
     draws: int = 8
     features: Annotated[str, tyro.conf.arg(metavar="judge|NAME:FILE")] = "judge"
+    clip: str | None = None
     reference: Path | None = None
     frontier: Annotated[str | None, tyro.conf.arg(metavar="NAME=VALUE,...")] = None
 
@@ -228,10 +251,10 @@ class EvaluateRequest(Request):
                     "likelihood, frontier: the bound is the same however samples are drawn; ask "
                     "for one of them"
                 )
-            if self.features != "judge" or self.reference is not None:
+            if self.features != "judge" or self.reference is not None or self.clip is not None:
                 raise ConfigError(
-                    "features, reference, frontier: a frontier is measured by the judge alone; ask "
-                    "for one of them"
+                    "features, reference, clip, frontier: a frontier is measured by the judge "
+                    "alone; ask for one of them"
                 )
             self.points()
 

@@ -6,6 +6,8 @@ import torch
 
 from shared.errors import ConfigError
 
+STRIDE = 1 << 41  # beyond the seeds that samples are asked for, and shared.drawing.FIT_SEED
+
 
 def chosen_seeds(
     n: int, seeds: Sequence[int] | None = None, generator: torch.Generator | None = None
@@ -21,3 +23,9 @@ def chosen_seeds(
     if len(seeds) == 0:
         raise ConfigError("seeds: expected one integer or more")
     return [int(seed) for seed in seeds]
+
+
+def candidate_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of the candidates for the sample of this seed: seed + k 2^41, the first its own. Those
+    of one sample are never those of another whose seed lies less than 2^41 away."""
+    return [seed + k * STRIDE for k in range(count)]

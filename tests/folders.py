@@ -11,9 +11,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 LENGTH = 9  # tokens of a prompt
+SIDE = 16  # of the pictures that a tiny CLIPModel takes
 STABLE: dict[str, Any] = {  # the numbers of Stable Diffusion 1
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -61,6 +62,22 @@ def tiny_text_encoder() -> CLIPTextModel:
         pad_token_id=1,
     )  # fmt: skip
     return CLIPTextModel(config).eval()
+
+
+def tiny_clip() -> CLIPModel:
+    """Of pictures of SIDE x SIDE pixels and the tiny tokenizer's texts."""
+    torch.manual_seed(6)
+    text = tiny_text_encoder().config.to_dict()
+    vision = {
+        "image_size": SIDE, "patch_size": 4, "hidden_size": 12, "intermediate_size": 20,
+        "num_hidden_layers": 2, "num_attention_heads": 2,
+    }  # fmt: skip
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=7)
+    model = CLIPModel(config).eval()
+    for weight in model.parameters():  # as they are, all points are nearly one
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    return model
 
 
 def tiny_text_unet() -> UNet2DConditionModel:

@@ -20,7 +20,6 @@ from sacrebleu import BLEU
 
 from shared.errors import ConfigError
 
-STRIDE = 1 << 41  # beyond the seeds that samples are asked for, and shared.drawing.FIT_SEED
 SCORER = BLEU(effective_order=True)  # made once: sentence_bleu makes one a call, twice its work
 Utility = Callable[[str, str], float]
 
@@ -34,12 +33,6 @@ class Candidate:
     utility: float | None
     count: int
     seed: int
-
-
-def candidate_seeds(seed: int, count: int) -> list[int]:
-    """Seeds of the candidates for the sample of this seed: seed + k 2^41, the first its own. Those
-    of one sample are never those of another whose seed lies less than 2^41 away."""
-    return [seed + k * STRIDE for k in range(count)]
 
 
 def check_candidates(count: int, n_best: int) -> None:

@@ -107,6 +107,8 @@ class TextPanel:
         the first sentence as trajectory.txt and trajectory.json."""
         if request.condition is not None:
             raise ConfigError("class: sentences have none; say what to write from with --prompt")
+        if request.clip is not None:
+            raise ConfigError("clip: sees pictures; sentences are chosen with --mbr")
         if request.negative_prompt is not None:
             raise ConfigError(
                 "negative_prompt: for pictures; what no sentence may say is control avoids="
@@ -215,8 +217,11 @@ class TextPanel:
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Perplexity under a judge, diversity, novelty, grammaticality, see `text.evaluation`; of
         an autoencoder what comes back, of an operator how often it is right."""
-        if request.features != "judge" or request.reference is not None:
-            raise ConfigError("features, reference: for runs of the image panel; leave them out")
+        of_pictures = (request.reference, request.clip)
+        if request.features != "judge" or any(of is not None for of in of_pictures):
+            raise ConfigError(
+                "features, reference, clip: for runs of the image panel; leave them out"
+            )
         found = open_run(run)
         if found.config.model == "autoencoder":
             return autoencoder.evaluate(found, request)

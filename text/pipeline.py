@@ -8,7 +8,7 @@
     pipe(n=8, num_candidates=16, n_best=3).n_best[0]
 
 Sentence i is a function of seeds[i] alone, and so are the candidates it is chosen among: theirs are
-made of it by `text.mbr.candidate_seeds`. The network computes in float32 here whatever it was
+made of it by `shared.seeds.candidate_seeds`. The network computes in float32 here whatever it was
 trained in: bfloat16 products depend on the shape of the batch.
 """
 
@@ -24,7 +24,7 @@ from shared.learner import DiffusionLearner
 from shared.requests import ControlRequest
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
-from shared.seeds import chosen_seeds
+from shared.seeds import candidate_seeds, chosen_seeds
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.ask import Ask, Glimpse
 from text.baseline import CausalLM
@@ -40,7 +40,7 @@ from text.control import (
 )
 from text.drawing import draw_rows
 from text.given import Given, parse_given
-from text.mbr import Candidate, candidate_seeds, rank_each
+from text.mbr import Candidate, rank_each
 from text.sources import beginning_ids, source_ids
 
 Prompt = str | Sequence[str] | None  # one for all sentences, or one each

@@ -5,6 +5,7 @@ What changes the estimate is a function Denoise -> Denoise. They nest inside out
     classifier_free    around the network: it alone knows conditions
     autoguidance       around a network, or around classifier_free
     linear_inverse     differentiates what it wraps
+    through_estimate   does so too
     classifier, energy each adds a gradient; their order does not matter
     clamp              rounds what all the others propose
     infill             last: what is given is given exactly
@@ -22,6 +23,7 @@ from shared.guidance.conditions import classifier_free
 from shared.guidance.control import gradient_control
 from shared.guidance.counting import Counted, count_evaluations
 from shared.guidance.energies import Energy, Quadratic, energy, log_factor
+from shared.guidance.estimate import through_estimate
 from shared.guidance.flow import gradient_flow, unit_gaussian
 from shared.guidance.gradients import LogProb
 from shared.guidance.groups import chain
@@ -49,5 +51,6 @@ __all__ = [
     "log_factor",
     "repaint",
     "repaint_measured",
+    "through_estimate",
     "unit_gaussian",
 ]

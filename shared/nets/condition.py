@@ -31,9 +31,9 @@ class SourceReader(nn.Module):
     positions. Branches start at zero: at first the tokens are the embedded ids.
     """
 
-    def __init__(self, dim: int, depth: int, heads: int) -> None:
+    def __init__(self, dim: int, depth: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(dim, heads, dropout) for _ in range(depth))
 
     def forward(self, tokens: Tensor, counts: Tensor) -> Tensor:
         for block in self.blocks:
@@ -42,17 +42,18 @@ class SourceReader(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.attention = Attention(dim, heads, rotary=True)
+        self.dropout = nn.Dropout(dropout)
         self.wide, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         for last in (self.attention.out, self.narrow):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        tokens = tokens + self.attention(layer_norm(tokens), mask=mask)
-        return tokens + self.narrow(F.gelu(self.wide(layer_norm(tokens))))
+        tokens = tokens + self.dropout(self.attention(layer_norm(tokens), mask=mask))
+        return tokens + self.dropout(self.narrow(F.gelu(self.wide(layer_norm(tokens)))))
 
 
 def layer_norm(x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Pa
     condition = torch.ones(2, ID_COUNT if config.data.groups else 1, dtype=torch.long)
     losses, logsnr = learner(data, condition, torch.arange(2), torch.rand(2))
     assert losses.shape == (2,)
-    assert (logsnr is None) == (config.model == "autoencoder")
+    assert (logsnr is None) == (config.model in ("autoencoder", "clip"))
     assert bool(losses.isfinite().all())
 
 

@@ -13,8 +13,9 @@ import text
 from shared.drawing import FIT_SEED
 from shared.errors import ConfigError
 from shared.requests import SampleRequest
+from shared.seeds import STRIDE, candidate_seeds
 from tests.test_command import assert_refused, diptych
-from text.mbr import STRIDE, Candidate, candidate_seeds, rank
+from text.mbr import Candidate, rank
 from text.panel import PANEL
 from text.pipeline import Output
 

@@ -6,9 +6,10 @@ from torch.testing import assert_close
 
 from shared.config import NetConfig
 from shared.errors import ConfigError
+from shared.seeds import candidate_seeds
 from shared.tokenizer import BOS, EOS, PAD
 from text.baseline import CausalLM
-from text.mbr import candidate_seeds, rank
+from text.mbr import rank
 from text.pipeline import Pipeline
 
 SIZE, LENGTH, SOURCE = 7, 4, 3

@@ -1,0 +1,127 @@
+"""Pictures of a prompt under a dual encoder: which candidates are kept, and where they are led.
+
+The logit of a picture and a caption, scale times their cosine, is at the optimum of InfoNCE the
+logarithm of p(picture, caption) / (p(picture) p(caption)) up to a constant (van den Oord et al.
+2018, sec. 2.3). So guidance by its gradient at scale 1 turns a model of pictures into one of
+pictures of that caption, as far as the encoder and the estimate x0_hat know.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from image.clip.encoder import Encoder, open_encoder
+from image.clip.evaluation import clip_scores
+from image.pipeline import Glimpse, Pipeline
+from shared.codec import Codec
+from shared.drawing import Target, Wrap
+from shared.errors import ConfigError
+from shared.guidance import through_estimate
+from shared.requests import SampleRequest
+from shared.seeds import candidate_seeds
+
+
+@runtime_checkable
+class Visible(Protocol):
+    """A codec whose latents are seen as pictures, with gradients."""
+
+    def pictures(self, x0: Tensor) -> Tensor:
+        """x0 -> pictures (B, C, H, W), about [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A dual encoder and the point (D,) of a prompt; of every picture, so many candidates."""
+
+    encoder: Encoder
+    point: Tensor
+    candidates: int = 1
+
+    @classmethod
+    def of(cls, request: SampleRequest, shape: tuple[int, int, int]) -> "Choice":
+        """As a request says, for pictures of a shape (C, H, W). ConfigError without a prompt."""
+        assert request.clip is not None
+        if request.prompt is None:
+            raise ConfigError(f"clip = {request.clip}: compares pictures with words; give a prompt")
+        if request.candidates > 1 and request.trajectory:
+            raise ConfigError(
+                "trajectory, candidates: which candidate is kept is known when all are drawn, too "
+                "late to watch it; leave one of them out"
+            )
+        encoder = open_encoder(request.clip, shape)
+        return cls(encoder, encoder.captions([request.prompt])[0], request.candidates)
+
+    def seeds(self, seeds: Sequence[int]) -> list[int]:
+        """Seeds of n pictures -> those of all candidates, the ones of a picture in turn."""
+        return [own for seed in seeds for own in candidate_seeds(seed, self.candidates)]
+
+    def repeated(self, rows: Tensor | None) -> Tensor | None:
+        """rows (n, ...) -> the same for all candidates (n candidates, ...)."""
+        return None if rows is None else rows.repeat_interleave(self.candidates, 0)
+
+    def best(self, images: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+        """Levels (n candidates, C, H, W) -> the rows of the best of each picture (n,), the first of
+        equals, and the CLIP scores of all (n, candidates)."""
+        scores = clip_scores(self.encoder.pictures(images, levels), self.point)
+        scores = scores.unflatten(0, (-1, self.candidates))
+        return torch.arange(len(scores)) * self.candidates + scores.argmax(1), scores
+
+    def guide(self, codec: Codec, scale: float) -> Wrap | None:
+        """What adds guidance by the logit of the prompt, seen in x0_hat; None at scale 0.
+        ConfigError for a codec whose latents are no pictures."""
+        if scale == 0:
+            return None
+        if not isinstance(codec, Visible):
+            raise ConfigError(
+                f"clip_scale = {scale}: no gradient goes through the pictures of a "
+                f"{type(codec).__name__} codec; use a model of pixels or of an autoencoder"
+            )
+        logits, point = self.encoder.scale, self.point
+
+        def log_prob(x0_hat: Tensor) -> Tensor:
+            seen = self.encoder.see(codec.pictures(x0_hat))
+            return logits * (seen * point.to(seen)).sum(-1)
+
+        return lambda denoise, _: through_estimate(denoise, log_prob, scale)
+
+    def told(self, scores: Tensor) -> dict[str, Any]:
+        """Scores (n, candidates) -> what is written of them."""
+        return {
+            "network": self.encoder.name,
+            "scores": scores.amax(1).tolist(),
+            "candidates": scores.tolist(),
+        }
+
+
+def draw_best(
+    pipeline: Pipeline,
+    request: SampleRequest,
+    choice: Choice | None,
+    condition: Tensor | None,
+    negative: Tensor | None,
+    target: Target | None,
+    watch: Callable[[Glimpse], None] | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Levels (n, C, H, W) of the request's pictures, as `Pipeline.latents` draws them; with a
+    choice led by it, the best of its candidates, and the scores of all (n, candidates)."""
+    seeds = list(request.seeds)
+    if choice is None:
+        x0 = pipeline.latents(seeds, condition, request, watch, True, negative, target)
+        return pipeline.decode(x0), None
+    x0 = pipeline.latents(
+        choice.seeds(seeds),
+        choice.repeated(condition),
+        request,
+        watch,
+        True,
+        choice.repeated(negative),
+        target and Target(target.log_prob, target.ids.repeat_interleave(choice.candidates, 0)),
+        choice.guide(pipeline.learner.codec, request.clip_scale),
+    )
+    drawn = pipeline.decode(x0)
+    kept, scores = choice.best(drawn, pipeline.facts.levels)
+    return drawn[kept], scores

@@ -1,0 +1,80 @@
+"""What a dual encoder says of pictures and captions.
+
+CLIP score of a picture and its caption: 100 max(cos, 0) (Hessel et al. 2021, eq. 1, at the scale of
+100 that is usual), and how often the right caption is found among 100, both beside those of real
+held-out pictures of the same captions. The retrieval of the right one says more: it compares the
+pictures of one caption with those of another under the same network.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from image.clip.encoder import Encoder
+from image.clip.retrieval import retrieval
+from image.data import Pictures
+
+
+def clip_scores(pictures: Tensor, captions: Tensor) -> Tensor:
+    """Points of unit length (..., D) of pictures and their captions -> scores (...), 0 to 100."""
+    return 100 * (pictures * captions).sum(-1).clamp(min=0)
+
+
+def prompted(
+    encoder: Encoder,
+    images: Tensor,
+    held_out: Pictures,
+    rows: Tensor,
+    learned: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Levels (n, C, H, W) drawn from the captions of these rows of the held-out split (n,) -> score
+    and retrieval among its captions, of them and of the real pictures. `learned` are the captions
+    that the encoder was trained on, where they are known."""
+    assert held_out.captions is not None
+    texts = list(dict.fromkeys(held_out.captions))
+    places = {text: place for place, text in enumerate(texts)}
+    own = torch.tensor([places[held_out.captions[row]] for row in rows.tolist()])
+    captions = encoder.captions(texts)
+    right = torch.zeros(len(rows), len(texts), dtype=torch.bool)
+    right[torch.arange(len(rows)), own] = True
+
+    def measured(some: Tensor) -> dict[str, Any]:
+        points = encoder.pictures(some, held_out.levels)
+        scores = clip_scores(points, captions[own])
+        found = retrieval(points @ captions.T, own, right)
+        return {"images": len(some), "score": float(scores.double().mean()), "retrieval": found}
+
+    asked = {texts[place] for place in own.tolist()}
+    seen = None if learned is None else len(asked & set(learned))
+    return {
+        "network": encoder.name,
+        **measured(images),
+        "real": measured(held_out.images[rows]),
+        "captions": len(asked),
+        "captions_it_was_trained_on": seen,
+        "facts": encoder.facts,
+    }
+
+
+def pairs(encoder: Encoder, held_out: Pictures, rows: Tensor) -> dict[str, Any]:
+    """Of a dual encoder on these rows of the held-out split (n,): the score of its pairs, and how
+    often the right caption of a picture, and the right picture of a caption, is found among 100."""
+    assert held_out.captions is not None
+    texts = [held_out.captions[row] for row in rows.tolist()]
+    pictures = encoder.pictures(held_out.images[rows], held_out.levels)
+    captions = encoder.captions(texts)
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    numbers = torch.tensor([places[text] for text in texts])
+    right, own = numbers[:, None] == numbers[None], torch.arange(len(texts))
+    cosines = pictures @ captions.T
+    return {
+        "images": len(texts),
+        "score": float(clip_scores(pictures, captions).double().mean()),
+        "image_to_text": retrieval(cosines, own, right),
+        "text_to_image": retrieval(cosines.T, own, right),
+        "logit_scale": encoder.scale,
+        "network": encoder.name,
+        "facts": encoder.facts,
+    }
