@@ -30,10 +30,10 @@ CLIP = (
 )  # fmt: skip
 
 
-def learner(**settings: float) -> ClipLearner:
+def learner(drop_words: float = 0.0) -> ClipLearner:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return ClipLearner(DualEncoder(SHAPE, IDS, SMALL), LEVELS, 10, **settings)
+        return ClipLearner(DualEncoder(SHAPE, IDS, SMALL), LEVELS, 10, drop_words)
 
 
 def batch(n: int) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ from image.pipeline import Pipeline
 from shared.codec import Bits
 from shared.errors import CheckpointError, ConfigError
 from shared.requests import EvaluateRequest, SampleRequest
-from shared.schedule import Cosine
+from shared.schedule import Cosine, Level
 from tests.folders import SIDE, tiny_clip, tiny_tokenizer
 from tests.image.test_captions import SCENES, STAR
 from tests.image.test_clip import CLIP
@@ -266,7 +266,11 @@ def test_guidance_adds_the_gradient_of_the_logit_of_the_picture_that_the_estimat
     assert wrap is not None
     level = Cosine()(torch.tensor([0.4, 0.6]))
     x = torch.tensor([[0.5, -1.2], [0.3, 0.9]]).view(2, 1, 1, 2)
-    found = wrap(lambda x_t, *_: x_t / 2, slice(0, 2))(x, level)
+
+    def half(x_t: Tensor, level: Level, condition: Any = None, previous: Any = None) -> Tensor:
+        return x_t / 2
+
+    found = wrap(half, slice(0, 2))(x, level)
     a, b = x.view(2, 2).unbind(1)
     norm = (a**2 + b**2) ** 1.5
     slope = 2 * torch.stack([b**2 / norm, -a * b / norm], 1)  # of 2 a / |x|, blind to its length
