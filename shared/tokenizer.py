@@ -19,6 +19,7 @@ from shared.files import write_atomic
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SPECIAL = 4  # the ids below are the four above
+UNKNOWN = "<unk>"  # how UNK reads
 KINDS = ("unigram", "word")
 FILE = "tokenizer.model"
 
@@ -42,8 +43,10 @@ class Tokenizer:
         return int(self._processor.get_piece_size())
 
     def encode(self, sentence: str) -> list[int]:
-        """The ids of a sentence, without bos and eos; UNK for what the model does not know."""
-        return self._processor.encode(one_blank(sentence))
+        """The ids of a sentence, without bos and eos; UNK for what the model does not know, and for
+        the <unk> that `decode` makes of it."""
+        first, *rest = self._processor.encode(one_blank(sentence).split(UNKNOWN))
+        return first + [i for part in rest for i in (UNK, *part)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Ids up to the first EOS -> a sentence; PAD and BOS say nothing, UNK reads <unk>."""
@@ -116,7 +119,7 @@ def train_tokenizer(
             unk_id=UNK,
             bos_id=BOS,
             eos_id=EOS,
-            unk_surface=" <unk> ",
+            unk_surface=f" {UNKNOWN} ",
             num_threads=1,  # sums of many threads differ in their last bits from run to run
             minloglevel=2,
         )

@@ -25,11 +25,17 @@ class Judge:
 def find_judge(config: TextConfig, ids: torch.Tensor, panel: Panel) -> Judge:
     """The judge of a run's data: from the cache, or trained now.
 
-    ids (N, L) are the run's training rows: their digest names the judge with its settings.
+    ids (N, L) are the run's training rows: their digest names the judge with its settings. A judge
+    of pieces of words reads a quarter more: what a model wrote in pieces may, read again, have more
+    of them.
     """
+    data = config.data
+    length = data.length if data.tokenizer == "word" else data.length * 5 // 4
     settings = TextConfig(
         model="causal",
-        data=dataclasses.replace(config.data, source=None, source_signs=False, partial_sources=0.0),
+        data=dataclasses.replace(
+            data, length=length, source=None, source_signs=False, partial_sources=0.0
+        ),
         net=config.judge.net,
         train=config.judge.train,
     )

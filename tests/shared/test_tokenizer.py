@@ -50,6 +50,19 @@ def test_words_are_blank_separated_and_rare_ones_are_unknown() -> None:
     assert tokenizer.unknown("a rare star, once") == ["rare", "star,", "once"]
 
 
+@pytest.mark.parametrize("kind", ["unigram", "word"])
+def test_what_was_unknown_is_one_unknown_again(kind: str) -> None:
+    tokenizer = train_tokenizer(SENTENCES, kind, size=45)
+    ids = tokenizer.encode("a red ß near ßßß star")
+    assert ids.count(UNK) == 2
+    read = tokenizer.decode(ids)
+    assert read == "a red <unk> near <unk> star"
+    again = tokenizer.encode(read)
+    assert (again.count(UNK), again[-1]) == (2, ids[-1])
+    assert len(again) <= len(ids)
+    assert tokenizer.encode("<unk>") == [UNK]
+
+
 def test_the_most_frequent_words_are_kept_when_the_size_is_small() -> None:
     counts = {"often": 9, "half": 5, "seldom": 2}
     tokenizer = train_tokenizer([w for w, n in counts.items() for _ in range(n)], "word", size=6)

@@ -1,4 +1,4 @@
-"""BLEU and ROUGE-L with all references of each source, and what references belong together."""
+"""BLEU, ROUGE-L and METEOR with all references of a source, and which references belong together."""
 
 import math
 
@@ -40,6 +40,19 @@ def test_rouge_l_is_the_best_f_measure_of_the_longest_common_subsequence():
     # longest common subsequences: 5 of 6 and 6 (both references); 4 of 5 and 6 words
     expected = 100 * (5 / 6 + 2 * (4 / 5) * (4 / 6) / (4 / 5 + 4 / 6)) / 2
     assert overlap.rouge_l(TEXTS, THEIRS) == pytest.approx(expected)
+
+
+def test_meteor_is_the_formula_of_its_matches_and_chunks():
+    def score(matches: int, words: int, reference: int, chunks: int) -> float:
+        p, r = matches / words, matches / reference
+        return 10 * p * r / (r + 9 * p) * (1 - (chunks / matches) ** 3 / 2)
+
+    own = [["two cats sat on my mat"], ["a dog barks in the night", "no word of it"], ["nothing"]]
+    texts = ["my cat sat on two mats", "at night a dog barked", "else"]
+    # cat ~ cats, mats ~ mat: [cat sat on], and my, two, mats alone; barked ~ barks: [a dog barked]
+    expected = 100 * (score(6, 6, 6, 4) + score(4, 5, 6, 2) + 0) / 3
+    assert overlap.meteor(texts, own) == pytest.approx(expected)
+    assert overlap.compute(texts, own)["meteor"] == pytest.approx(expected)
 
 
 def test_sentences_without_references_are_refused():
