@@ -57,6 +57,7 @@ def run(
     edits: int = 100,
     stay: float = 0.05,
     strength: float = 0.6,
+    batch: int = 64,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
     """Measure operators on a run of latents of the scene world.
@@ -71,12 +72,13 @@ def run(
         edits: Held-out sentences to give another tone.
         stay: Of edits in mode flow.
         strength: Of edits in mode exact.
+        batch: Sentences drawn at a time.
         json_file: Write everything here.
     """
     pipeline = Pipeline.from_pretrained(run)
     asked = targets(count, pipeline.config.data.length)
-    free = pipeline.write(range(count), SampleRequest(solver=solver, steps=steps)).texts
-    base = {"solver": solver, "steps": steps}
+    base = {"solver": solver, "steps": steps, "batch": batch}
+    free = pipeline.write(range(count), SampleRequest(**base)).texts
     rows: list[dict[str, Any]] = []
     for mode in modes:
         for kind, names in KINDS.items():

@@ -1,24 +1,18 @@
 """Review sentences under operators: `python -m benchmarks.sentiment RUN LABELS`.
 
 RUN is a run of text/yelp_latent that keeps operators named sentiment, tense and person, trained on
-LABELS/operator.parquet (`benchmarks.sentence_labels`). Those who judge have never seen that half:
-
-    sentiment       a linear classifier of words, pairs and triples, of LABELS/judge.parquet
-    tense, person   the rules that made the labels: exact
-    fluency         a causal model of LABELS/judge.parquet: perplexity over that of held-out
-                    sentences
+LABELS/operator.parquet (`benchmarks.sentence_labels`); success and fluency are told by
+`benchmarks.sentence_judges`, which learned from the other half.
 
 Edits are of the sentences of a reference file, with what people and another system made of them
 beside ours. What the writer was trained on, or could not read, is not among them.
 """
 
-import dataclasses
 import itertools
 import json
-import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,22 +21,18 @@ import tyro
 from rich.console import Console
 
 from benchmarks.operators import ask, ask_edits
-from benchmarks.sentence_labels import PERSONS, RULES, SENTIMENTS
+from benchmarks.sentence_judges import HELD_OUT, Judges, Values, find_judges
+from benchmarks.sentence_labels import PERSONS, SENTIMENTS
 from benchmarks.tables import Column, Table
 from shared.errors import ConfigError
 from shared.files import write_text
 from shared.provenance import provenance
 from shared.requests import ControlRequest, SampleRequest
-from shared.runs import open_run
 from shared.tables import expand, load_table
-from shared.tokenizer import Tokenizer
 from text.config import DataConfig
-from text.data import read_corpus, read_labels, to_rows
-from text.judge import find_judge
+from text.data import read_corpus, read_labels
 from text.metrics import overlap
-from text.panel import PANEL
 from text.pipeline import Pipeline
-from text.yardstick import Yardstick
 
 VALUES = {
     "sentiment": tuple(SENTIMENTS.values()),
@@ -51,33 +41,7 @@ VALUES = {
 }
 KINDS = {name: (name,) for name in VALUES} | {"all three": tuple(VALUES)}
 OTHER = dict(zip(VALUES["sentiment"], reversed(VALUES["sentiment"]), strict=True))
-READS = 32  # tokens that the judge of fluency reads: rewritings may be longer than sentences
-HELD_OUT = 2000  # sentences that perplexities are held against
 SHOWN = 20  # sentences of each row, drawn by seed
-
-Values = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Judges:
-    """What tells a sentence's values and its fluency."""
-
-    sentiment: Any  # of scikit-learn
-    fluency: Yardstick
-
-    def values(self, texts: Sequence[str]) -> list[Values]:
-        """Of every attribute, for each sentence."""
-        told = self.sentiment.predict(list(texts))
-        return [
-            {"sentiment": str(label)} | {name: rule(text) for name, rule in RULES.items()}
-            for label, text in zip(told, texts, strict=True)
-        ]
-
-    def perplexity_ratio(self, texts: Sequence[str]) -> float:
-        """Over that of held-out sentences; of what the judge can read."""
-        fits = [text for text in texts if len(text.split()) < READS]
-        nats = self.fluency.nats_per_token(fits) - self.fluency.nats_per_token_held_out
-        return math.exp(nats)
 
 
 @dataclass(frozen=True)
@@ -97,10 +61,11 @@ def run(
     modes: tuple[str, ...] = ("exact", "flow"),
     solver: str = "dpmpp_2m",
     steps: int = 30,
-    weight: float = 1.0,
+    weights: tuple[float, ...] = (1.0,),
     edits: int = 400,
-    stay: float = 0.05,
-    strength: float = 0.6,
+    stays: tuple[float, ...] = (0.05,),
+    strengths: tuple[float, ...] = (0.6,),
+    batch: int = 64,
     references: str = "$DIPTYCH_DATA/yelp/style_transfer_references.parquet",
     seed: int = 0,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
@@ -115,10 +80,11 @@ def run(
         modes: exact, flow.
         solver: One without noise.
         steps: Of it, each one network evaluation.
-        weight: Of every demand.
+        weights: Of every demand, one after another.
         edits: Sentences to give the opposite sentiment, at most.
-        stay: Of edits in mode flow.
-        strength: Of edits in mode exact.
+        stays: Of edits in mode flow, with each weight.
+        strengths: Of edits in mode exact, with each weight.
+        batch: Sentences drawn at a time.
         references: A table with columns text, label, human_transfer, latentops_output.
         seed: Of the sentences that are edited, and of those shown.
         json_file: Write everything here.
@@ -126,29 +92,33 @@ def run(
     """
     pipeline = Pipeline.from_pretrained(run)
     judges = find_judges(run, labels, pipeline.tokenizer)
-    free = pipeline.write(range(count), SampleRequest(solver=solver, steps=steps)).texts
+    base = {"solver": solver, "steps": steps, "batch": batch}
+    free = pipeline.write(range(count), SampleRequest(**base)).texts
     chosen = choose_edits(references, pipeline, edits, seed)
-    base = {"solver": solver, "steps": steps}
+    chances = {kind: _chance(judges.values(free), names) for kind, names in KINDS.items()}
     rows = [_held_out(judges, labels), {"what": "no demand"} | _measured(judges, free)]
-    for mode in modes:
-        for kind, names in KINDS.items():
-            found = _drawn(pipeline, run, judges, names, count, weight, base | {"mode": mode})
-            chance = _chance(judges.values(free), names)
-            rows.append({"what": kind, "mode": mode, "chance": chance} | found)
+    for mode, weight, kind in itertools.product(modes, weights, KINDS):
+        how = base | {"mode": mode}
+        found = _drawn(pipeline, run, judges, KINDS[kind], count, weight, how)
+        rows.append({"what": kind, "chance": chances[kind]} | found)
     rows += _others(judges, chosen)
-    for mode in modes:
-        more = {"stay": stay} if mode == "flow" else {"strength": strength}
-        rows.append(_edited(pipeline, run, judges, chosen, weight, base | {"mode": mode} | more))
+    limits = {"exact": ("strength", strengths), "flow": ("stay", stays)}
+    for mode, weight in itertools.product(modes, weights):
+        name, values = limits[mode]
+        for value in values:
+            how = base | {"mode": mode, name: value}
+            rows.append(_edited(pipeline, run, judges, chosen, weight, how))
     table = Table(
         "Operators on review sentences",
         f"{count} sentences of each kind of demands and {len(chosen)} edits of the sentiment, "
-        f"{solver} with {steps} steps, weight {weight:g}, stay {stay:g} (flow), strength "
-        f"{strength:g} (exact), seeds from 0. Success: as demanded, by judges that share no "
+        f"{solver} with {steps} steps, seeds from 0. Success: as demanded, by judges that share no "
         "sentence with the operators; chance: of sentences drawn without operators. Perplexity: "
         "over that of held-out sentences.",
         (
             Column("what", "sentences"),
             Column("mode", "mode"),
+            Column("weight", "weight", "g"),
+            Column("limit", "strength or stay", "g"),
             Column("success", "success", ".1%"),
             Column("chance", "chance", ".1%"),
             Column("by_operators", "by operators", ".1%"),
@@ -163,7 +133,7 @@ def run(
     )
     console = Console()
     if not console.is_terminal:
-        console.width = 160
+        console.width = 180
     table.show(console)
     shown = [row | {"texts": _some(row["texts"], seed)} for row in rows]
     if json_file is not None:
@@ -171,35 +141,6 @@ def run(
         write_text(json_file, json.dumps(page, indent=1, ensure_ascii=False))
     if markdown is not None:
         write_text(markdown, "\n".join([table.markdown(), *map(_section, shown)]))
-
-
-def find_judges(run: Path, labels: Path, tokenizer: Tokenizer) -> Judges:
-    """Fitted now, the one of fluency taken from the cache if it is there."""
-    config = open_run(run).config
-    data = dataclasses.replace(
-        config.data, name=str(labels), column="text", split="judge", held_out="validation",
-        limit=None, length=READS,
-    )  # fmt: skip
-    config = dataclasses.replace(config, data=data)
-    some = dataclasses.replace(data, limit=HELD_OUT)
-    training = to_rows(read_corpus(data), tokenizer, data)
-    held_out = to_rows(read_corpus(some, held_out=True), tokenizer, data)
-    judge = find_judge(config, training.ids, PANEL)
-    told = read_labels(dataclasses.replace(data, label_column="sentiment"))
-    return Judges(classifier(*told), Yardstick(config, tokenizer, training, held_out, judge))
-
-
-def classifier(sentences: Sequence[str], labels: Sequence[str]) -> Any:
-    """Logistic regression on tf-idf of words, pairs and triples: sentences -> labels."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    grams = TfidfVectorizer(
-        token_pattern=r"\S+", ngram_range=(1, 3), sublinear_tf=True, min_df=2, lowercase=False
-    )
-    made: Any = make_pipeline(grams, LogisticRegression(C=20.0, max_iter=300))
-    return made.fit(list(sentences), list(labels))
 
 
 def choose_edits(name: str, pipeline: Pipeline, count: int, seed: int) -> list[Edit]:
@@ -250,7 +191,8 @@ def _drawn(
         words = tuple(f"{weight:g}*{name}={value}" for name, value in demands.items())
         parts.append(ask(pipeline, run, ControlRequest(n=n, seed=k * n, operator=words, **how)))
         wanted += [demands] * n
-    return _of_parts(parts) | _measured(judges, _texts(parts), wanted)
+    told = {"mode": how["mode"], "weight": weight}
+    return told | _of_parts(parts) | _measured(judges, _texts(parts), wanted)
 
 
 def _edited(
@@ -269,8 +211,9 @@ def _edited(
             words = f"{weight:g}*sentiment={other}"
             parts.append(ask_edits(pipeline, run, [edit.text for edit in own], words, how))
             made += own
-    found = _against(judges, _texts(parts), made)
-    return {"what": "sentiment edited", "mode": how["mode"]} | _of_parts(parts) | found
+    told = {"what": "sentiment edited", "mode": how["mode"], "weight": weight}
+    told["limit"] = how["stay" if how["mode"] == "flow" else "strength"]
+    return told | _of_parts(parts) | _against(judges, _texts(parts), made)
 
 
 def _others(judges: Judges, edits: Sequence[Edit]) -> list[dict[str, Any]]:
@@ -343,8 +286,11 @@ def _some(texts: Sequence[str], seed: int) -> list[str]:
 
 def _section(row: dict[str, Any]) -> str:
     """The sentences shown of a row, as Markdown."""
-    mode = f", {row['mode']}" if "mode" in row else ""
-    return "\n".join([f"### {row['what']}{mode}", "", *(f"* {t}" for t in row["texts"]), ""])
+    said = [
+        row["what"],
+        *(f"{key} {row[key]}" for key in ("mode", "weight", "limit") if key in row),
+    ]
+    return "\n".join([f"### {', '.join(said)}", "", *(f"* {t}" for t in row["texts"]), ""])
 
 
 if __name__ == "__main__":

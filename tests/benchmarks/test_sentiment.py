@@ -10,15 +10,14 @@ import pytest
 from datasets import Dataset
 
 from benchmarks import sentence_labels
+from benchmarks.sentence_judges import Judges, classifier
 from benchmarks.sentiment import (
     KINDS,
     OTHER,
     Edit,
-    Judges,
     _against,
     _chance,
     _measured,
-    classifier,
     run,
     spelt,
 )
@@ -110,19 +109,21 @@ def test_a_run_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             f"data.label_column={name}", *SMALL[:2],
         )  # fmt: skip
     json_file, markdown = tmp_path / "rows.json", tmp_path / "rows.md"
-    run(writer, tmp_path / "labels", count=16, steps=3, edits=6, json_file=json_file,
-        references=str(tmp_path / "references.parquet"), markdown=markdown)  # fmt: skip
+    run(writer, tmp_path / "labels", count=16, steps=3, edits=6, stays=(0.0, 1e4), batch=9,
+        references=str(tmp_path / "references.parquet"), json_file=json_file,
+        markdown=markdown)  # fmt: skip
     rows = json.loads(json_file.read_text())["rows"]
     what = [(row["what"], row.get("mode")) for row in rows]
     assert what[:2] == [("held-out sentences", None), ("no demand", None)]
     assert [w for w in what if w[1] == "flow"] == [
-        *((kind, "flow") for kind in KINDS), ("sentiment edited", "flow")
+        *((kind, "flow") for kind in KINDS), *[("sentiment edited", "flow")] * 2
     ]  # fmt: skip
     assert rows[0]["success"] > 0.9  # the judge knows its grammar
     assert rows[0]["perplexity_ratio"] == pytest.approx(1)
     untouched = next(row for row in rows if row["what"] == "left as it is")
     assert untouched["success"] < 0.2
     assert (untouched["unchanged"], untouched["bleu"]) == (1, pytest.approx(100))
+    assert [row["limit"] for row in rows[-3:]] == [0.6, 0.0, 1e4]
     for row in rows:
         assert len(row["texts"]) in (6, 16, 20)
         assert markdown.read_text().count(f"### {row['what']}") >= 1

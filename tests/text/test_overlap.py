@@ -1,4 +1,4 @@
-"""BLEU, ROUGE-L and METEOR with all references of a source, and which references belong together."""
+"""BLEU, ROUGE-L, METEOR with all references of a source, and which references belong together."""
 
 import math
 
