@@ -1,8 +1,10 @@
 """Those who judge review sentences: of the half that operators have never seen.
 
-sentiment               a linear classifier of words, pairs and triples
-tense, person and size  the rules that made the labels (`benchmarks.sentence_labels`): exact
-fluency                 a causal model: perplexity over that of held-out sentences
+    sentiment               a linear classifier of words, pairs and triples
+    tense, person and size  the rules that made the labels (`benchmarks.sentence_labels`): exact
+    fluency                 a causal model: perplexity over that of held-out sentences
+
+None is of the operators' kind: they read latents, these read words.
 """
 
 import dataclasses

@@ -46,7 +46,7 @@ def test_numbers_come_with_those_of_the_data_and_the_judge_is_kept(make_run, cac
     assert first["judge"]["steps"] == 8
     assert first["held_out"]["sentences"] == 400
     assert first["provenance"]["torch"]
-    kept = [path.name for path in cache.iterdir()]
+    kept = [path.name for path in cache.iterdir() if path.is_dir()]
     assert kept == [first["judge"]["name"]]
     before = (cache / kept[0] / "checkpoints").stat().st_mtime_ns
     assert PANEL.evaluate(run, request) == first
