@@ -2,7 +2,8 @@
 
 On a mixture of Gaussians the class-conditional is one component, and the exact noisy classifier is
 the responsibility; on one Gaussian what is given fixes the rest. So of every method can be told how
-far its samples are from what they claim, and what they cost.
+far its samples are from what they claim, and what they cost. Likewise of words, where a sentence's
+law is written out row by row (`benchmarks.words`).
 """
 
 import functools
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.flows import modes
 from benchmarks.tables import Column, Table
+from benchmarks.words import words
 from shared import noise
 from shared.denoiser import Denoise
 from shared.files import write_text
@@ -290,6 +292,7 @@ def run(
         "guided": guided(n, (("dpmpp_2m", deterministic), ("ancestral", stochastic))),
         "given": given(n, stochastic // 2),
         "modes": modes(n),
+        "words": words(n, stochastic),
     }
     for table in tables.values():
         table.show(console)

@@ -40,6 +40,9 @@ def test_rows_name_their_cost_and_quality(tmp_path: Path):
     assert rows["classifier (Alg. 1)", "ancestral", 1.0]["gradients"] == 9
     unguided = rows["unguided", "dpmpp_2m", 0.0]
     assert unguided["agreement"] < 0.7 < 0.9 < free["agreement"]
+    words = {(row["method"], row["topics"], row["asked"]): row for row in page["words"]}
+    assert words["Diffusion-LM's 3 updates of 0.1, signs", 2, "topic"]["gradients"] == 3
+    assert words["gradient through x0_hat", 2, "word"]["agreement_exact"] == pytest.approx(1)
     given = {row["method"]: row for row in page["given"]}
     assert given["RePaint, r = 5"]["nfe"] == 25
     assert abs(given["linear_inverse, 1 iteration"]["mean"]) < abs(given["infill"]["mean"]) / 3
