@@ -156,8 +156,8 @@ def _until() -> float:
 
 
 METHODS = (
-    Method("exact p_t(y | x_t), of the estimate", lambda o, y, a: classifier(o.estimate, y)),
-    Method("exact p_t(y | x_t), of the step (Alg. 1)", _free, classifier_hook),
+    Method("exact classifier (Alg. 2)", lambda o, y, a: classifier(o.estimate, y)),
+    Method("exact classifier (Alg. 1)", _free, classifier_hook),
     Method("automaton over the model's own laws of words", _own_laws, words=True),
     Method("gradient through x0_hat", lambda o, y, a: classifier(o.estimate, through(o, y))),
     Method("Diffusion-LM's 3 updates of 0.1, signs", _free, _signs, gradients=3),

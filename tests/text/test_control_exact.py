@@ -250,7 +250,7 @@ def distances(tone: bool) -> dict[str, float]:
     return {row["method"]: row["distance"] for row in rows} | {"": rows[0]["distance_exact"]}
 
 
-EXACT = ("", "exact p_t(y | x_t), of the estimate", "exact p_t(y | x_t), of the step (Alg. 1)")
+EXACT = ("", "exact classifier (Alg. 2)", "exact classifier (Alg. 1)")
 SIGNS, SLOPES = "Diffusion-LM's 3 updates of 0.1, signs", "the same along the gradient"
 
 
