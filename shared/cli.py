@@ -7,7 +7,7 @@ Exit codes: 0 done, 2 usage or configuration, 3 bad data or checkpoint, 4 non-fi
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +58,7 @@ def train(
 
     name, panel, values, run = load_config(config, assignments)
     result = run_training(values, run or Path("runs") / name, panel, quiet=quiet)
-    _tell(result, json, f"{result['run']}: step {result['step']}, loss {result['loss']:.4f}")
+    tell(result, json, f"{result['run']}: step {result['step']}, loss {result['loss']:.4f}")
 
 
 def sample(
@@ -75,7 +75,7 @@ def sample(
         out: Where to write instead.
     """
     result = panel_of(run).sample(run, request, out or run / "samples")
-    _tell(result, json)
+    tell(result, json)
 
 
 def export(
@@ -92,7 +92,7 @@ def export(
         out: The folder to make.
     """
     result = panel_of(run).export(run, request, out)
-    _tell(result, json, f"{out}: a {result['pipeline']}")
+    tell(result, json, f"{out}: a {result['pipeline']}")
 
 
 def control(
@@ -116,7 +116,7 @@ def control(
     """
     found = open_run(run)
     result = found.panel.control(run, controls, request, out or run / "controlled")
-    _tell(result, json)
+    tell(result, json)
 
 
 def write(
@@ -135,7 +135,7 @@ def write(
     """
     found = open_run(run)
     result = found.panel.write(run, request, out or run / "written")
-    _tell(result, json)
+    tell(result, json)
 
 
 def evaluate(
@@ -154,10 +154,10 @@ def evaluate(
     found = open_run(run)
     if request.frontier is not None:
         result = found.panel.frontier(run, request)
-        return _tell(result, json, f"{run / 'frontier.json'}, {run / 'frontier.png'}")
+        return tell(result, json, f"{run / 'frontier.json'}, {run / 'frontier.png'}")
     result = found.panel.evaluate(run, request)
     write_text(run / "evaluation.json", formats.dumps(result, indent=2))
-    _tell(result, json)
+    tell(result, json)
 
 
 def status(run: RunFolder, /, json: Json = False) -> None:
@@ -172,7 +172,7 @@ def status(run: RunFolder, /, json: Json = False) -> None:
         "checkpoint": newest[1] if newest else None,
         "logged": rows[-1] if rows else None,
     }
-    _tell(result, json)
+    tell(result, json)
 
 
 def report(
@@ -192,7 +192,7 @@ def report(
     from shared.report import write_report
 
     result = write_report(runs, out, title)
-    _tell(result, json, f"{out}: {len(runs)} run{'' if len(runs) == 1 else 's'}")
+    tell(result, json, f"{out}: {len(runs)} run{'' if len(runs) == 1 else 's'}")
 
 
 def schedule(
@@ -221,7 +221,7 @@ def schedule(
             plot_schedules(table, path)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    _tell(table, json, f"{path}: {', '.join(table)}")
+    tell(table, json, f"{path}: {', '.join(table)}")
 
 
 def data(
@@ -245,15 +245,13 @@ def data(
         from shared.pairs import write_pairs
 
         result = write_pairs(folder, request)
-        return _tell(
-            result, json, f"{folder}: {request.n:,} scenes, {', '.join(result['columns'])}"
-        )
+        return tell(result, json, f"{folder}: {request.n:,} scenes, {', '.join(result['columns'])}")
     result: dict[str, dict[str, Any]] = {
         name: {"datasets": find_panel(name).datasets(), "configs": packaged_configs(name)}
         for name in panel_names()
     }
     if json:
-        return _tell(result, json)
+        return tell(result, json)
     for name, parts in result.items():
         table = Table("data set", "what it holds", title=f"{name} panel", title_justify="left")
         for row in parts["datasets"].items():
@@ -278,30 +276,41 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    return run_verbs(VERBS, "diptych", __doc__ or "", arguments)
+
+
+def run_verbs(
+    verbs: dict[str, Callable[..., None]],
+    prog: str,
+    description: str,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run one of these verbs, as the arguments (default: the process's own) say; returns the exit
+    code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     given = [a for a in given if not a.startswith("--local_rank")]  # deepspeed's launcher adds it
     try:
         tyro.extras.subcommand_cli_from_dict(
-            VERBS,
-            prog="diptych",
-            description=__doc__,
+            verbs,
+            prog=prog,
+            description=description,
             args=given,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
     except DiptychError as error:
         who = os.environ.get("RANK", "0")
-        print(f"diptych{'' if who == '0' else f' (rank {who})'}: {error}", file=sys.stderr)
+        print(f"{prog}{'' if who == '0' else f' (rank {who})'}: {error}", file=sys.stderr)
         return error.code
     except OSError as error:
-        print(f"diptych: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print("diptych: interrupted", file=sys.stderr)
+        print(f"{prog}: interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-def _tell(result: dict[str, Any], as_json: bool, line: str | None = None) -> None:
+def tell(result: dict[str, Any], as_json: bool, line: str | None = None) -> None:
     """On rank 0, the result as JSON, or as a table of its numbers."""
     if os.environ.get("RANK", "0") != "0":
         return

@@ -44,6 +44,32 @@ class RangeDenoise(Protocol):
         ...
 
 
+@runtime_checkable
+class Tempered(Protocol):
+    """A Denoise whose logits can be divided."""
+
+    def tempered(self, temperature: float) -> Denoise:
+        """The estimate from logits / temperature. ValueError where there are none."""
+        ...
+
+
+def unit_scaled(x_t: Tensor, level: Level, data_std: float) -> Tensor:
+    """x_t (B, ...) over its standard deviation at a level, of x0 with root mean square data_std."""
+    wide = level.widen(x_t.ndim)
+    return x_t * torch.rsqrt(wide.sigma**2 + (wide.alpha * data_std) ** 2)
+
+
+def estimate(
+    prediction: str, output: Tensor, x_t: Tensor, level: Level, data_std: float, codec: Codec | None
+) -> Tensor:
+    """Network output (B, ...) at x_t (B, ...) -> x0_hat (B, ...): a row of `PREDICTIONS`, or the
+    posterior mean of a codec of discrete data, whose logits "categorical" outputs are."""
+    if prediction == "categorical":
+        assert isinstance(codec, DiscreteCodec)
+        return codec.mean(output)
+    return to_x0(prediction, output, x_t, level.widen(x_t.ndim), data_std)
+
+
 class Denoiser(nn.Module):
     """A network as a Denoise: x_t's dtype outside; inside, `autocast` (bfloat16) if given.
 
@@ -113,11 +139,7 @@ class Denoiser(nn.Module):
         self, x_t: Tensor, level: Level, condition: Tensor | None, previous: Tensor | None
     ) -> Tensor:
         """All that the network says, in x_t's dtype."""
-        if self.scale_input:
-            wide = level.widen(x_t.ndim)
-            x = x_t * torch.rsqrt(wide.sigma**2 + (wide.alpha * self.data_std) ** 2)
-        else:
-            x = x_t
+        x = unit_scaled(x_t, level, self.data_std) if self.scale_input else x_t
         if self.self_condition:
             last = torch.zeros_like(x_t) if previous is None else previous / self.data_std
         else:
@@ -129,10 +151,7 @@ class Denoiser(nn.Module):
 
     def estimate(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
         """Network output (B, ...) -> x0_hat (B, ...)."""
-        if self.prediction == "categorical":
-            assert isinstance(self.codec, DiscreteCodec)
-            return self.codec.mean(output)
-        return to_x0(self.prediction, output, x_t, level.widen(x_t.ndim), self.data_std)
+        return estimate(self.prediction, output, x_t, level, self.data_std, self.codec)
 
     def with_range(
         self,

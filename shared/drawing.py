@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from shared import noise
 from shared.codec import Codec
-from shared.denoiser import Denoise, Denoiser
+from shared.denoiser import Denoise, Tempered
 from shared.errors import ConfigError, NonFinite
 from shared.files import write_text
 from shared.groups import Groups, check_groups
@@ -234,7 +234,7 @@ def _by_weaker(
 def _at_temperature(denoiser: Denoise, temperature: float) -> Denoise:
     if temperature == 1:
         return denoiser
-    if not isinstance(denoiser, Denoiser):
+    if not isinstance(denoiser, Tempered):
         raise ConfigError(f"temperature = {temperature}: this model has no logits to divide")
     try:
         return denoiser.tempered(temperature)

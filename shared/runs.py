@@ -22,7 +22,7 @@ from torch import nn
 from shared.errors import CheckpointError, ConfigError
 from shared.files import make_folder
 from shared.schema import read_yaml, validate, write_yaml
-from shared.task import Panel, RunConfig
+from shared.task import Panel, RunConfig, Trainable
 from shared.train import checkpoint
 from shared.train.precision import faster_precision
 
@@ -83,7 +83,7 @@ def panel_of(folder: Path) -> Panel:
     return open_run(folder).panel
 
 
-def read_config(folder: Path, panel: Panel) -> Any:
+def read_config(folder: Path, panel: Trainable) -> Any:
     """The configuration of a run folder. CheckpointError when it does not read."""
     try:
         return validate(panel.config_type, read_yaml(folder / "config.yaml"), "config.yaml")
@@ -91,7 +91,7 @@ def read_config(folder: Path, panel: Panel) -> Any:
         raise CheckpointError(f"{folder}: its config.yaml is not usable: {error}") from None
 
 
-def begin(config: RunConfig, folder: Path, panel: Panel) -> None:
+def begin(config: RunConfig, folder: Path, panel: Trainable) -> None:
     """Create the run folder, or check that `config` may go on with the run it holds.
 
     Its config.yaml names the precision that `auto` stands for on the machine that began the run.
@@ -132,13 +132,18 @@ def load_learner(folder: Path, weights: str = "ema") -> nn.Module:
     weights: "ema" (the moving average) or "model" (the raw ones).
     """
     run = open_run(folder)
+    return trained(folder, run.panel, run.config, weights)
+
+
+def trained(folder: Path, panel: Trainable, config: Any, weights: str = "ema") -> nn.Module:
+    """The same of a run whose panel and configuration are known."""
     found = checkpoint.newest(folder)
     if found is None:
         raise CheckpointError(
             f"{folder}: no checkpoint yet; train the run first: diptych train CONFIG run={folder}"
         )
     with torch.random.fork_rng(devices=[]):
-        learner = run.panel.learner(run.config, folder)
+        learner = panel.learner(config, folder)
     checkpoint.assign(learner.state_dict(), checkpoint.load(found[0], weights), str(found[0]))
     retime = getattr(learner, "retime", None)
     if retime is not None:

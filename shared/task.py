@@ -52,8 +52,8 @@ class Stepwise(Protocol):
         ...
 
 
-class Panel(Protocol):
-    """A modality: its configuration and how to build, sample and evaluate a run of it."""
+class Trainable(Protocol):
+    """What training needs of a panel: its configuration, data and model."""
 
     @property
     def name(self) -> str: ...
@@ -74,6 +74,10 @@ class Panel(Protocol):
         or None. Diffusion models are a `shared.learner.DiffusionLearner`; a learner may be
         `Stepwise`."""
         ...
+
+
+class Panel(Trainable, Protocol):
+    """A modality: its configuration and how to build, sample and evaluate a run of it."""
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """Write samples under `out`; returns what was written, for --json."""

@@ -24,7 +24,8 @@ def level_features(logsnr: Tensor, dim: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """One residual block. Modulations m (B, 6, dim): shift, scale, gate of attention and MLP."""
+    """One residual block. Modulations m (B, 6, L, dim), or (B, 6, 1, dim) for all places: shift,
+    scale, gate of attention and MLP."""
 
     def __init__(self, dim: int, heads: int, rotary: bool, cross: bool, dropout: float) -> None:
         super().__init__()
@@ -38,13 +39,13 @@ class Block(nn.Module):
             nn.init.zeros_(self.cross.out.bias)
 
     def forward(self, x: Tensor, m: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
-        modulation = (m + self.table).to(x.dtype).unsqueeze(2).unbind(1)
+        modulation = (m + self.table.unsqueeze(1)).to(x.dtype).unbind(1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        branch = self.attention(_modulated(x, shift_a, scale_a))
+        branch = self.attention(modulated(x, shift_a, scale_a))
         x = torch.addcmul(x, gate_a, self.dropout(branch))
         if self.cross is not None and tokens is not None:
             x = x + self.cross(layer_norm(x), tokens, mask)
-        branch = self.mlp(_modulated(x, shift_m, scale_m))
+        branch = self.mlp(modulated(x, shift_m, scale_m))
         return torch.addcmul(x, gate_m, self.dropout(branch))
 
 
@@ -108,13 +109,13 @@ class Transformer(nn.Module):
                 tokens = self.source(tokens, counts)
             told = told + mean_token(tokens, counts)
             mask = counts[:, None, None, :] if self.cross_attention else None
-        m = self.modulate(told).unflatten(-1, (6, self.dim))
+        m = self.modulate(told).unflatten(-1, (6, 1, self.dim))
         for block in self.blocks:
             h = block(h, m, tokens, mask)
         shift, scale = self.finish(F.silu(told)).unsqueeze(1).chunk(2, dim=-1)
-        return self.out(_modulated(h, shift, scale))
+        return self.out(modulated(h, shift, scale))
 
 
-def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """The normalised x (B, L, dim), scaled and shifted per sample; addcmul: one pass less."""
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """The normalised x (B, L, dim), scaled and shifted by (B, 1 or L, dim); one pass by addcmul."""
     return torch.addcmul(shift, layer_norm(x), 1 + scale)

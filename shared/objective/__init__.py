@@ -3,11 +3,13 @@
 from shared.objective.bound import Bound, discrete_bound, elbo_terms, step_kl
 from shared.objective.end_to_end import EndToEnd, Terms
 from shared.objective.hybrid import hybrid_loss
-from shared.objective.loss import diffusion_loss
+from shared.objective.loss import diffusion_loss, output_losses
 from shared.objective.moment import Moment, moment
 from shared.objective.streams import (
     DROP,
     NOISE,
+    OTHER_NOISE,
+    OTHER_TIME,
     TIME,
     drop_condition,
     sample_keys,
@@ -28,6 +30,8 @@ from shared.objective.weighting import WEIGHTINGS, Weighting, elbo, min_snr, p2,
 __all__ = [
     "DROP",
     "NOISE",
+    "OTHER_NOISE",
+    "OTHER_TIME",
     "TIME",
     "TIMES",
     "WEIGHTINGS",
@@ -50,6 +54,7 @@ __all__ = [
     "min_snr",
     "moment",
     "named_times",
+    "output_losses",
     "p2",
     "sample_keys",
     "sigmoid",

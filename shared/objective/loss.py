@@ -4,6 +4,8 @@ The density of t and the weighting w are two settings (Kingma & Gao 2023). Time,
 of conditions and self-conditioning are functions of the sample's key: see `streams`.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -51,16 +53,42 @@ def diffusion_loss(
     x_t = noised(x0, level, keys, NOISE)
     previous = first_estimate(denoiser, x_t, level, condition, keys)
     output = denoiser.output(x_t, level, condition, previous)
-    if denoiser.prediction == "categorical":
-        assert isinstance(codec, DiscreteCodec)
-        losses = codec.nll(output, data) / (output.numel() // len(output) // output.shape[-1])
-    else:
-        error = (x0 - denoiser.estimate(output, x_t, level)).square().flatten(1).mean(1)
-        losses = weights(weighting, level, denoiser.data_std) * error
+    losses = output_losses(denoiser, codec, output, data, x0, x_t, level, weighting)
     if at is not None and density is not None:
         losses = losses * at.rate / density
         at.descend_on_square(losses)
     return losses, level
+
+
+class Predicts(Protocol):
+    """What says what an output stands for: a `Denoiser`, or a part of one."""
+
+    @property
+    def prediction(self) -> str: ...
+    @property
+    def data_std(self) -> float: ...
+    def estimate(self, output: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        """Network output (B, ...) -> x0_hat (B, ...)."""
+        ...
+
+
+def output_losses(
+    predicts: Predicts,
+    codec: Codec,
+    output: Tensor,
+    data: Tensor,
+    x0: Tensor,
+    x_t: Tensor,
+    level: Level,
+    weighting: str | Weighting,
+) -> Tensor:
+    """Loss per sample (B,) of an output at x_t, the noisy x0 of data: the weighted squared error of
+    its estimate, or the cross-entropy of its logits, mean over elements."""
+    if predicts.prediction == "categorical":
+        assert isinstance(codec, DiscreteCodec)
+        return codec.nll(output, data) / (output.numel() // len(output) // output.shape[-1])
+    error = (x0 - predicts.estimate(output, x_t, level)).square().flatten(1).mean(1)
+    return weights(weighting, level, predicts.data_std) * error
 
 
 def weights(weighting: str | Weighting, level: Level, data_std: float) -> Tensor:

@@ -15,6 +15,7 @@ from shared.groups import ALL, Groups
 # seeds that may be the keys of a run. Step i of a discrete bound takes CHAIN - i.
 TIME, NOISE, DROP, CLEANEST, LATENT, PROBE, CHAIN = -1, -2, -3, -4, -5, -6, -16
 ENCODE = -7  # of a codec that draws its latents
+OTHER_TIME, OTHER_NOISE = -8, -9  # of the second of two modalities
 
 
 def sample_keys(seed: int, indices: Tensor) -> Tensor:

@@ -21,14 +21,14 @@ from shared.config import TrainConfig
 from shared.errors import ConfigError, DataError, NonFinite, Preempted
 from shared.learner import DiffusionLearner
 from shared.objective import sample_keys, stratified_times
-from shared.task import Examples, Panel, RunConfig, Stepwise
+from shared.task import Examples, RunConfig, Stepwise, Trainable
 from shared.train import checkpoint, engine
 from shared.train.order import Order
 from shared.train.preempt import StopRequest
 from shared.train.progress import Log, TrainProgress
 
 
-def train(config: RunConfig, run: Path, panel: Panel, quiet: bool = False) -> dict[str, Any]:
+def train(config: RunConfig, run: Path, panel: Trainable, quiet: bool = False) -> dict[str, Any]:
     """Train `config` in the folder `run`, or go on with it from its newest valid checkpoint.
 
     Every process of a launch calls this. Returns {"run", "step", "loss", "seconds"}. Raises
@@ -50,7 +50,7 @@ def train(config: RunConfig, run: Path, panel: Panel, quiet: bool = False) -> di
         return Trainer(config.train, run, learner, examples, device, step, parts, quiet).run()
 
 
-def _begin(config: RunConfig, run: Path, panel: Panel) -> None:
+def _begin(config: RunConfig, run: Path, panel: Trainable) -> None:
     runs.begin(config, run, panel)
     panel.prepare(config, run)
 

@@ -95,12 +95,14 @@ def test_attention_turns_queries_and_keys_by_their_places():
     torch.testing.assert_close(attention(x), attention.out(mixed.flatten(-2)))
 
 
-def test_block_is_gated_attention_and_mlp_of_the_modulated_norm():
+@pytest.mark.parametrize("places", [1, L], ids=["all alike", "each its own"])
+def test_block_is_gated_attention_and_mlp_of_the_modulated_norm(places: int):
     """Peebles & Xie 2023, fig. 3: x + gate f(norm(x) (1 + scale) + shift), attention first."""
     torch.manual_seed(5)
     block = Block(16, 2, rotary=True, cross=False, dropout=0.0)
-    x, m = torch.randn(B, L, 16), torch.randn(B, 6, 16)
-    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (m + block.table)[:, :, None].unbind(1)
+    x, m = torch.randn(B, L, 16), torch.randn(B, 6, places, 16)
+    table = block.table[:, None]
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (m + table).unbind(1)
 
     def norm(h: torch.Tensor) -> torch.Tensor:
         centred = h - h.mean(-1, keepdim=True)

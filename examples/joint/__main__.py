@@ -1,0 +1,181 @@
+"""A joint diffusion model of pictures and their sentences: train it, sample it, measure it.
+
+Exit codes are those of `diptych`.
+"""
+
+import json as formats
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from examples.joint.data import read_pairs
+from examples.joint.evaluation import JointEvaluation
+from examples.joint.evaluation import evaluate as measure
+from examples.joint.panel import PANEL
+from examples.joint.pipeline import JointPipeline
+from image.grid import save_png, tile
+from shared.cli import Assignments, Config, Json, RunFolder, run_verbs, tell
+from shared.errors import ConfigError, DataError
+from shared.files import write_text
+from shared.provenance import provenance
+from shared.requests import Request
+from shared.schema import override, read_yaml, validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointSample(Request):
+    """What to sample.
+
+    Attributes:
+        n: How many samples.
+        prompt: Draw pictures of this sentence.
+        picture: Write sentences of this picture (a file of the model's size).
+        only: images or texts: only one of the two, from nothing.
+        vary: With --prompt or --picture: more of the same kind near it, not its other side.
+        strength: Of --vary: the time it is noised to, in (0, 1]; the later, the less stays.
+    """
+
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
+    solver: str = "ancestral"
+    steps: int = 64
+    prompt: str | None = None
+    picture: Path | None = None
+    only: str | None = None
+    vary: bool = False
+    strength: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        asked = [name for name in ("prompt", "picture", "only") if getattr(self, name) is not None]
+        if len(asked) > 1:
+            raise ConfigError(f"{', '.join(asked)}: each is a way to sample; give one of them")
+        if self.only not in (None, "images", "texts"):
+            raise ConfigError(f"only = {self.only!r}: expected images or texts")
+        if self.vary and asked not in (["prompt"], ["picture"]):
+            raise ConfigError("vary: of what? Give --prompt or --picture")
+
+
+def train(
+    config: Config, assignments: Assignments = (), /, quiet: bool = False, json: Json = False
+) -> None:
+    """Train CONFIG, or go on with it where it stopped.
+
+    Args:
+        config: A YAML file such as examples/joint/scene.yaml.
+        assignments: key=value overrides such as train.steps=200; run=FOLDER says where (default
+            runs/joint-NAME).
+        quiet: No progress.
+    """
+    from shared.train.loop import train as run_training
+
+    folders = [a.removeprefix("run=") for a in assignments if a.startswith("run=")]
+    others = [a for a in assignments if not a.startswith("run=")]
+    values = validate(PANEL.config_type, override(read_yaml(Path(config)), others), config)
+    run = Path(folders[-1]) if folders else Path("runs") / f"joint-{Path(config).stem}"
+    result = run_training(values, run, PANEL, quiet=quiet)
+    tell(result, json, f"{result['run']}: step {result['step']}, loss {result['loss']:.4f}")
+
+
+def sample(
+    run: RunFolder,
+    /,
+    request: tyro.conf.OmitArgPrefixes[JointSample],
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Sample pairs from RUN, or one side given the other: grid.png, images.npz, samples.txt and
+    samples.json in RUN/samples or --out.
+
+    Args:
+        run: The folder that `train` wrote.
+        out: Where to write instead.
+    """
+    pipeline = JointPipeline.from_pretrained(run, request.weights)
+    images, texts = _draw(pipeline, request)
+    folder = out or run / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    told: dict[str, object] = {"n": request.n}
+    if images is not None:
+        save_png(tile(images), folder / "grid.png")
+        np.savez_compressed(folder / "images.npz", images=images.numpy())
+        told["grid"] = str(folder / "grid.png")
+    if texts is not None:
+        write_text(folder / "samples.txt", "".join(text + "\n" for text in texts))
+        told |= {f"sentence {i}": text for i, text in enumerate(texts[:8])}
+    settings = request.settings() | {"prompt": request.prompt, "picture": str(request.picture)}
+    settings |= {"only": request.only, "vary": request.vary, "strength": request.strength}
+    written = {"settings": settings, "seeds": list(request.seeds), "texts": texts}
+    write_text(folder / "samples.json", formats.dumps(written, indent=1))
+    tell(told, json)
+
+
+def _draw(pipeline: JointPipeline, request: JointSample) -> tuple[Tensor | None, list[str] | None]:
+    """The pictures and the sentences that are asked for."""
+    seeds, n = request.seeds, request.n
+    if request.prompt is not None:
+        texts = [request.prompt] * n
+        if request.vary:
+            return None, pipeline.texts(seeds, request, vary=texts, strength=request.strength)
+        return pipeline.images(seeds, request, texts=texts), None
+    if request.picture is not None:
+        images = _read_picture(request.picture, pipeline.config.data.size).expand(n, -1, -1, -1)
+        if request.vary:
+            return pipeline.images(seeds, request, vary=images, strength=request.strength), None
+        return None, pipeline.texts(seeds, request, images=images)
+    if request.only == "images":
+        return pipeline.images(seeds, request), None
+    if request.only == "texts":
+        return None, pipeline.texts(seeds, request)
+    return pipeline.pairs(seeds, request)
+
+
+def _read_picture(path: Path, size: int) -> Tensor:
+    """A file -> (3, size, size), uint8. DataError when it is none, or of another size."""
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"picture = {path}: cannot be read: {error}") from None
+    if picture.size != (size, size):
+        raise DataError(
+            f"picture = {path}: {picture.width} x {picture.height}, expected {size} x {size}"
+        )
+    return torch.from_numpy(np.asarray(picture).copy()).movedim(-1, 0)
+
+
+def evaluate(
+    run: RunFolder, /, request: tyro.conf.OmitArgPrefixes[JointEvaluation], json: Json = False
+) -> None:
+    """Measure RUN with the readers of both panels and write RUN/evaluation.json, or with --shuffle
+    RUN/evaluation_shuffled.json.
+
+    Args:
+        run: The folder that `train` wrote.
+    """
+    pipeline = JointPipeline.from_pretrained(run, request.weights)
+    held_out = read_pairs(pipeline.config.data, held_out=True)
+    result = measure(pipeline, held_out, request)
+    result["settings"] = request.settings() | {"seed": request.seed, "weights": request.weights}
+    result["provenance"] = provenance()
+    name = "evaluation_shuffled.json" if request.shuffle else "evaluation.json"
+    write_text(run / name, formats.dumps(result, indent=2))
+    tell(result, json)
+
+
+VERBS = {"train": train, "sample": sample, "evaluate": evaluate}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    return run_verbs(VERBS, "python -m examples.joint", __doc__ or "", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The configuration of a joint run: which pairs to read, and what to train."""
+
+from dataclasses import fields
+
+from shared.config import DiffusionConfig, NetConfig, TrainConfig
+from shared.schema import one_of, positive, schema
+from shared.tokenizer import KINDS, SPECIAL
+from text.english import DETAILS
+from text.teller import check_only
+
+SIDES = ("image", "text")
+# of DiffusionConfig, what a pair's objective reads
+READ = (
+    *("schedule", "logsnr_min", "logsnr_max", "schedule_options", "shift"),
+    *("prediction", "weighting", "self_condition"),
+)
+
+
+@schema
+class DataConfig:
+    """Pictures with their sentences.
+
+    `name` is `scene` (the embedded scene world: pictures and what is told of them), or whatever the
+    image panel reads that has a column of captions, such as a folder of `diptych data scene DIR`.
+    """
+
+    name: str = "scene"
+    split: str = "train"
+    held_out: str = "validation"
+    limit: int | None = None  # of pairs; the scene world, endless, makes PAIRS of them
+    size: int = 32  # pixels along a side
+    length: int = 24  # tokens of a sentence, its end included; longer ones are dropped and counted
+    tokenizer: str = "word"
+    vocabulary: int = 8192  # at most, special tokens included
+    # of files
+    image_column: str = "image"
+    text_column: str = "text"
+    skip_bad: bool = False  # leave out, and count, pictures that are broken or have no caption
+    # of the scene world
+    detail: str = "some"  # what is told of a scene: some of it in 22 tokens, or full, in 48
+    only: dict[str, str | int] | None = None  # this count, tone or audience, no other
+
+    def __post_init__(self) -> None:
+        for name in ("size", "length"):
+            positive(f"data.{name}", getattr(self, name))
+        if self.limit is not None:
+            positive("data.limit", self.limit)
+        one_of("data.tokenizer", self.tokenizer, KINDS)
+        if not SPECIAL < self.vocabulary <= 2**15:
+            raise ValueError(
+                f"data.vocabulary = {self.vocabulary}: expected {SPECIAL + 1} to {2**15}"
+            )
+        one_of("data.detail", self.detail, DETAILS)
+        check_only(self.narrowed())
+        if self.name == "scene" and self.size % 32:
+            raise ValueError(f"data.size = {self.size}: scenes are drawn at a multiple of 32")
+        if self.name != "scene" and (self.only is not None or self.detail != "some"):
+            raise ValueError(f"data.only, data.detail: of the scene world, not of {self.name!r}")
+
+    def narrowed(self) -> dict[str, str]:
+        """`only` as the teller of the scene world takes it."""
+        return {name: str(value) for name, value in (self.only or {}).items()}
+
+
+@schema
+class JointConfig:
+    """A joint run. `diffusion` is that of the pictures; words are predicted by their logits."""
+
+    panel: str = "joint"
+    data: DataConfig = DataConfig()
+    net: NetConfig = NetConfig(dim=256, depth=6)
+    patch: int = 4  # pixels along the side of a token
+    embedding: int = 16  # coordinates of a word
+    text_weight: float = (
+        1.0  # of the cross-entropy of words, nats a token, beside the picture's loss
+    )
+    alone: str | None = None  # image or text: this side only, always given the other
+    diffusion: DiffusionConfig = DiffusionConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self) -> None:
+        one_of("panel", self.panel, ["joint"])
+        for name in ("patch", "embedding", "text_weight"):
+            positive(name, getattr(self, name))
+        if self.alone is not None:
+            one_of("alone", self.alone, SIDES)
+        if self.diffusion.prediction == "categorical":
+            raise ValueError(
+                "diffusion.prediction = 'categorical': it is that of pictures; set 'v' or 'x0'"
+            )
+        default = DiffusionConfig()
+        for field in fields(DiffusionConfig):
+            value, usual = getattr(self.diffusion, field.name), getattr(default, field.name)
+            if field.name not in READ and value != usual:
+                raise ValueError(
+                    f"diffusion.{field.name} = {value!r}: a joint model does not read it (times "
+                    "are uniform, and nothing is dropped: a marginal is a level); leave it out"
+                )
+        if self.net.cross_attention:
+            raise ValueError("net.cross_attention = true: the sides attend to each other; leave it")

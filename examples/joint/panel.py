@@ -1,0 +1,91 @@
+"""A joint run as `shared.train` sees it: what it keeps, its data, its model."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from examples.joint.config import SIDES, JointConfig
+from examples.joint.data import LEVELS, Captioned, read_pairs, to_pairs
+from examples.joint.learner import JointLearner
+from examples.joint.net import JointNet
+from examples.joint.sides import PairCodec, PairDenoiser, Side
+from image.codec import Pixels
+from image.data import Facts, read_facts, spread, write_facts
+from shared.learner import build_schedule
+from shared.task import Examples
+from shared.tokenizer import FILE, Tokenizer, load_tokenizer, train_tokenizer
+from text.codec import Embedding
+
+MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
+
+
+class JointPanel:
+    """Pairs of pictures and sentences. It reads its data once for `prepare` and `examples`."""
+
+    name = "joint"
+    config_type = JointConfig
+
+    def __init__(self) -> None:
+        self._read: tuple[JointConfig, Captioned] | None = None
+
+    def prepare(self, config: JointConfig, run: Path) -> None:
+        """Train the tokenizer, and tell what a model must know of the data (data.json)."""
+        read = self._pairs(config)
+        if not (run / FILE).is_file():
+            data = config.data
+            train_tokenizer(read.sentences, data.tokenizer, data.vocabulary).save(run / FILE)
+        found = to_pairs(read, load_tokenizer(run / FILE), config.data)
+        C, H, W = found.images.shape[1:]
+        codec = Pixels(LEVELS, (C, H, W))
+        x0 = codec.encode(found.images[spread(len(found), MEASURED)])
+        skipped = read.skipped + found.dropped
+        data_std = float(x0.double().square().mean().sqrt())
+        write_facts(Facts(len(found), (C, H, W), LEVELS, (), 0, data_std, skipped), run)
+        if skipped:
+            print(
+                f"{config.data.name}: {skipped:,} pairs are left out: with a picture that cannot be "
+                f"read, or a sentence longer than data.length = {config.data.length} tokens",
+                file=sys.stderr,
+            )
+
+    def examples(self, config: JointConfig, run: Path) -> Examples:
+        """The pairs of the training split."""
+        return to_pairs(self._pairs(config), load_tokenizer(run / FILE), config.data)
+
+    def learner(self, config: JointConfig, run: Path) -> nn.Module:
+        """A fresh joint model."""
+        return build_learner(config, read_facts(run), load_tokenizer(run / FILE))
+
+    def _pairs(self, config: JointConfig) -> Captioned:
+        if self._read is None or self._read[0] != config:
+            self._read = config, read_pairs(config.data)
+        return self._read[1]
+
+
+def build_learner(config: JointConfig, facts: Facts, tokenizer: Tokenizer) -> JointLearner:
+    """A fresh model of pictures as `facts` tells, and of the tokenizer's words."""
+    pixels = Pixels(facts.levels, facts.shape)
+    words = Embedding(len(tokenizer), config.data.length, config.embedding)
+    sides = (
+        Side(pixels, config.diffusion.prediction, facts.data_std, config.diffusion.weighting),
+        Side(words, "categorical", 1.0, "x0"),
+    )
+    net = JointNet(
+        pixels.latent_shape,
+        config.patch,
+        words.latent_shape,
+        words.logit_channels,
+        config.net,
+        config.diffusion.self_condition,
+    )
+    autocast = torch.bfloat16 if config.train.precision == "bf16" else None
+    denoiser = PairDenoiser(net, sides, config.diffusion.self_condition, autocast)
+    codec = PairCodec((pixels, words), (facts.shape, (config.data.length,)))
+    schedule = build_schedule(config.diffusion)
+    alone = None if config.alone is None else SIDES.index(config.alone)
+    return JointLearner(denoiser, codec, schedule, config.text_weight, alone)
+
+
+PANEL = JointPanel()
