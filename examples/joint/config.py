@@ -52,6 +52,11 @@ class DataConfig:
             )
         one_of("data.detail", self.detail, DETAILS)
         check_only(self.narrowed())
+        if self.name == "digits":
+            raise ValueError(
+                "data.name = 'digits': pictures without sentences; a joint model learns pairs: use "
+                "scene, or pictures with a column of captions"
+            )
         if self.name == "scene" and self.size % 32:
             raise ValueError(f"data.size = {self.size}: scenes are drawn at a multiple of 32")
         if self.name != "scene" and (self.only is not None or self.detail != "some"):

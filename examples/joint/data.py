@@ -78,11 +78,7 @@ def read_pairs(config: DataConfig, held_out: bool = False) -> Captioned:
         ),
         held_out,
     )
-    if pictures.captions is None:  # embedded pictures of the image panel
-        raise DataError(
-            f"data.name = {config.name!r}: pictures without sentences; a joint model learns pairs: "
-            "use scene, or a folder with a column of captions (data.text_column)"
-        )
+    assert pictures.captions is not None  # for there is a caption column
     return Captioned(pictures.images, list(pictures.captions), None, pictures.skipped)
 
 

@@ -2,9 +2,10 @@
 
 Every mode gives pairs: a held-out sentence and the picture drawn from it, a held-out picture and
 the sentence written of it, or both drawn together. A pair agrees when both can be read and the
-picture shows all that the sentence says. Attributes are those that are said, of things matched as well as
-they can be; where a sentence does not parse nothing is said, where a picture is no drawing nothing
-is shown. With `shuffle` every sample is held against the condition of another: what chance gives.
+picture shows all that the sentence says. Attributes are those that are said, of things matched as
+well as they can be; where a sentence does not parse nothing is said, where a picture is no drawing
+nothing is shown. With `shuffle` every sample is held against the condition of another: what chance
+gives.
 """
 
 from collections import Counter

@@ -89,17 +89,10 @@ class JointNet(nn.Module):
             stream.level(torch.cat(both, 1))
             for stream, both in ((self.picture, levels), (self.words, levels[::-1]))
         ]
-        h, m = torch.cat([seen, said], 1), self._modulations(told, seen.shape[1], said.shape[1])
+        h, lengths = torch.cat([seen, said], 1), (seen.shape[1], said.shape[1])
+        m = torch.stack([self.modulate(one).unflatten(-1, (6, self.dim)) for one in told], 2)
         for block in self.blocks:
-            h = block(h, m, None, None)
-        seen, said = h.split([seen.shape[1], said.shape[1]], 1)
+            h = block(h, m, lengths=lengths)
+        seen, said = h.split(lengths, 1)
         drawn = self.picture.end(seen, told[0])
         return unpatchify(drawn, self.patch, self.height, self.width), self.words.end(said, told[1])
-
-    def _modulations(self, told: list[Tensor], *lengths: int) -> Tensor:
-        """What each side is told (B, dim) -> modulations of all tokens (B, 6, L, dim)."""
-        parts = [
-            self.modulate(one).unflatten(-1, (6, 1, self.dim)).expand(-1, -1, length, -1)
-            for one, length in zip(told, lengths, strict=True)
-        ]
-        return torch.cat(parts, 2)

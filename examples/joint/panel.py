@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from examples.joint.config import SIDES, JointConfig
-from examples.joint.data import LEVELS, Captioned, read_pairs, to_pairs
+from examples.joint.config import SIDES, DataConfig, JointConfig
+from examples.joint.data import LEVELS, Pairs, read_pairs, to_pairs
 from examples.joint.learner import JointLearner
 from examples.joint.net import JointNet
 from examples.joint.sides import PairCodec, PairDenoiser, Side
@@ -22,46 +22,48 @@ MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 
 
 class JointPanel:
-    """Pairs of pictures and sentences. It reads its data once for `prepare` and `examples`."""
+    """Pairs of pictures and sentences. What `prepare` has read serves `examples`, too."""
 
     name = "joint"
     config_type = JointConfig
 
     def __init__(self) -> None:
-        self._read: tuple[JointConfig, Captioned] | None = None
+        self._read: tuple[DataConfig, Path, Pairs, int] | None = None
 
     def prepare(self, config: JointConfig, run: Path) -> None:
         """Train the tokenizer, and tell what a model must know of the data (data.json)."""
-        read = self._pairs(config)
-        if not (run / FILE).is_file():
-            data = config.data
-            train_tokenizer(read.sentences, data.tokenizer, data.vocabulary).save(run / FILE)
-        found = to_pairs(read, load_tokenizer(run / FILE), config.data)
+        found, skipped = self._pairs(config, run)
         C, H, W = found.images.shape[1:]
         codec = Pixels(LEVELS, (C, H, W))
         x0 = codec.encode(found.images[spread(len(found), MEASURED)])
-        skipped = read.skipped + found.dropped
         data_std = float(x0.double().square().mean().sqrt())
         write_facts(Facts(len(found), (C, H, W), LEVELS, (), 0, data_std, skipped), run)
         if skipped:
             print(
-                f"{config.data.name}: {skipped:,} pairs are left out: with a picture that cannot be "
-                f"read, or a sentence longer than data.length = {config.data.length} tokens",
+                f"{config.data.name}: {skipped:,} pairs are left out: with a picture that cannot "
+                f"be read, or a sentence longer than data.length = {config.data.length} tokens",
                 file=sys.stderr,
             )
 
     def examples(self, config: JointConfig, run: Path) -> Examples:
         """The pairs of the training split."""
-        return to_pairs(self._pairs(config), load_tokenizer(run / FILE), config.data)
+        return self._pairs(config, run)[0]
 
     def learner(self, config: JointConfig, run: Path) -> nn.Module:
         """A fresh joint model."""
         return build_learner(config, read_facts(run), load_tokenizer(run / FILE))
 
-    def _pairs(self, config: JointConfig) -> Captioned:
-        if self._read is None or self._read[0] != config:
-            self._read = config, read_pairs(config.data)
-        return self._read[1]
+    def _pairs(self, config: JointConfig, run: Path) -> tuple[Pairs, int]:
+        """The training split as rows of the run's tokenizer, which is trained if there is none, and
+        how many pairs are left out."""
+        data = config.data
+        if self._read is None or self._read[:2] != (data, run):
+            read = read_pairs(data)
+            if not (run / FILE).is_file():
+                train_tokenizer(read.sentences, data.tokenizer, data.vocabulary).save(run / FILE)
+            found = to_pairs(read, load_tokenizer(run / FILE), data)
+            self._read = data, run, found, read.skipped + found.dropped
+        return self._read[2:]
 
 
 def build_learner(config: JointConfig, facts: Facts, tokenizer: Tokenizer) -> JointLearner:

@@ -7,6 +7,7 @@ Cross-attention and the output start at zero and the gates near it: the first ou
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,8 @@ def level_features(logsnr: Tensor, dim: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """One residual block. Modulations m (B, 6, L, dim), or (B, 6, 1, dim) for all places: shift,
-    scale, gate of attention and MLP."""
+    """One residual block. Modulations m (B, 6, dim): shift, scale, gate of attention and MLP; or
+    (B, 6, S, dim), for S stretches of places with these `lengths`."""
 
     def __init__(self, dim: int, heads: int, rotary: bool, cross: bool, dropout: float) -> None:
         super().__init__()
@@ -38,9 +39,20 @@ class Block(nn.Module):
             nn.init.zeros_(self.cross.out.weight)
             nn.init.zeros_(self.cross.out.bias)
 
-    def forward(self, x: Tensor, m: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
-        modulation = (m + self.table.unsqueeze(1)).to(x.dtype).unbind(1)
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
+    def forward(
+        self,
+        x: Tensor,
+        m: Tensor,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        lengths: Sequence[int] = (),
+    ) -> Tensor:
+        each = m if m.ndim == 4 else m.unsqueeze(2)
+        modulation = (each + self.table.unsqueeze(1)).to(x.dtype)
+        if lengths:  # spread when the table is in: in the narrow dtype, once
+            parts = zip(modulation.split(1, 2), lengths, strict=True)
+            modulation = torch.cat([part.expand(-1, -1, n, -1) for part, n in parts], 2)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.unbind(1)
         branch = self.attention(modulated(x, shift_a, scale_a))
         x = torch.addcmul(x, gate_a, self.dropout(branch))
         if self.cross is not None and tokens is not None:
@@ -109,7 +121,7 @@ class Transformer(nn.Module):
                 tokens = self.source(tokens, counts)
             told = told + mean_token(tokens, counts)
             mask = counts[:, None, None, :] if self.cross_attention else None
-        m = self.modulate(told).unflatten(-1, (6, 1, self.dim))
+        m = self.modulate(told).unflatten(-1, (6, self.dim))
         for block in self.blocks:
             h = block(h, m, tokens, mask)
         shift, scale = self.finish(F.silu(told)).unsqueeze(1).chunk(2, dim=-1)

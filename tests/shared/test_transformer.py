@@ -95,14 +95,14 @@ def test_attention_turns_queries_and_keys_by_their_places():
     torch.testing.assert_close(attention(x), attention.out(mixed.flatten(-2)))
 
 
-@pytest.mark.parametrize("places", [1, L], ids=["all alike", "each its own"])
-def test_block_is_gated_attention_and_mlp_of_the_modulated_norm(places: int):
+@pytest.mark.parametrize("lengths", [(), (2, L - 2)], ids=["all alike", "two stretches"])
+def test_block_is_gated_attention_and_mlp_of_the_modulated_norm(lengths: tuple[int, ...]):
     """Peebles & Xie 2023, fig. 3: x + gate f(norm(x) (1 + scale) + shift), attention first."""
     torch.manual_seed(5)
     block = Block(16, 2, rotary=True, cross=False, dropout=0.0)
-    x, m = torch.randn(B, L, 16), torch.randn(B, 6, places, 16)
-    table = block.table[:, None]
-    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (m + table).unbind(1)
+    x, m = torch.randn(B, L, 16), torch.randn(B, 6, *([2] if lengths else []), 16)
+    of_place = m[:, :, [0, 0] + [1] * (L - 2)] if lengths else m[:, :, None]
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (of_place + block.table[:, None]).unbind(1)
 
     def norm(h: torch.Tensor) -> torch.Tensor:
         centred = h - h.mean(-1, keepdim=True)
@@ -110,7 +110,7 @@ def test_block_is_gated_attention_and_mlp_of_the_modulated_norm(places: int):
 
     h = x + gate_a * block.attention(norm(x) * (1 + scale_a) + shift_a)
     expected = h + gate_m * block.mlp(norm(h) * (1 + scale_m) + shift_m)
-    torch.testing.assert_close(block(x, m, None, None), expected)
+    torch.testing.assert_close(block(x, m, lengths=lengths), expected)
 
 
 def test_level_features_are_points_on_circles_of_their_periods():
