@@ -5,25 +5,14 @@ Positions are the trunk's learned table, one entry a patch (Dosovitskiy et al. 2
 sec. 3.1), since rotary angles know one dimension only.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from image.config import ImageConfig
 from image.latent import channels_of, from_channels, to_channels
 from shared.config import NetConfig
 from shared.errors import ConfigError
+from shared.nets.patches import patchify, unpatchify
 from shared.nets.transformer import Transformer
-
-
-def patchify(x: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) -> (B, L, C patch^2), L = H W / patch^2, rows of patches from the top left."""
-    return F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2)
-
-
-def unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
-    """The inverse of `patchify`: (B, L, C patch^2) -> (B, C, height, width)."""
-    grid = tokens.transpose(1, 2).unflatten(2, (height // patch, width // patch))
-    return F.pixel_shuffle(grid, patch)
 
 
 class PatchNet(nn.Module):

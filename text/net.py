@@ -8,8 +8,9 @@ from shared.nets.transformer import Transformer
 
 
 class TextNet(nn.Module):
-    """x (B, L, channels), logsnr (B,), condition (B, M) of ids in [0, conditions) or None, previous
-    (B, L, channels) or None -> (B, L, out)."""
+    """x (B, L, channels), logsnr (B,), condition: ids (B, M) in [0, conditions), or vectors where
+    `conditions` is the shape of a row of them, or None; previous (B, L, channels) or None ->
+    (B, L, out)."""
 
     def __init__(
         self,
@@ -18,7 +19,7 @@ class TextNet(nn.Module):
         length: int,
         config: NetConfig,
         self_condition: bool,
-        conditions: int = 0,
+        conditions: int | tuple[int, int] = 0,
     ) -> None:
         super().__init__()
         self.trunk = Transformer(

@@ -1,21 +1,56 @@
-"""Rows of condition ids (B, M): how every network reads a condition.
+"""Rows of a condition: how every network reads what it is steered by.
 
-0 is "none": it fills a row up and does not count, unless the row holds nothing else. A row is a set
-of ids, each of them a fact of its own; or, read by `SourceReader`, a sequence: a text to write from
-or to draw.
+A row is of ids (B, M), or of vectors (B, M, D), such as the patches of a picture. 0 is "none" in
+both: it fills a row up and does not count, unless the row holds nothing else. A row is a set, each
+member a fact of its own; or, read by `SourceReader`, a sequence: a text to write from or to draw, a
+picture to describe.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.nets.attention import Attention
 
 
-def that_count(ids: Tensor) -> Tensor:
-    """(B, M) ids -> bool (B, M): ids other than 0; the first one where all are 0."""
-    counts = ids != 0
+def that_count(row: Tensor) -> Tensor:
+    """(B, M) ids or (B, M, D) vectors -> bool (B, M): those other than 0; the first one where all
+    are 0."""
+    counts = row != 0 if row.ndim == 2 else (row != 0).any(-1)
     counts[:, 0] |= ~counts.any(1)
     return counts
+
+
+class IdEmbedding(nn.Embedding):
+    """Ids (B, M) in [0, count) -> tokens (B, M, dim)."""
+
+    def none(self, rows: int) -> Tensor:
+        """Rows (B, 1) of no condition."""
+        return torch.zeros(rows, 1, dtype=torch.long, device=self.weight.device)
+
+
+class VectorEmbedding(nn.Module):
+    """Rows of `length` vectors (B, length, size) -> tokens (B, length, dim): a linear map of each,
+    and a learned position (Dosovitskiy et al. 2021, eq. 1). ValueError for rows of another
+    shape."""
+
+    def __init__(self, length: int, size: int, dim: int) -> None:
+        super().__init__()
+        self.row_shape = (length, size)
+        self.embed = nn.Linear(size, dim)
+        self.place = nn.Parameter(torch.randn(length, dim) * 0.02)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if rows.shape[1:] != self.row_shape:
+            length, size = self.row_shape
+            raise ValueError(
+                f"net: a condition {tuple(rows.shape)}, expected (B, {length}, {size})"
+            )
+        return self.embed(rows) + self.place
+
+    def none(self, rows: int) -> Tensor:
+        """Rows (B, length, size) of no condition."""
+        return self.place.new_zeros(rows, *self.row_shape)
 
 
 def mean_token(tokens: Tensor, counts: Tensor) -> Tensor:
@@ -24,11 +59,11 @@ def mean_token(tokens: Tensor, counts: Tensor) -> Tensor:
 
 
 class SourceReader(nn.Module):
-    """Embedded ids (B, M, D) and which of them count (B, M) -> tokens that know their order and
-    each other (B, M, D).
+    """Tokens (B, M, D) and which of them count (B, M) -> tokens that know their order and each
+    other (B, M, D).
 
     The encoder of Vaswani et al. 2017 (sec. 3.1) with norms before the branches and rotary
-    positions. Branches start at zero: at first the tokens are the embedded ids.
+    positions. Branches start at zero: at first the tokens are what was embedded.
     """
 
     def __init__(self, dim: int, depth: int, heads: int, dropout: float = 0.0) -> None:

@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.nets.attention import Attention
-from shared.nets.condition import SourceReader, layer_norm, mean_token, that_count
+from shared.nets.condition import (
+    IdEmbedding,
+    SourceReader,
+    VectorEmbedding,
+    layer_norm,
+    mean_token,
+    that_count,
+)
 
 
 def level_features(logsnr: Tensor, dim: int) -> Tensor:
@@ -62,13 +69,14 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """tokens in (B, L, in_dim), logsnr (B,), condition (B, M) of ids -> tokens out (B, L, out_dim).
+    """tokens in (B, L, in_dim), logsnr (B,), condition -> tokens out (B, L, out_dim).
 
-    Condition ids lie in [0, conditions). 0 is "none": it fills a row up and does not count, unless
-    the row holds nothing else. The mean of a row's ids enters the modulation; with
-    `cross_attention` the blocks also attend to them one by one, and with `source_depth` what they
-    attend to is the row read as a sequence, by so many blocks. Unconditional when conditions = 0.
-    ValueError for tokens of another size, or for a condition that the network cannot take.
+    A condition is a row of ids (B, M) in [0, conditions), or, where `conditions` is the shape of
+    such a row, of vectors (B, M, D). 0 is "none": it fills a row up and does not count, unless the
+    row holds nothing else. The mean of a row enters the modulation; with `cross_attention` the
+    blocks also attend to its members one by one, and with `source_depth` what they attend to is the
+    row read as a sequence, by so many blocks. Unconditional when conditions = 0. ValueError for
+    tokens of another size, or for a condition that the network cannot take.
     """
 
     def __init__(
@@ -80,7 +88,7 @@ class Transformer(nn.Module):
         depth: int = 4,
         heads: int = 4,
         rotary: bool = True,
-        conditions: int = 0,
+        conditions: int | tuple[int, int] = 0,
         cross_attention: bool = False,
         source_depth: int = 0,
         dropout: float = 0.0,
@@ -90,11 +98,11 @@ class Transformer(nn.Module):
         self.embed = nn.Linear(in_dim, dim)
         self.place = nn.Parameter(torch.randn(length, dim) * 0.02)
         self.level = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.condition = nn.Embedding(conditions, dim) if conditions else None
-        reads = source_depth > 0 and conditions > 0
+        self.condition = _embedding(conditions, dim)
+        reads = source_depth > 0 and self.condition is not None
         self.source = SourceReader(dim, source_depth, heads) if reads else None
         self.modulate = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        self.cross_attention = cross = cross_attention and conditions > 0
+        self.cross_attention = cross = cross_attention and self.condition is not None
         self.blocks = nn.ModuleList(Block(dim, heads, rotary, cross, dropout) for _ in range(depth))
         self.finish = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, out_dim)
@@ -102,7 +110,7 @@ class Transformer(nn.Module):
             assert isinstance(layer, nn.Linear)
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        if self.condition is not None:
+        if isinstance(self.condition, IdEmbedding):
             nn.init.normal_(self.condition.weight, std=0.02)
 
     def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -115,8 +123,8 @@ class Transformer(nn.Module):
         told = self.level(level_features(logsnr, self.dim).to(h.dtype))
         tokens = mask = None
         if self.condition is not None:
-            ids = condition if condition is not None else x.new_zeros(len(x), 1, dtype=torch.long)
-            tokens, counts = self.condition(ids), that_count(ids)
+            row = self.condition.none(len(x)) if condition is None else condition
+            tokens, counts = self.condition(row), that_count(row)
             if self.source is not None:
                 tokens = self.source(tokens, counts)
             told = told + mean_token(tokens, counts)
@@ -131,3 +139,9 @@ class Transformer(nn.Module):
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """The normalised x (B, L, dim), scaled and shifted by (B, 1 or L, dim); one pass by addcmul."""
     return torch.addcmul(shift, layer_norm(x), 1 + scale)
+
+
+def _embedding(conditions: int | tuple[int, int], dim: int) -> IdEmbedding | VectorEmbedding | None:
+    if isinstance(conditions, tuple):
+        return VectorEmbedding(*conditions, dim)
+    return IdEmbedding(conditions, dim) if conditions else None

@@ -36,7 +36,8 @@ def stratified_times(seed: int, step: int, positions: Tensor) -> Tensor:
 def drop_condition(
     condition: Tensor, keys: Tensor, rate: float | Mapping[str, float], groups: Groups | None = None
 ) -> Tensor:
-    """condition (B, M) of ids -> the same with whole rows set to 0, "none", at the given rate.
+    """condition (B, M) of ids, or (B, M, D) of vectors -> the same with whole rows set to 0,
+    "none", at the given rate.
 
     With a rate for each of several groups of columns, each group is dropped independently of the
     others; ALL stands for whole rows.
@@ -45,7 +46,7 @@ def drop_condition(
         return condition
     if not isinstance(rate, Mapping):
         drop = noise.uniform(keys, DROP) < rate
-        return condition.masked_fill(drop[:, None], 0)
+        return condition.masked_fill(drop.view(-1, *[1] * (condition.ndim - 1)), 0)
     columns = {ALL: range(condition.shape[1]), **(groups or {})}
     uniforms = noise.uniform(keys, DROP, (len(columns),))
     for name, u in zip(columns, uniforms.unbind(1), strict=True):

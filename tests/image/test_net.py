@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from image.net import PatchNet, patchify, unpatchify
+from image.net import PatchNet
+from shared.nets.patches import patchify, unpatchify
 from shared.config import NetConfig
 from shared.errors import ConfigError
 

@@ -1,0 +1,136 @@
+"""Pictures of tables of `datasets` -> bytes: data of one panel, and sources of the other.
+
+Every picture is decoded before anything is trained, so that a broken one is found at once and named
+by its row and file.
+"""
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from shared.errors import DataError
+from shared.tables import load_saved, load_table
+
+GREY = ("1", "L", "LA")
+WIDE = ("I", "F")  # 16 and 32 bits a pixel; converting them to 8 would clip
+
+
+def open_pictures(name: str, path: str, split: str, training: str) -> tuple[Any, bool]:
+    """A split of pictures, and whether the source has no splits: a .parquet file, a folder of such
+    files, an image folder, a folder that `datasets` saved, or a data set of the hub.
+
+    `path` is `name`, data.name, expanded; an image folder has splits when it holds a folder called
+    as `training` is. DataError when there is no such source or split.
+    """
+    place = Path(path)
+    if place.is_file():
+        if place.suffix != ".parquet":
+            raise DataError(f"data.name = {name!r}: a single file must be .parquet")
+        return load_table(name, "parquet", "train", data_files={"train": path}), True
+    if place.is_dir():
+        return _open_folder(name, place, split, training)
+    if place.is_absolute() or path.startswith("."):
+        raise DataError(f"data.name = {name!r}: no such file or folder: {path}")
+    return load_table(name, path, split), False
+
+
+def _open_folder(name: str, folder: Path, split: str, training: str) -> tuple[Any, bool]:
+    if (folder / "dataset_dict.json").is_file():
+        saved = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+        _check_split(name, split, saved)
+        return load_saved(name, str(folder / split), split), False
+    if (folder / "state.json").is_file():
+        return load_saved(name, str(folder), split), True
+    shards = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
+    if shards:  # train.parquet, or train-00000-of-00002.parquet as the hub names them
+        splits = {shard: shard.stem.split("-")[0] for shard in shards}
+        _check_split(name, split, list(splits.values()))
+        files = [str(shard) for shard in shards if splits[shard] == split]
+        return load_table(name, "parquet", split, data_files={split: files}), False
+    folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    divided = training in folders
+    if divided:
+        _check_split(name, split, folders)
+        folder = folder / split
+    return load_table(name, "imagefolder", "train", data_dir=str(folder)), not divided
+
+
+def _check_split(name: str, split: str, found: list[str]) -> None:
+    if split not in found:
+        known = ", ".join(sorted(set(found)))
+        raise DataError(f"data.name = {name!r}: no split {split!r} in it; it has {known}")
+
+
+def encoded_pictures(table: Any, rows: Sequence[int], key: str, column: str) -> Any:
+    """The pictures of these rows as they are kept: bytes, or the path of a file. DataError, with
+    the configuration's key, when the column holds none."""
+    import datasets
+
+    feature = table.features[column]
+    if not isinstance(feature, datasets.Image):
+        pictures = [c for c in table.column_names if isinstance(table.features[c], datasets.Image)]
+        raise DataError(
+            f"{key} = {column!r}: holds no pictures ({feature}); columns that do: "
+            f"{', '.join(pictures) or 'none'}"
+        )
+    return table.select(rows).cast_column(column, datasets.Image(decode=False))[column]
+
+
+def named(name: str, item: Any, row: int) -> str:
+    """A picture of data.name by its row, and by its file where it has one."""
+    file = item["path"] if item and item["path"] else None
+    return f"data.name = {name!r}: the picture in row {row}" + (f" ({file})" if file else "")
+
+
+def decode(item: Any, where: str) -> Image.Image:
+    """One of `encoded_pictures`. DataError, which says `where`, when it is missing or broken, has
+    several frames, or more than 8 bits a channel."""
+    if not item or (item["bytes"] is None and item["path"] is None):
+        raise DataError(f"{where} is missing")
+    file = item["path"] if item["bytes"] is None else io.BytesIO(item["bytes"])
+    if isinstance(file, str) and not Path(file).is_file():
+        raise DataError(f"{where} is missing: there is no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(file)
+            picture.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{where} is larger than any picture should be: {error}") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{where} is corrupt: {type(error).__name__}: {error}") from None
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # a photograph with previews of itself
+        raise DataError(f"{where} is animated: {frames} frames, expected one picture")
+    if picture.mode.startswith(WIDE):
+        raise DataError(f"{where} has more than 8 bits a channel (mode {picture.mode})")
+    return picture
+
+
+def fit(picture: Image.Image, channels: int, size: int | None) -> Image.Image:
+    """Grey or RGB, transparency over white; with a size, the centred square scaled to it."""
+    if picture.has_transparency_data:
+        over = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if size is None or picture.size == (size, size):
+        return picture
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def stack(pictures: Sequence[Image.Image]) -> Tensor:
+    """Grey or RGB pictures of one size -> (N, C, H, W), uint8."""
+    arrays = np.stack([np.asarray(picture) for picture in pictures])
+    first, (height, width) = pictures[0], arrays.shape[1:3]
+    rows = arrays.reshape(len(arrays), height, width, len(first.getbands()))
+    return torch.from_numpy(rows).permute(0, 3, 1, 2).contiguous()
