@@ -53,6 +53,7 @@ class SampleRequest(Request):
         condition: What to sample: a class by name or number; `all` in turn.
         prompt: What to write from or to draw, in words; for a causal model that writes from
             nothing, how each sentence begins.
+        image: Pictures to write from: one sample for each file (panels that describe pictures).
         negative_prompt: What guidance is to depart from, in words (pictures).
         given: What must stay, with [MASK] for what is free (panels that can infill).
         trajectory: Also write the denoising of the first sample.
@@ -70,6 +71,7 @@ class SampleRequest(Request):
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     condition: Annotated[str | None, tyro.conf.arg(name="class")] = None
     prompt: str | None = None
+    image: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     negative_prompt: str | None = None
     given: str | None = None
     trajectory: bool = False
@@ -90,6 +92,19 @@ class SampleRequest(Request):
                 f"candidates = {self.candidates}, clip_scale = {self.clip_scale}: by whose score? "
                 "Give clip = RUN, or leave them out"
             )
+
+    def for_images(self) -> "SampleRequest":
+        """The same with as many samples as there are images. ConfigError when another number was
+        asked for, or a file twice."""
+        if self.n not in (SampleRequest.n, len(self.image)):
+            raise ConfigError(
+                f"n = {self.n}: there is one sample for each of {len(self.image)} images; leave it "
+                "out"
+            )
+        twice = [path for path in self.image if self.image.count(path) > 1]
+        if twice:
+            raise ConfigError(f"image: {twice[0]} is named twice; name each file once")
+        return replace(self, n=len(self.image))
 
 
 @dataclass(frozen=True, kw_only=True)

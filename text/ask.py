@@ -35,11 +35,11 @@ class Near:
 class Ask:
     """What n sentences are asked for.
 
-    source (n, M): condition ids that each is written from. start: ids that a causal model's
-    sentences begin with. given: a template that all of them fill. automata: one for each, which it
-    must be accepted by; `control_scale` is how strongly the rest of it follows. near: what each
-    begins as, in place of noise. Of `candidates` drawn for each, the best is kept and the `n_best`
-    come along. `watch` sees the first one's estimates.
+    source: what each is written from, condition ids (n, M) or patches of pictures (n, M, D).
+    start: ids that a causal model's sentences begin with. given: a template that all of them fill.
+    automata: one for each, which it must be accepted by; `control_scale` is how strongly the rest
+    of it follows. near: what each begins as, in place of noise. Of `candidates` drawn for each, the
+    best is kept and the `n_best` come along. `watch` sees the first one's estimates.
     """
 
     source: Tensor | None = None

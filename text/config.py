@@ -10,18 +10,54 @@ CODECS = ("embedding", "bits", "sentence")
 
 
 @schema
+class PictureConfig:
+    """Pictures beside the sentences, and how a network reads them: as patches."""
+
+    column: str = "image"
+    size: int = 32  # pixels along a side
+    scale: bool = False  # those of another size are cropped and scaled to it; else refused
+    channels: int = 3  # 1 (grey) or 3 (RGB)
+    patch: int = 4  # pixels along the side of a patch
+    scenes: str | None = None  # a column of the scenes they show, which captions are held against
+
+    def __post_init__(self) -> None:
+        positive("data.picture.size", self.size)
+        positive("data.picture.patch", self.patch)
+        if self.channels not in (1, 3):
+            raise ValueError(
+                f"data.picture.channels = {self.channels}: expected 1 (grey) or 3 (RGB)"
+            )
+        if self.size % self.patch:
+            raise ValueError(
+                f"data.picture.patch = {self.patch}: expected a divisor of data.picture.size = "
+                f"{self.size}"
+            )
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """How many patches a picture has, and how many numbers a patch."""
+        return (self.size // self.patch) ** 2, self.channels * self.patch**2
+
+
+@schema
 class DataConfig:
     """Sentences and their tokens.
 
     `name` is `scene` (the embedded scene world), a file (.parquet, .jsonl, .json, .csv, .txt), a
     folder of such files named by split, or a data set of the hub; $VARIABLES in it are expanded. A
     single file holds out every 20th sentence as its `held_out` split.
+
+    With `picture`, sentences are captions: `name` is what the image panel reads too, an image
+    folder, a .parquet file, a folder of such files, a folder that `datasets` saved, or a data set
+    of the hub.
     """
 
     name: str = "scene"
     column: str = "text"  # of tables; lines of .txt files need none
-    # what sentences are written from: a column, or `scene` in the scene world; none: from nothing
+    # what sentences are written from: a column, `scene` in the scene world, or `picture`; none:
+    # from nothing
     source: str | None = None
+    picture: PictureConfig | None = None
     source_length: int = 64  # tokens of a source; a sentence with a longer one is dropped, counted
     source_signs: bool = False  # signs of a source are words: `name[Zizzi]` is `name [ Zizzi ]`
     # share of the training sources with random parts left out, see text/parts.py: a model then also
@@ -54,6 +90,8 @@ class DataConfig:
                 f"data.source = {self.source!r}: what is told in the scene world are scenes: set "
                 "'scene', or leave it out"
             )
+        if self.picture is not None:
+            self._check_picture()
         if self.limit is not None:
             positive("data.limit", self.limit)
         if self.length < 2:
@@ -63,6 +101,28 @@ class DataConfig:
         check_only(self.narrowed())
         if self.vocabulary <= SPECIAL:
             raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
+
+    def _check_picture(self) -> None:
+        if self.name == "scene":
+            raise ValueError(
+                "data.picture: the embedded scene world has no pictures here; write some with "
+                "`diptych data scene DIR`, and set data.name=DIR"
+            )
+        if self.source not in (None, "picture"):
+            raise ValueError(
+                f"data.source = {self.source!r}: beside data.picture expected 'picture', or null "
+                "for sentences written from nothing"
+            )
+        if self.partial_sources or self.source_signs or self.label_column is not None:
+            raise ValueError(
+                "data.partial_sources, data.source_signs, data.label_column: not of captions; "
+                "leave them out, or data.picture"
+            )
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether sentences are written from pictures."""
+        return self.picture is not None and self.source is not None
 
     def narrowed(self) -> dict[str, str]:
         """`only` as the teller of the scene world takes it."""
@@ -199,6 +259,10 @@ class TextConfig:
                     f"{name}: model = {self.model!r} does not read it; add model={name}, or leave "
                     f"{name} out"
                 )
+        if self.model == "causal" and self.data.reads_pictures:
+            raise ValueError(
+                "data.source = 'picture': the causal reference reads words; set model=diffusion"
+            )
         if self.model == "autoencoder" and self.data.source:
             raise ValueError(
                 f"data.source = {self.data.source!r}: an autoencoder reads sentences alone; leave "

@@ -1,7 +1,8 @@
-"""Sentences as rows of token ids: the scene world, files, folders, hub data sets.
+"""Sentences as rows of token ids: the scene world, files, folders, hub data sets, captions.
 
 A row is the sentence's ids, EOS, and PAD up to the length: what a model must learn includes where
-the sentence ends. Its source, where sentences are written from something, is a row of ids and PAD.
+the sentence ends. Its source, where sentences are written from something, is a row of ids and PAD,
+or of the patches of a picture.
 A sentence that does not fit, or whose source does not, is dropped, and the number dropped is told.
 """
 
@@ -20,6 +21,7 @@ from shared.scene import Scene
 from shared.tables import expand, load_table
 from shared.tokenizer import EOS, Tokenizer, one_blank
 from text import parts
+from text.captions import Pictures, read_captions
 from text.config import DataConfig
 
 SCENES = 16_000  # sentences of the scene world when data.limit is not set
@@ -32,11 +34,11 @@ BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "c
 
 @dataclass(frozen=True)
 class Rows:
-    """Training data: ids (N, L) int64 and their sources (N, M) int64 or None, as
+    """Training data: ids (N, L) int64 and their sources, (N, M) int64 or pictures or None, as
     `shared.task.Examples`; and how many did not fit."""
 
     ids: Tensor
-    sources: Tensor | None
+    sources: Tensor | Pictures | None
     dropped: int
     kept: tuple[int, ...] = ()  # of the corpus, where rows were made of one
 
@@ -44,7 +46,7 @@ class Rows:
         return len(self.ids)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """rows (B,) -> ids (B, L), and their sources (B, M) if there are any."""
+        """rows (B,) -> ids (B, L), and their sources (B, M) or (B, M, D) if there are any."""
         return self.ids[rows], None if self.sources is None else self.sources[rows]
 
 
@@ -54,6 +56,7 @@ class Corpus:
 
     sentences: list[str]
     sources: list[str] | None = None
+    pictures: Pictures | None = None
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -75,7 +78,7 @@ def to_rows(corpus: Corpus, tokenizer: Tokenizer, config: DataConfig) -> Rows:
             f"data.length = {config.length}: none of {len(corpus):,} sentences fits, the shortest "
             f"has {shortest} tokens with its end; set data.length to {shortest} or more"
         )
-    sources = None
+    sources: Tensor | Pictures | None = None
     if corpus.sources is not None:
         read = [tokenizer.encode(source) for source in corpus.sources]
         both = [
@@ -90,6 +93,8 @@ def to_rows(corpus: Corpus, tokenizer: Tokenizer, config: DataConfig) -> Rows:
         fits, sources = both, pad_rows(itertools.compress(read, both), config.source_length)
     ended = [[*ids, EOS] for ids in itertools.compress(encoded, fits)]
     kept = tuple(itertools.compress(range(len(corpus)), fits))
+    if corpus.pictures is not None:
+        sources = corpus.pictures.select(kept)
     return Rows(pad_rows(ended, config.length), sources, len(corpus) - len(ended), kept)
 
 
@@ -101,6 +106,9 @@ def read_corpus(config: DataConfig, held_out: bool = False) -> Corpus:
     """
     if config.name == "scene":
         return _scenes(config, held_out)
+    if config.picture is not None:
+        captions, pictures = read_captions(config, held_out)
+        return Corpus(captions, pictures=pictures if config.reads_pictures else None)
     table = _table(config, expand(config.name), held_out)
     sentences = [one_blank(sentence) for sentence in _column(config, table, "column")]
     kept = [i for i, sentence in enumerate(sentences) if sentence][: config.limit]

@@ -2,8 +2,8 @@
 
 Every number has the data's own beside it, see `text.yardstick`. Where sentences are written from
 sources, they are written from held-out ones, and held against them: in the scene world by the
-reader, elsewhere by what people wrote from the same source, and the slots of restaurants by their
-values.
+reader, elsewhere by what people wrote from the same source, the slots of restaurants by their
+values, and captions by the scenes of their pictures where these are known.
 """
 
 from typing import Any
@@ -15,7 +15,8 @@ from shared.runs import Run
 from shared.task import Panel
 from text.ask import Ask
 from text.bound import likelihood
-from text.metrics import faithfulness, overlap, slots
+from text.config import DataConfig
+from text.metrics import faithfulness, overlap, recovery, slots
 from text.pipeline import Pipeline
 from text.references import References, find_references, repeated
 from text.sources import source_ids
@@ -30,7 +31,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     texts = draw_texts(pipeline, request, references)
     result = yardstick.measure(texts)
     if references is not None:
-        result |= against_sources(texts, references, yardstick.config.data.name == "scene")
+        result |= against_sources(texts, references, yardstick.config.data)
     if request.likelihood:
         result["likelihood"] = likelihood(pipeline, yardstick, request)
     return result | circumstances(yardstick, request)
@@ -42,8 +43,9 @@ def find_sources(pipeline: Pipeline, request: EvaluateRequest) -> References | N
     if request.prompt is None:
         found = find_references(config.data, pipeline.tokenizer)
         return None if found is None else found.first(request.n)
-    if config.data.source is None:
-        raise ConfigError("prompt: this model writes from nothing; leave it out")
+    if config.data.source is None or config.data.reads_pictures:
+        what = "nothing" if config.data.source is None else "pictures"
+        raise ConfigError(f"prompt: this model writes from {what}; leave it out")
     ids = source_ids([request.prompt], pipeline.tokenizer, config.data)
     return repeated(request.prompt, ids, request.n)
 
@@ -52,19 +54,22 @@ def draw_texts(
     pipeline: Pipeline, request: EvaluateRequest, references: References | None
 ) -> list[str]:
     """request.n sentences, each from its source if there are any."""
-    ask = Ask(source=None if references is None else references.ids, candidates=request.mbr)
+    ask = Ask(source=None if references is None else references.rows, candidates=request.mbr)
     return pipeline.write(request.seeds, request, ask, progress=True).texts
 
 
-def against_sources(texts: list[str], references: References, scene: bool) -> dict[str, Any]:
+def against_sources(texts: list[str], references: References, data: DataConfig) -> dict[str, Any]:
     """Everything that is measured of sentences and their sources, by name."""
     sources, sentences = references.sources, references.sentences
-    if scene:
+    if data.name == "scene":
         found: dict[str, Any] = dict(faithfulness.compute(texts, sources))
     else:
         found = dict(overlap.compute(texts, sentences)) if all(sentences) else {}
-        if all(slots.read_slots(source) is not None for source in sources):
-            found |= slots.compute(texts, sources, sentences)
+    if data.picture is not None:
+        if data.picture.scenes is not None:
+            found |= recovery.compute(texts, sources)
+    elif all(slots.read_slots(source) is not None for source in sources):
+        found |= slots.compute(texts, sources, sentences)
     return found | {"sources": len(set(sources))}
 
 

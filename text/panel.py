@@ -33,7 +33,7 @@ from text.autoencoder.learner import AutoencoderLearner
 from text.autoencoder.network import SentenceNetwork
 from text.baseline import CausalLM
 from text.codec import Embedding
-from text.config import TextConfig
+from text.config import DataConfig, TextConfig
 from text.control.evaluation import control
 from text.control.evaluation import evaluate as evaluate_controls
 from text.data import read_corpus, to_rows
@@ -116,7 +116,9 @@ class TextPanel:
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)
-        source, start = pipeline.prompted(request.prompt, request.n)
+        if request.image:
+            request = request.for_images()
+        source, start = pipeline.prompted(request.prompt, request.n, request.image)
         ask = Ask(
             source=source,
             start=start,
@@ -128,7 +130,10 @@ class TextPanel:
         result = pipeline.write(request.seeds, request, ask, progress=True)
         settings = request.settings() | {"weights": request.weights, "given": request.given}
         settings |= {"prompt": request.prompt, "mbr": request.mbr}
+        images = [str(file) for file in request.image]
         written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
+        if images:
+            written["images"] = images
         if request.mbr > 1:
             written["n_best"] = [[vars(one) for one in best] for best in result.n_best]
             write_text(out / "n_best.txt", _n_best_lines(result.n_best))
@@ -139,9 +144,10 @@ class TextPanel:
             lines = (f"{g.step:4d}  logsnr {g.logsnr:7.2f}  {g.text}\n" for g in glimpses)
             write_text(out / "trajectory.txt", "".join(lines))
             write_text(out / "trajectory.json", json.dumps(steps, indent=1, ensure_ascii=False))
-        return {"n": len(result.texts), "samples": str(out / "samples.txt")} | {
-            f"sentence {i}": text for i, text in enumerate(result.texts[:8])
-        }
+        found = {"n": len(result.texts), "samples": str(out / "samples.txt")}
+        if images:
+            return found | {"captions": dict(zip(images, result.texts, strict=True))}
+        return found | {f"sentence {i}": text for i, text in enumerate(result.texts[:8])}
 
     def control(
         self, run: Path, controls: Sequence[str], request: ControlRequest, out: Path
@@ -272,9 +278,16 @@ def build_learner(config: TextConfig, size: int, run: Path | None = None) -> nn.
         places,
         config.net,
         config.diffusion.self_condition,
-        conditions=size if config.data.source else 0,
+        conditions=_conditions(config.data, size),
     )
     return DiffusionLearner(net, codec, config.diffusion, autocast=autocast)
+
+
+def _conditions(data: DataConfig, size: int) -> int | tuple[int, int]:
+    """How many ids a source may hold, or the shape of a row of patches."""
+    if data.source is None:
+        return 0
+    return size if data.picture is None else data.picture.row_shape
 
 
 def _codec(config: TextConfig, size: int, run: Path | None) -> Codec:

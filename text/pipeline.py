@@ -5,6 +5,7 @@
     pipe(n=8, given="a red [MASK] [MASK]*", seeds=range(8)).texts
     pipe(n=8, controls=["length=9", "contains=red star"]).texts
     pipe(n=8, prompt="plain adult , large red solid circle top", guidance_scale=2).texts
+    pipe(image=["a.png", "b.png"]).texts
     pipe(n=8, num_candidates=16, n_best=3).n_best[0]
 
 Sentence i is a function of seeds[i] alone, and so are the candidates it is chosen among: theirs are
@@ -28,6 +29,7 @@ from shared.seeds import candidate_seeds, chosen_seeds
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.ask import Ask, Glimpse
 from text.baseline import CausalLM
+from text.captions import Shown, show
 from text.config import TextConfig
 from text.control import (
     Automata,
@@ -107,6 +109,7 @@ class Pipeline:
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         prompt: Prompt = None,
+        image: Shown | Sequence[Shown] = (),
         given: str | None = None,
         controls: Sequence[str] = (),
         guidance_scale: float = 1.0,
@@ -122,8 +125,9 @@ class Pipeline:
 
         `prompt`, for all sentences or one each, is what a model with `data.source` writes from, and
         `guidance_scale` how strongly it follows that; the causal reference without a source begins
-        with it. `given` is a template, see `text.given`; its words are in every sentence exactly.
-        `controls`, such as "length=9", are satisfied by every sentence, see `text.control`;
+        with it. `image` is the same for a model that writes from pictures: one sentence for each,
+        whatever n is. `given` is a template, see `text.given`; its words are in every sentence
+        exactly. `controls`, such as "length=9", are satisfied by every sentence, see `text.control`;
         `control_scale` is how strongly the rest of it follows them. `watch` sees the estimate
         of the first sentence at every step. `temperature` divides the logits: below 1, surer words
         and less variety. `clamp` makes every estimate the nearest words. Of `num_candidates` drawn
@@ -138,9 +142,10 @@ class Pipeline:
             temperature=temperature,
             clamp=clamp,
         )
-        chosen = chosen_seeds(n, seeds, generator)
+        pictures = [image] if isinstance(image, Shown) else list(image)
+        chosen = chosen_seeds(len(pictures) or n, seeds, generator)
         asked = parse_controls(controls)
-        source, start = self.prompted(prompt, len(chosen))
+        source, start = self.prompted(prompt, len(chosen), pictures)
         ask = Ask(
             source=source,
             start=start,
@@ -153,10 +158,14 @@ class Pipeline:
         )
         return self.write(chosen, how, ask, progress)
 
-    def prompted(self, prompt: Prompt, n: int) -> tuple[Tensor | None, tuple[int, ...]]:
-        """What n sentences are written from, `Ask.source` and `Ask.start`. ConfigError for a prompt
-        that the model cannot take, or cannot do without."""
+    def prompted(
+        self, prompt: Prompt, n: int, pictures: Sequence[Shown] = ()
+    ) -> tuple[Tensor | None, tuple[int, ...]]:
+        """What n sentences are written from, `Ask.source` and `Ask.start`. ConfigError for what the
+        model cannot take, or cannot do without; DataError for a picture that cannot be read."""
         data, causal = self.config.data, isinstance(self.learner, CausalLM)
+        if pictures or (data.reads_pictures and prompt is not None):
+            return self._shown(prompt, n, pictures), ()
         if prompt is None:
             if causal and data.source is not None:
                 raise ConfigError("prompt: this causal model writes from a source; say which")
@@ -174,6 +183,18 @@ class Pipeline:
         if len(set(each)) > 1:
             raise ConfigError("prompt: one beginning for all sentences, please")
         return None, beginning_ids(each[0], self.tokenizer, data)
+
+    def _shown(self, prompt: Prompt, n: int, pictures: Sequence[Shown]) -> Tensor:
+        data = self.config.data
+        if not data.reads_pictures or data.picture is None:
+            raise ConfigError(
+                "image: this model reads no pictures; say what to write with a prompt"
+            )
+        if prompt is not None:
+            raise ConfigError("prompt: this model writes from pictures; give an image instead")
+        if len(pictures) != n:
+            raise ConfigError(f"image: {len(pictures)} for {n} sentences")
+        return show(pictures, data.picture)
 
     def template(self, given: str) -> Given:
         """`Ask.given` of a template. ConfigError for one that does not fit the model."""

@@ -4,6 +4,7 @@ sources are measured against."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from shared.errors import DataError
@@ -14,10 +15,11 @@ from text.data import Corpus, fixed_order, pad_rows, read_corpus
 
 @dataclass(frozen=True)
 class References:
-    """Different sources, in words and as condition ids (K, M), and the sentences of each."""
+    """Different sources in words, of pictures the scenes spelt out where they are known; the same
+    as a network reads them, ids (K, M) or patches (K, M, D); and the sentences of each."""
 
     sources: list[str]
-    ids: Tensor
+    rows: Tensor
     sentences: list[list[str]]
 
     def __len__(self) -> int:
@@ -26,9 +28,11 @@ class References:
     def first(self, n: int) -> "References":
         """n sources, the same ones always: different ones while there are any, then again."""
         order = fixed_order(len(self)).repeat(-(-n // len(self)))[:n]
-        rows = order.tolist()
+        chosen = order.tolist()
         return References(
-            [self.sources[i] for i in rows], self.ids[order], [self.sentences[i] for i in rows]
+            [self.sources[i] for i in chosen],
+            self.rows[order],
+            [self.sentences[i] for i in chosen],
         )
 
 
@@ -38,6 +42,8 @@ def find_references(config: DataConfig, tokenizer: Tokenizer) -> References | No
     DataError when none is left."""
     if config.source is None:
         return None
+    if config.reads_pictures:
+        return _pictures(config)
     grouped = group(read_corpus(config, held_out=True))
     rows = {source: tokenizer.encode(source) for source in grouped}
     fits = [source for source, ids in rows.items() if 0 < len(ids) <= config.source_length]
@@ -47,6 +53,21 @@ def find_references(config: DataConfig, tokenizer: Tokenizer) -> References | No
         )
     ids = pad_rows([rows[source] for source in fits], config.source_length)
     return References(fits, ids, [grouped[source] for source in fits])
+
+
+def _pictures(config: DataConfig) -> References:
+    """Different pictures, in the order of their first row."""
+    corpus = read_corpus(config, held_out=True)
+    assert corpus.pictures is not None
+    rows: dict[bytes, list[int]] = {}
+    for row, image in enumerate(corpus.pictures.images):
+        rows.setdefault(image.numpy().tobytes(), []).append(row)
+    shown = corpus.pictures.select([own[0] for own in rows.values()])
+    return References(
+        shown.scenes or [f"picture {i}" for i in range(len(shown))],
+        shown[torch.arange(len(shown))],
+        [[corpus.sentences[row] for row in own] for own in rows.values()],
+    )
 
 
 def group(corpus: Corpus) -> dict[str, list[str]]:

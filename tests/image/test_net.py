@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from image.net import PatchNet
-from shared.nets.patches import patchify, unpatchify
 from shared.config import NetConfig
 from shared.errors import ConfigError
+from shared.nets.patches import patchify, unpatchify
 
 TINY = NetConfig(dim=8, depth=1, heads=2)
 

@@ -74,13 +74,13 @@ def test_held_out_sources_come_in_turn_and_unknown_words_stay_unknown(tmp_path):
     assert found is not None
     assert found.sources == [f"s{i}" for i in range(5)]
     assert found.sentences[1] == ["t40", "t60"]
-    assert found.ids[2, 0] == UNK
+    assert found.rows[2, 0] == UNK
     seven = found.first(7)
     assert sorted(seven.sources[:5]) == found.sources
     assert seven.sources[5:] == seven.sources[:2]
-    for source, ids, own in zip(seven.sources, seven.ids, seven.sentences, strict=True):
+    for source, ids, own in zip(seven.sources, seven.rows, seven.sentences, strict=True):
         i = found.sources.index(source)
-        assert torch.equal(ids, found.ids[i])
+        assert torch.equal(ids, found.rows[i])
         assert own == found.sentences[i]
     assert find_references(DataConfig(), train_tokenizer(["a"], "word", 20)) is None
     long = DataConfig(name=str(table), source="mr", source_length=1)

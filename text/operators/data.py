@@ -14,6 +14,7 @@ from shared.scene import Scene
 from shared.schema import one_of
 from shared.tokenizer import FILE, load_tokenizer
 from text.autoencoder.codec import SentenceCodec
+from text.captions import Pictures
 from text.config import DataConfig
 from text.data import Corpus, Rows, read_labels, scene_pairs, to_rows
 from text.operators.attributes import ATTRIBUTES, attribute
@@ -24,17 +25,17 @@ MOST = 100  # classes
 
 @dataclass(frozen=True)
 class LatentRows:
-    """Training data as `shared.task.Examples`: x0 (N, latents, dim), float32, and condition ids
-    (N, M) or None."""
+    """Training data as `shared.task.Examples`: x0 (N, latents, dim), float32, and conditions, ids
+    (N, M) or pictures or None."""
 
     x0: Tensor
-    condition: Tensor | None
+    condition: Tensor | Pictures | None
 
     def __len__(self) -> int:
         return len(self.x0)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """rows (B,) -> x0 (B, latents, dim), and condition (B, M) if there is one."""
+        """rows (B,) -> x0 (B, latents, dim), and condition (B, M) or (B, M, D) if there is one."""
         return self.x0[rows], None if self.condition is None else self.condition[rows]
 
 
