@@ -15,7 +15,15 @@ from torch import Tensor
 
 from shared.errors import DataError
 from shared.nets.patches import seen
-from shared.pictures import decode, encoded_pictures, fit, named, open_pictures, stack
+from shared.pictures import (
+    check_all_listed,
+    decode,
+    encoded_pictures,
+    fit,
+    named,
+    open_pictures,
+    stack,
+)
 from shared.scene import split_of
 from shared.tables import expand
 from shared.tokenizer import one_blank
@@ -53,11 +61,12 @@ def read_captions(config: DataConfig, held_out: bool = False) -> tuple[list[str]
     column, a picture that cannot be read or has another size, one without a caption.
     """
     assert config.picture is not None
-    split = config.held_out if held_out else config.split
-    table, undivided = open_pictures(config.name, expand(config.name), split, config.split)
+    split, path = config.held_out if held_out else config.split, expand(config.name)
+    table, undivided = open_pictures(config.name, path, split, config.split)
     _check_columns(config, config.picture, table)
     every = range(len(table))
     encoded = encoded_pictures(table, every, "data.picture.column", config.picture.column)
+    check_all_listed(config.name, Path(path) if undivided else Path(path) / split, encoded)
     said: list[str] = []
     pictures: list[Image.Image] = []
     rows: list[int] = []

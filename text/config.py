@@ -85,13 +85,13 @@ class DataConfig:
             )
         if self.source is None and (self.partial_sources or self.source_signs):
             raise ValueError("data.partial_sources, data.source_signs: of what? Set data.source")
+        if self.picture is not None:
+            self._check_picture()
         if self.name == "scene" and self.source not in (None, "scene"):
             raise ValueError(
                 f"data.source = {self.source!r}: what is told in the scene world are scenes: set "
                 "'scene', or leave it out"
             )
-        if self.picture is not None:
-            self._check_picture()
         if self.limit is not None:
             positive("data.limit", self.limit)
         if self.length < 2:

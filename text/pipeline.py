@@ -127,12 +127,13 @@ class Pipeline:
         `guidance_scale` how strongly it follows that; the causal reference without a source begins
         with it. `image` is the same for a model that writes from pictures: one sentence for each,
         whatever n is. `given` is a template, see `text.given`; its words are in every sentence
-        exactly. `controls`, such as "length=9", are satisfied by every sentence, see `text.control`;
-        `control_scale` is how strongly the rest of it follows them. `watch` sees the estimate
-        of the first sentence at every step. `temperature` divides the logits: below 1, surer words
-        and less variety. `clamp` makes every estimate the nearest words. Of `num_candidates` drawn
-        for each sentence, the one that agrees most with the others is kept (`text.mbr`); the
-        `n_best` different ones come along. ConfigError for what the model cannot do.
+        exactly. `controls`, such as "length=9", are satisfied by every sentence, see
+        `text.control`; `control_scale` is how strongly the rest of it follows them. `watch` sees
+        the estimate of the first sentence at every step. `temperature` divides the logits: below 1,
+        surer words and less variety. `clamp` makes every estimate the nearest words. Of
+        `num_candidates` drawn for each sentence, the one that agrees most with the others is kept
+        (`text.mbr`); the `n_best` different ones come along. ConfigError for what the model cannot
+        do.
         """
         how = Sampling(
             solver=solver,
