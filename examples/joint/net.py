@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image.net import patchify, unpatchify
 from shared.config import NetConfig
 from shared.errors import ConfigError
+from shared.nets.patches import patchify, unpatchify
 from shared.nets.transformer import Block, level_features, modulated
 
 

@@ -100,6 +100,7 @@ def test_guidance_departs_from_zeros() -> None:
     mixing = torch.randn(M * D, IN)
 
     def denoise(x_t, level, condition=None, previous=None):
+        assert condition is not None
         return x_t * level.widen(3).alpha + (condition.flatten(1) @ mixing)[:, None].tanh()
 
     level = Cosine()(torch.tensor([0.3, 0.6]))
