@@ -1,8 +1,15 @@
-"""What to sample, in words or numbers -> condition ids (M,): a class, or a whole scene."""
+"""What to sample, in words or numbers -> condition ids: a class, a whole scene, a figure."""
 
 import difflib
 from collections.abc import Sequence
+from itertools import cycle, islice
 
+import torch
+from torch import Tensor
+
+from image.config import DRAWN_SIZE, DataConfig
+from image.data import load_pictures
+from image.figures import words
 from shared import scene
 from shared.errors import ConfigError
 from shared.scene import ATTRIBUTES, PLACES, Scene, Thing
@@ -12,9 +19,57 @@ _VALUES = sorted(
     ((value, name) for name, values in ATTRIBUTES.items() for value in values),
     key=lambda pair: -len(pair[0].split()),
 )
-Labels = str | int | Scene | Sequence[str | int | Scene] | None
+Label = str | int | Scene
+Labels = Label | Sequence[Label]
 Words = str | Sequence[str] | None
 EXAMPLE = "large red solid circle top left, small blue dots star centre"
+
+
+def label_rows(labels: Labels, n: int, classes: Sequence[str], data: DataConfig | None) -> Tensor:
+    """Labels, one or several taken in turn -> condition ids (n, M), for a model of `classes` and of
+    `data`, if it is one of ours. "all" is every class; of scenes and figures, those of the held-out
+    split. ConfigError for what the model does not know."""
+    if isinstance(labels, str) and labels == "all":
+        return _all(n, classes, data)
+    listed = [labels] if isinstance(labels, Label) else list(labels)
+    if not listed:
+        raise ConfigError("class_labels: expected one or more")
+    if data is not None and data.name == "figures":
+        return _outfits(listed, n, data)
+    scenes = data is not None and data.name == "scene"
+    rows = [_scene_ids(label) if scenes else _class_ids(label, classes) for label in listed]
+    return torch.tensor(list(islice(cycle(rows), n)))
+
+
+def _all(n: int, classes: Sequence[str], data: DataConfig | None) -> Tensor:
+    if data is not None and data.drawn:
+        rows = load_pictures(data, held_out=True).condition
+        assert rows is not None
+    else:
+        class_id(0, classes)
+        rows = torch.arange(1, len(classes) + 1)[:, None]
+    return rows[torch.arange(n) % len(rows)]
+
+
+def _outfits(labels: Sequence[Label], n: int, data: DataConfig) -> Tensor:
+    said = [label for label in labels if isinstance(label, str)]
+    if len(said) < len(labels):
+        raise ConfigError(
+            f"class {labels}: this model draws figures; say what they wear: {words.EXAMPLE}"
+        )
+    return words.outfit_rows(said, n, data.held_out, data.size or DRAWN_SIZE)
+
+
+def _class_ids(label: Label, classes: Sequence[str]) -> list[int]:
+    if isinstance(label, Scene):
+        raise ConfigError("class_labels: a scene, but this model was not trained on scenes")
+    return [class_id(label, classes)]
+
+
+def _scene_ids(label: Label) -> list[int]:
+    if isinstance(label, int):
+        raise ConfigError(f"class {label}: this model draws scenes; describe one in words")
+    return scene.ids(parse_scene(label) if isinstance(label, str) else label)
 
 
 def class_id(label: str | int, classes: Sequence[str]) -> int:
@@ -76,7 +131,7 @@ def _parse_thing(text: str) -> Thing:
     return Thing(**found)
 
 
-def count_asked(labels: Labels | Words, n: int | None, seeds: Sequence[int] | None) -> int:
+def count_asked(labels: Labels | Words | None, n: int | None, seeds: Sequence[int] | None) -> int:
     """How many pictures a call is for: as many as it says, or as there are seeds, or labels or
     prompts in a list, or one. ConfigError for none, or when n and seeds disagree."""
     if seeds is not None:

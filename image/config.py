@@ -4,6 +4,7 @@ import dataclasses
 
 from image.autoencoder.config import AutoencoderConfig
 from image.clip.config import ClipConfig
+from image.figures.source import columns
 from shared.config import DiffusionConfig, NetConfig, TrainConfig
 from shared.groups import ALL
 from shared.scene import COLUMNS
@@ -14,6 +15,8 @@ MODELS = ("diffusion", "classifier", "autoencoder", "clip")
 CODECS = ("pixels", "bits", "autoencoder")
 NETWORKS = ("transformer", "unet")
 RESAMPLE = ("residual", "conv")
+DRAWN = ("scene", "figures")
+DRAWN_SIZE = 32  # pixels along a side, unless data.size says another
 SOURCE_HEADS = 4  # of the blocks that read a caption for the U-Net
 
 
@@ -21,9 +24,10 @@ SOURCE_HEADS = 4  # of the blocks that read a caption for the U-Net
 class DataConfig:
     """Pictures and their labels.
 
-    `name` is `digits` or `scene` (embedded), a .parquet file, a folder of such files named by
-    split, an image folder, a folder that `datasets` saved, or a data set of the hub; $VARIABLES in
-    it are expanded. A single file holds out every 20th picture as its `held_out` split.
+    `name` is `digits`, `scene` or `figures` (embedded), a .parquet file, a folder of such files
+    named by split, an image folder, a folder that `datasets` saved, or a data set of the hub;
+    $VARIABLES in it are expanded. A single file holds out every 20th picture as its `held_out`
+    split.
     """
 
     name: str = "digits"
@@ -44,11 +48,13 @@ class DataConfig:
     vocabulary: int = 8192  # at most, special tokens included
     min_count: int = 1  # rarer words are unknown (word tokenizer)
 
-    # Scene world: attributes dropped and guided together, by name, such as {layout: [shape, place]}
+    # Scenes and figures: attributes dropped and guided together, by name, such as
+    # {layout: [shape, place]} or {texture: [upper, lower, outer]}
     groups: dict[str, tuple[str, ...]] = dataclasses.field(
         default_factory=dict[str, tuple[str, ...]]
     )
-    compositional: bool = False  # scene world: train without some pairs of shape and colour
+    compositional: bool = False  # train without some pairs: scenes of a shape and a colour,
+    # figures of the textures of upper and lower garments
 
     def __post_init__(self) -> None:
         for name in ("size", "limit", "caption_length", "min_count"):
@@ -64,37 +70,53 @@ class DataConfig:
 
     def condition_groups(self) -> dict[str, tuple[int, ...]]:
         """Columns of the condition, by the names of what can be dropped and guided by itself. Only
-        scenes have them; attributes that `groups` leaves out are groups of their own."""
-        if self.name != "scene" or self.caption_column is not None:
+        drawn data has them; attributes that `groups` leaves out are groups of their own."""
+        if not self.drawn or self.caption_column is not None:
             return {}
+        columns = self._columns()
         joined = {
-            name: tuple(sorted(column for part in parts for column in COLUMNS[part]))
+            name: tuple(sorted(column for part in parts for column in columns[part]))
             for name, parts in self.groups.items()
         }
         used = {part for parts in self.groups.values() for part in parts}
-        return joined | {name: where for name, where in COLUMNS.items() if name not in used}
+        return joined | {name: where for name, where in columns.items() if name not in used}
+
+    @property
+    def drawn(self) -> bool:
+        """Whether pictures are drawn here, from attributes that are then known."""
+        return self.name in DRAWN
+
+    def layout_size(self) -> tuple[int, int] | None:
+        """Of the layout that a condition begins with, where it has one."""
+        side = self.size or DRAWN_SIZE
+        return (side, side) if self.name == "figures" else None
+
+    def _columns(self) -> dict[str, tuple[int, ...]]:
+        return columns(self.size or DRAWN_SIZE) if self.name == "figures" else COLUMNS
 
     def _check_scene(self) -> None:
-        if self.name != "scene" and (self.groups or self.compositional):
+        if not self.drawn and (self.groups or self.compositional):
             raise ValueError(
-                f"data.groups, data.compositional: of the scene world; data.name = {self.name!r}"
+                "data.groups, data.compositional: of the scene world and of figures; data.name = "
+                f"{self.name!r}"
             )
         if self.name == "scene" and self.caption_column not in (None, "scene"):
             raise ValueError(
                 f"data.caption_column = {self.caption_column!r}: the captions of drawn scenes are "
                 "their own words: set 'scene', or write pairs with `diptych data scene DIR`"
             )
-        if self.name == "digits" and self.caption_column is not None:
-            raise ValueError("data.caption_column: digits have no captions; leave it out")
+        if self.name in ("digits", "figures") and self.caption_column is not None:
+            raise ValueError(f"data.caption_column: {self.name} have no captions; leave it out")
         if self.groups and self.caption_column is not None:
             raise ValueError("data.groups: a caption is one condition; leave one of them out")
+        known = self._columns() if self.groups else {}
         parts = [part for parts in self.groups.values() for part in parts]
         for name, own in self.groups.items():
             if not own:
                 raise ValueError(f"data.groups.{name}: expected one attribute or more")
             for part in own:
-                one_of(f"data.groups.{name}", part, list(COLUMNS))
-            if name == ALL or (name in COLUMNS and name not in own):
+                one_of(f"data.groups.{name}", part, list(known))
+            if name == ALL or (name in known and name not in own):
                 raise ValueError(f"data.groups.{name}: this name means something else; choose one")
         if len(set(parts)) < len(parts):
             raise ValueError(f"data.groups = {self.groups}: an attribute is in two of them")

@@ -1,7 +1,9 @@
-"""Training pictures with their conditions: digits, scenes, or whatever `image.source` can read.
+"""Training pictures with their conditions: digits, scenes, figures, or whatever `image.source` can
+read.
 
 Pictures are uint8 (N, C, H, W), integers in [0, levels). A class is a condition of one id, its
-label + 1, so that 0 stays "none"; a scene is one of ID_COUNT ids (`shared.scene.ids`).
+label + 1, so that 0 stays "none"; a scene is one of ID_COUNT ids (`shared.scene.ids`), a figure one
+of a layout and textures (`image.figures.source.ids`).
 """
 
 import json
@@ -13,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from image.config import DataConfig
+from image.config import DRAWN_SIZE, DataConfig
+from image.figures import source as figures
+from image.figures.world import Figures, unseen
 from image.render import pictures as render_split
 from image.source import read_source, spread
 from shared import scene
@@ -22,7 +26,7 @@ from shared.files import write_text
 from shared.scene import Scene
 
 FACTS = "data.json"
-SCENES = 20_000  # of the endless scene world when data.limit is not set
+SCENES = 20_000  # of the endless worlds of scenes and figures when data.limit is not set
 HELD_OUT_SCENES = 2_000
 DIGIT_LEVELS = 17  # each is the number of dark pixels in a block of 4 x 4
 HOLD_OUT_DIGIT = 5  # every fifth picture of each class is the test split
@@ -75,6 +79,8 @@ def load_pictures(
         return _digits(config, split)
     if config.name == "scene":
         return _scenes(config, split, held_out)
+    if config.name == "figures":
+        return _figures(config, split, held_out)
     read = read_source(config, held_out, classes)
     condition = None if read.labels is None else read.labels[:, None] + 1
     conditions = 0 if condition is None else len(read.classes) + 1
@@ -139,15 +145,7 @@ def _digits(config: DataConfig, split: str) -> Pictures:
 
 
 def _scenes(config: DataConfig, split: str, held_out: bool) -> Pictures:
-    _check_split(config, split, scene.SPLITS)
-    size = config.size or 32
-    if size % 32 or config.channels not in (None, 3):
-        raise ConfigError(
-            f"data.size = {config.size}, data.channels = {config.channels}: scenes are drawn at a "
-            "multiple of 32 pixels and in colour"
-        )
-    count = config.limit or SCENES
-    count = min(count, HELD_OUT_SCENES) if held_out else count
+    size, count = _check_drawn(config, split, held_out)
     if config.compositional:
         images, scenes = render_split(split, count, size, keep=lambda s: not has_unseen(s))
     else:
@@ -155,9 +153,38 @@ def _scenes(config: DataConfig, split: str, held_out: bool) -> Pictures:
     return of_scenes(config, images, scenes)
 
 
-def unseen_scenes(config: DataConfig, n: int) -> Pictures:
-    """n scenes, each with a thing that `data.compositional` keeps out of training."""
-    images, scenes = render_split(config.held_out, n, config.size or 32, keep=has_unseen)
+def _figures(config: DataConfig, split: str, held_out: bool) -> Pictures:
+    size, count = _check_drawn(config, split, held_out)
+    if not config.compositional:
+        return _of_figures(figures.draw(split, count), size)
+    return _of_figures(figures.draw(split, count, keep=lambda f: ~unseen(f.textures)), size)
+
+
+def _of_figures(drawn: Figures, size: int) -> Pictures:
+    images, condition = figures.pictures(drawn, size)
+    return Pictures(images, condition, 256, (), figures.NUM_IDS)
+
+
+def _check_drawn(config: DataConfig, split: str, held_out: bool) -> tuple[int, int]:
+    """Pixels along a side, and how many pictures."""
+    _check_split(config, split, scene.SPLITS)
+    size = config.size or DRAWN_SIZE
+    if size % 32 or config.channels not in (None, 3):
+        raise ConfigError(
+            f"data.size = {config.size}, data.channels = {config.channels}: {config.name}: drawn "
+            "at a multiple of 32 pixels and in colour"
+        )
+    count = config.limit or SCENES
+    return size, min(count, HELD_OUT_SCENES) if held_out else count
+
+
+def unseen_pictures(config: DataConfig, n: int) -> Pictures:
+    """n pictures, each with something that `data.compositional` keeps out of training."""
+    size = config.size or DRAWN_SIZE
+    if config.name == "figures":
+        drawn = figures.draw(config.held_out, n, keep=lambda f: unseen(f.textures))
+        return _of_figures(drawn, size)
+    images, scenes = render_split(config.held_out, n, size, keep=has_unseen)
     return of_scenes(config, images, scenes)
 
 

@@ -25,8 +25,9 @@ from image.clip.encoder import Encoder, RunEncoder, open_encoder
 from image.clip.evaluation import pairs, prompted
 from image.comparison import K, compare, some_rows
 from image.config import ImageConfig
-from image.data import Pictures, load_pictures, unseen_scenes
+from image.data import Pictures, load_pictures, unseen_pictures
 from image.features import JUDGE, build_features
+from image.figures.agreement import figure_agreement, unseen_figure_agreement
 from image.judge import Judge, find_judge
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
@@ -196,9 +197,9 @@ def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
 def _conditions(
     config: ImageConfig, training: Pictures, held_out: Pictures, request: EvaluateRequest
 ) -> Tensor | None:
-    """Condition ids (n, M): classes as often as in the training split; scenes and captions never
-    trained on."""
-    new = config.data.name == "scene" or config.data.caption_column is not None
+    """Condition ids (n, M): classes as often as in the training split; scenes, figures and captions
+    never trained on."""
+    new = config.data.drawn or config.data.caption_column is not None
     source = held_out if new else training
     if source.condition is None:
         return None
@@ -212,9 +213,12 @@ def _draw(pipeline: Pipeline, request: EvaluateRequest, condition: Tensor | None
 
 
 def _agreement(config: ImageConfig, judge: Judge, images: Tensor, asked: Tensor) -> dict[str, Any]:
-    """Whether pictures show what was asked for: as scenes are read, or under the judge."""
+    """Whether pictures show what was asked for: as scenes and figures are read, or under the
+    judge."""
     if config.data.name == "scene":
         return scene_agreement(images, asked)
+    if config.data.name == "figures":
+        return figure_agreement(images, asked)
     if not judge.model.several:
         return class_agreement(judge, images, asked)
     return {
@@ -226,15 +230,16 @@ def _agreement(config: ImageConfig, judge: Judge, images: Tensor, asked: Tensor)
 def _compositional(
     pipeline: Pipeline, request: EvaluateRequest, run: Run
 ) -> dict[str, dict[str, Any]]:
-    """Scenes with a shape in a colour that were never together in training."""
+    """Of what was never together in training: a shape in a colour, two textures of a figure."""
     config: ImageConfig = run.config
-    unseen = _conditioned(run, unseen_scenes(config.data, request.n))
+    unseen = _conditioned(run, unseen_pictures(config.data, request.n))
     assert unseen.condition is not None
     seeds = list(request.seeds)[: len(unseen)]
     images = pipeline.decode(pipeline.latents(seeds, unseen.condition, request, progress=True))
     asked = shown(unseen).condition
     assert asked is not None
-    return {"compositional": {"samples": len(seeds), **unseen_agreement(images, asked)}}
+    agreement = unseen_figure_agreement if config.data.name == "figures" else unseen_agreement
+    return {"compositional": {"samples": len(seeds), **agreement(images, asked)}}
 
 
 def _conditioned(run: Run, pictures: Pictures) -> Pictures:

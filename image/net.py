@@ -5,9 +5,11 @@ Positions are the trunk's learned table, one entry a patch (Dosovitskiy et al. 2
 sec. 3.1), since rotary angles know one dimension only.
 """
 
+import torch
 from torch import Tensor, nn
 
 from image.config import ImageConfig
+from image.given import CHANNELS, LayoutReader
 from image.latent import channels_of, from_channels, to_channels
 from shared.config import NetConfig
 from shared.errors import ConfigError
@@ -18,8 +20,9 @@ from shared.nets.transformer import Transformer
 class PatchNet(nn.Module):
     """net(x, logsnr, condition, previous) -> an output of x's shape.
 
-    x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions).
-    ConfigError when `patch` does not divide the picture.
+    x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), of
+    which the first are a layout of `layout_size` where one is given (`image.given`). ConfigError
+    when `patch` does not divide the picture.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class PatchNet(nn.Module):
         config: NetConfig,
         self_condition: bool,
         conditions: int = 0,
+        layout_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         _, height, width = latent_shape[:3]
@@ -37,10 +41,14 @@ class PatchNet(nn.Module):
                 f"patch = {patch}: expected a divisor of the picture's {height} x {width} pixels"
             )
         self.latent_shape, self.patch, self.self_condition = latent_shape, patch, self_condition
-        token = channels_of(latent_shape) * patch**2
+        self.layout = None
+        if layout_size is not None:
+            self.layout = LayoutReader(conditions, layout_size, (height, width))
+        channels = channels_of(latent_shape)
+        given = channels * (2 if self_condition else 1) + (CHANNELS if self.layout else 0)
         self.trunk = Transformer(
-            token * (2 if self_condition else 1),
-            token,
+            given * patch**2,
+            channels * patch**2,
             height * width // patch**2,
             dim=config.dim,
             depth=config.depth,
@@ -56,6 +64,9 @@ class PatchNet(nn.Module):
         self, x: Tensor, logsnr: Tensor, condition: Tensor | None, previous: Tensor | None
     ) -> Tensor:
         h = to_channels(x, previous, self.self_condition)
+        if self.layout is not None:
+            layout, condition = self.layout(condition, len(x))
+            h = torch.cat([h, layout.to(h.dtype)], 1)
         tokens = self.trunk(patchify(h, self.patch), logsnr, condition)
         out = unpatchify(tokens, self.patch, *self.latent_shape[1:3])
         return from_channels(out, self.latent_shape)
@@ -64,6 +75,7 @@ class PatchNet(nn.Module):
 def build_net(config: ImageConfig, latent_shape: tuple[int, ...], conditions: int) -> nn.Module:
     """The network that a configuration names, for latents of a shape and so many condition ids."""
     self_condition = config.diffusion.self_condition
+    layout_size = config.data.layout_size()
     if config.network == "unet" and config.unet.source_depth:
         from image.caption_unet import CaptionUnet  # seconds of diffusers, which no other run needs
 
@@ -71,5 +83,5 @@ def build_net(config: ImageConfig, latent_shape: tuple[int, ...], conditions: in
     if config.network == "unet":
         from image.unet import Unet  # as above
 
-        return Unet(latent_shape, config.unet, self_condition, conditions)
-    return PatchNet(latent_shape, config.patch, config.net, self_condition, conditions)
+        return Unet(latent_shape, config.unet, self_condition, conditions, layout_size)
+    return PatchNet(latent_shape, config.patch, config.net, self_condition, conditions, layout_size)

@@ -18,6 +18,9 @@ from image.comparison import some_rows
 from image.config import ImageConfig
 from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
 from image.evaluation import evaluate
+from image.figures.render import layout_colours
+from image.figures.source import from_ids
+from image.figures.words import spell
 from image.grid import save_png, tile, to_bytes, to_pil
 from image.learners import build_learner
 from image.pipeline import Glimpse, Pipeline, is_pipeline
@@ -110,9 +113,9 @@ class ImagePanel:
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and
-        settings; on request the denoising of the first picture as trajectory.png (the noisy state
-        above, the estimate below) and trajectory.json. With a dual encoder, the best candidates and
-        the scores of all."""
+        settings; of figures layouts.png, what was asked for; on request the denoising of the first
+        picture as trajectory.png (the noisy state above, the estimate below) and trajectory.json.
+        With a dual encoder, the best candidates and the scores of all."""
         if request.given is not None:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
         if (request.mbr, request.n_best) != (1, 1):
@@ -147,7 +150,7 @@ class ImagePanel:
         written = {
             "settings": settings,
             "seeds": seeds,
-            "condition": None if ids is None else ids.tolist(),
+            "condition": None if ids is None else _told(pipeline, ids, out),
             "classes": list(facts.classes),
         }
         if choice is not None and scores is not None:
@@ -234,7 +237,17 @@ class ImagePanel:
         return {
             "digits": "1,797 scans of handwritten digits, 8 x 8, 17 levels, 10 classes",
             "scene": "small scenes drawn at 32 x 32 or more, with every attribute known",
+            "figures": "dressed figures drawn at 32 x 32 or more from a layout and textures",
         }
+
+
+def _told(pipeline: Pipeline, ids: Tensor, out: Path) -> list[Any]:
+    """Condition ids (n, M) for samples.json; of figures the outfits in words, and layouts.png."""
+    if not pipeline.draws_figures:
+        return ids.tolist()
+    layouts, textures = from_ids(ids)
+    save_png(tile(layout_colours(layouts)), out / "layouts.png")
+    return [spell(row) for row in textures.tolist()]
 
 
 def _save_arrays(path: Path, images: Tensor, seeds: list[int], condition: Tensor | None) -> None:

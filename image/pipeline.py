@@ -17,16 +17,15 @@ here whatever it was trained in: bfloat16 products depend on the shape of the ba
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from image.conditions import Labels, Words, class_id, count_asked, parse_scene
+from image.conditions import Labels, Words, count_asked, label_rows
 from image.config import ImageConfig
-from image.data import Facts, load_pictures, read_facts
+from image.data import Facts, read_facts
 from image.grid import to_bytes, to_pil
 from image.guides import load_classifier, load_guide
 from shared.drawing import Model, Target, Wrap, draw
@@ -36,7 +35,6 @@ from shared.prompts import prompt_ids
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
 from shared.scales import Scales
-from shared.scene import Scene, ids
 from shared.seeds import chosen_seeds
 from shared.tokenizer import FILE, load_tokenizer
 
@@ -136,7 +134,7 @@ class Pipeline:
 
     def __call__(
         self,
-        class_labels: Labels = None,
+        class_labels: Labels | None = None,
         num_images: int | None = None,
         num_inference_steps: int = 20,
         guidance_scale: Scales = 1.0,
@@ -159,10 +157,11 @@ class Pipeline:
 
         class_labels: a class by name or number; a list of them, taken in turn; "all", every class
         in turn; a scene (`shared.scene.Scene`, or words as in `image.conditions`) for a model of
-        scenes; None, unconditional. prompt: what to draw, in words, for a model trained with
-        captions; one text or a list of them, taken in turn; and `negative_prompt`, what guidance
-        departs from in place of no prompt. num_images: by default as many as there are seeds, or
-        labels or prompts in the list, or one. `guidance_scale`: one, or for scenes {group: scale}.
+        scenes; an outfit (`image.figures.words`) for one of figures; None, unconditional. prompt:
+        what to draw, in words, for a model trained with captions; one text or a list of them, taken
+        in turn; and `negative_prompt`, what guidance departs from in place of no prompt.
+        num_images: by default as many as there are seeds, or labels or prompts in the list, or one.
+        `guidance_scale`: one, or for scenes and figures {group: scale}.
         `guidance_interval`: (low, high) in logsnr, where to guide; everywhere when None. `guide`:
         the run of a weaker model to depart from; `classifier`: the run of a classifier of noisy
         pictures, whose gradient is added by `classifier_scale`. `temperature` divides the logits of
@@ -198,7 +197,7 @@ class Pipeline:
         return Output(unit.movedim(1, -1).numpy(), chosen)
 
     def condition(
-        self, labels: Labels, n: int, classes: Sequence[str] | None = None
+        self, labels: Labels | None, n: int, classes: Sequence[str] | None = None
     ) -> Tensor | None:
         """Labels as in a call -> condition ids (n, M), or None for unconditional pictures.
         `classes` are the names of labels, by default those that the model was trained with."""
@@ -207,13 +206,7 @@ class Pipeline:
             return None
         if self.texts is not None:
             raise ConfigError(f"class {labels!r}: this model draws from captions; give a prompt")
-        if isinstance(labels, str) and labels == "all":
-            return self._all(n, names)
-        listed = [labels] if isinstance(labels, str | int | Scene) else list(labels)
-        if not listed:
-            raise ConfigError("class_labels: expected one or more")
-        rows = [self._ids(label, names) for label in listed]
-        return torch.tensor(list(islice(cycle(rows), n)))
+        return label_rows(labels, n, names, None if self.config is None else self.config.data)
 
     def words(self, prompt: Words, n: int, name: str = "prompt") -> Tensor | None:
         """Prompts as in a call -> conditions (n, ...), or None for none."""
@@ -231,7 +224,7 @@ class Pipeline:
         return rows[torch.arange(n) % len(rows)]
 
     def asked(
-        self, labels: Labels, prompt: Words, n: int, classifier: str | None = None
+        self, labels: Labels | None, prompt: Words, n: int, classifier: str | None = None
     ) -> tuple[Tensor | None, Target | None]:
         """What n pictures are to show, by class or in words -> conditions (n, ...), or None, and
         what the classifier of a run is to see in them."""
@@ -310,31 +303,13 @@ class Pipeline:
         return self.learner.codec.decode(x0.to(self._device)).cpu()
 
     @property
-    def _device(self) -> torch.device:
-        return next(self.learner.parameters()).device
-
-    def _ids(self, label: str | int | Scene, classes: Sequence[str]) -> list[int]:
-        if not self._draws_scenes:
-            if isinstance(label, Scene):
-                raise ConfigError("class_labels: a scene, but this model was not trained on scenes")
-            return [class_id(label, classes)]
-        if isinstance(label, int):
-            raise ConfigError(f"class {label}: this model draws scenes; describe one in words")
-        return ids(parse_scene(label) if isinstance(label, str) else label)
+    def draws_figures(self) -> bool:
+        """Whether it was trained on the figure world."""
+        return self.config is not None and self.config.data.name == "figures"
 
     @property
-    def _draws_scenes(self) -> bool:
-        return self.config is not None and self.config.data.name == "scene"
-
-    def _all(self, n: int, classes: Sequence[str]) -> Tensor:
-        """Every class in turn; of a model of scenes, those of the held-out split."""
-        if self.config is not None and self._draws_scenes:
-            rows = load_pictures(self.config.data, held_out=True).condition
-            assert rows is not None
-        else:
-            class_id(0, classes)
-            rows = torch.arange(1, len(classes) + 1)[:, None]
-        return rows[torch.arange(n) % len(rows)]
+    def _device(self) -> torch.device:
+        return next(self.learner.parameters()).device
 
 
 def is_pipeline(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from image.config import UnetConfig
+from image.given import CHANNELS, LayoutReader
 from image.latent import channels_of, from_channels, to_channels
 from shared.errors import ConfigError
 from shared.nets.condition import mean_token, that_count
@@ -43,8 +44,9 @@ class Unet(nn.Module):
     """net(x, logsnr, condition, previous) -> an output of x's shape.
 
     x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), read
-    as in the transformer: 0 is "none", the mean of the others joins the noise level. ConfigError
-    when the levels do not divide the picture; ValueError for a condition without conditions.
+    as in the transformer: 0 is "none", the mean of the others joins the noise level; the first are
+    a layout of `layout_size` where one is given (`image.given`). ConfigError when the levels do not
+    divide the picture; ValueError for a condition without conditions.
     """
 
     def __init__(
@@ -53,12 +55,18 @@ class Unet(nn.Module):
         config: UnetConfig,
         self_condition: bool,
         conditions: int = 0,
+        layout_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         check_size(latent_shape, len(config.channels))
         self.latent_shape, self.self_condition = latent_shape, self_condition
+        _, height, width = latent_shape[:3]
+        self.layout = None
+        if layout_size is not None:
+            self.layout = LayoutReader(conditions, layout_size, (height, width))
         channels = channels_of(latent_shape)
-        self.trunk = _trunk(channels * (2 if self_condition else 1), channels, config, conditions)
+        given = channels * (2 if self_condition else 1) + (CHANNELS if self.layout else 0)
+        self.trunk = _trunk(given, channels, config, conditions)
         told = self.trunk.time_embedding.linear_2.out_features
         self.condition = nn.Embedding(conditions, told) if conditions else None
         if self.condition is not None:
@@ -69,6 +77,9 @@ class Unet(nn.Module):
         self, x: Tensor, logsnr: Tensor, condition: Tensor | None, previous: Tensor | None
     ) -> Tensor:
         h = to_channels(x, previous, self.self_condition)
+        if self.layout is not None:
+            layout, condition = self.layout(condition, len(x))
+            h = torch.cat([h, layout.to(h.dtype)], 1)
         told = self._told(condition, len(x))
         out = self.trunk(h, timestep(logsnr), told, return_dict=False)[0]
         return from_channels(out, self.latent_shape)

@@ -158,11 +158,16 @@ def stream(seed: int, split: str | None = None) -> Iterator[Scene]:
 def stream_uniforms(seed: int, start: int, n: int, count: int, medium: int) -> list[list[float]]:
     """`count` uniforms in (0, 1) for each of n rows of a stream: rows of different `medium` are
     independent, so a teller can follow a stream of scenes. ValueError when out of range."""
+    rows: list[list[float]] = uniforms(seed, start, n, count, medium).tolist()
+    return rows
+
+
+def uniforms(seed: int, start: int, n: int, count: int, medium: int) -> torch.Tensor:
+    """`stream_uniforms` as a tensor (n, count), float32."""
     if not (0 <= seed < 2**32 and start >= 0 and start + n <= _STREAM):
         raise ValueError(f"seed = {seed}, index = {start}: expected below 2^32 and 2^48, from 0")
     keys = torch.arange(start, start + n) + medium * _STREAM
-    rows: list[list[float]] = noise.uniform(keys, seed, (count,)).tolist()
-    return rows
+    return noise.uniform(keys, seed, (count,))
 
 
 def log_prob(scene: Scene) -> float:

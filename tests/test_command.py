@@ -203,6 +203,19 @@ def test_groups_are_guided_from_the_command(tmp_path: Path):
     assert diptych("sample", run, *ask, "layout=two").code == 2
 
 
+def test_figures_are_drawn_and_measured_from_the_command(tmp_path: Path):
+    run = tmp_path / "run"
+    words = ["image/figures", f"run={run}", "data.limit=30", "patch=8", *TINY_IMAGE]
+    told(diptych("train", *words, "judge.train.steps=2", "judge.width=8", "--json"))
+    ask = ["-n", "2", "--steps", "2", "--guidance", "layout=2,texture=3", "--class"]
+    told(diptych("sample", run, *ask, "stripe upper, denim lower", "--json"))
+    written = json.loads((run / "samples" / "samples.json").read_text())
+    assert written["condition"] == ["stripe upper, denim lower"] * 2
+    assert_refused(diptych("sample", run, *ask, "stripe uper"), 2, "did you mean upper?")
+    measured = told(diptych("evaluate", run, "-n", "10", "--steps", "2", "--json"))
+    assert {"layout_iou", "texture_agreement", "compositional"} <= set(measured)
+
+
 def test_deepspeed_launcher_trains_on_two_processes(tmp_path: Path):
     run = tmp_path / "run"
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]

@@ -16,7 +16,7 @@ from image.captions import captioned, prepare_tokenizer, shown
 from image.comparison import some_rows
 from image.conditions import parse_scene
 from image.config import DataConfig
-from image.data import Pictures, load_pictures, read_facts, unseen_scenes
+from image.data import Pictures, load_pictures, read_facts, unseen_pictures
 from image.judge import Judge
 from image.panel import PANEL
 from image.pipeline import Pipeline
@@ -112,7 +112,7 @@ def test_a_compositional_split_keeps_one_colour_of_each_shape_out_of_training():
         assert not any(map(scene.unseen, things))
         assert {t.shape for t in things} == set(SHAPES)
         assert {t.colour for t in things} == set(COLOURS)
-    asked = unseen_scenes(config, 40).condition
+    asked = unseen_pictures(config, 40).condition
     assert asked is not None
     assert all(any(map(scene.unseen, scene.from_ids(row).things)) for row in asked.tolist())
 
