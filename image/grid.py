@@ -1,8 +1,10 @@
-"""Pictures side by side in one PNG."""
+"""Pictures side by side in one PNG, and as arrays in one file."""
 
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -41,3 +43,13 @@ def tile(images: Tensor, columns: int | None = None) -> Image.Image:
 def save_png(picture: Image.Image, path: Path) -> None:
     """Write a PNG atomically."""
     write_atomic(path, lambda temporary: picture.save(temporary, format="PNG"))
+
+
+def save_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Write numpy arrays by name atomically, compressed."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
+            np.savez_compressed(file, **arrays)
+
+    write_atomic(path, write)

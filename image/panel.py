@@ -21,12 +21,12 @@ from image.evaluation import evaluate
 from image.figures.render import layout_colours
 from image.figures.source import from_ids
 from image.figures.words import spell
-from image.grid import save_png, tile, to_bytes, to_pil
+from image.grid import save_npz, save_png, tile, to_bytes, to_pil
 from image.learners import build_learner
 from image.pipeline import Glimpse, Pipeline, is_pipeline
 from image.render import render
 from shared.errors import ConfigError
-from shared.files import write_atomic, write_text
+from shared.files import write_text
 from shared.requests import (
     ControlRequest,
     EvaluateRequest,
@@ -187,7 +187,7 @@ class ImagePanel:
         both = torch.stack(pair, 1).flatten(0, 1)
         save_png(tile(both, 2 * math.ceil(math.sqrt(request.n / 2))), out / "reconstructions.png")
         named = {"originals": pair[0], "reconstructions": pair[1], "rows": rows}
-        _save_npz(out / "reconstructions.npz", {key: x.numpy() for key, x in named.items()})
+        save_npz(out / "reconstructions.npz", {key: x.numpy() for key, x in named.items()})
         return {
             "n": request.n,
             "grid": str(out / "reconstructions.png"),
@@ -254,15 +254,7 @@ def _save_arrays(path: Path, images: Tensor, seeds: list[int], condition: Tensor
     arrays: dict[str, Any] = {"images": images.numpy(), "seeds": np.array(seeds)}
     if condition is not None:
         arrays["condition"] = condition.numpy()
-    _save_npz(path, arrays)
-
-
-def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
-            np.savez_compressed(file, **arrays)
-
-    write_atomic(path, write)
+    save_npz(path, arrays)
 
 
 def _save_trajectory(glimpses: list[Glimpse], last: Tensor, out: Path) -> None:

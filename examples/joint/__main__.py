@@ -20,7 +20,7 @@ from examples.joint.evaluation import JointEvaluation
 from examples.joint.evaluation import evaluate as measure
 from examples.joint.panel import PANEL
 from examples.joint.pipeline import JointPipeline
-from image.grid import save_png, tile
+from image.grid import save_npz, save_png, tile
 from shared.cli import Assignments, Config, Json, RunFolder, run_verbs, tell
 from shared.errors import ConfigError, DataError
 from shared.files import write_text
@@ -100,11 +100,10 @@ def sample(
     pipeline = JointPipeline.from_pretrained(run, request.weights)
     images, texts = _draw(pipeline, request)
     folder = out or run / "samples"
-    folder.mkdir(parents=True, exist_ok=True)
     told: dict[str, object] = {"n": request.n}
     if images is not None:
         save_png(tile(images), folder / "grid.png")
-        np.savez_compressed(folder / "images.npz", images=images.numpy())
+        save_npz(folder / "images.npz", {"images": images.numpy()})
         told["grid"] = str(folder / "grid.png")
     if texts is not None:
         write_text(folder / "samples.txt", "".join(text + "\n" for text in texts))

@@ -154,6 +154,10 @@ class JointPipeline:
                 "solver = 'auto': fits its grid to a model without conditions, and one side has "
                 "the other as its condition; choose another solver"
             )
+        if how.temperature != 1 and draws == IMAGE:
+            raise ConfigError(
+                f"temperature = {how.temperature}: of words; pictures have no logits, leave it out"
+            )
         for name in ("guide", "classifier"):
             if getattr(how, name) is not None:
                 raise ConfigError(f"{name}: a joint model is guided by its marginals; leave it out")

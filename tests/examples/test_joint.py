@@ -25,6 +25,7 @@ from image.render import render
 from shared import noise
 from shared.codec import Identity
 from shared.config import NetConfig
+from shared.denoiser import Tempered
 from shared.errors import CheckpointError, ConfigError, DataError
 from shared.sampling import Sampling
 from shared.scene import Thing, split_of_scene
@@ -131,6 +132,26 @@ def test_each_side_is_noised_by_its_own_noise():
     drawn = [noise.normal(keys, stream, (1,))[:, 0] for stream in (-2, -9)]
     assert torch.corrcoef(torch.stack(drawn))[0, 1].abs() < 4 / 5_000**0.5
     assert learner.denoiser.both[0].size == 2
+
+
+def test_temperature_divides_the_logits_of_words_alone():
+    learner = small()
+    for parameter in learner.denoiser.net.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x_t = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 6)
+    levels = SCHEDULE(torch.tensor(0.3)), SCHEDULE(torch.tensor(0.6))
+    outputs = learner.denoiser.outputs(x_t, levels)
+    plain, sharp = learner.denoiser(x_t, levels), learner.denoiser(x_t, levels, temperature=0.5)
+    torch.testing.assert_close(sharp[0], plain[0])
+    table = learner.denoiser.both[1].codec.table()  # type: ignore[attr-defined]
+    torch.testing.assert_close(sharp[1], (2 * outputs[1]).softmax(-1) @ table)
+    rows = torch.cat([one.flatten(1) for one in x_t], 1)
+    together = learner.together().denoiser
+    assert isinstance(together, Tempered)
+    level = SCHEDULE(torch.tensor(0.3))
+    found = learner.codec.split(together.tempered(0.5)(rows, level))[1]
+    expected = learner.denoiser(x_t, (level, level), temperature=0.5)[1]
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("alone", [0, 1])
@@ -488,6 +509,8 @@ def test_command_trains_goes_on_samples_and_measures(tmp_path: Path):
         (("--only", "images", "--guidance", "2"), 2, "towards what"),
         (("--picture", "p.png", "--vary", "--strength", "1.5"), 2, "expected a number in (0, 1]"),
         (("--only", "texts", "--solver", "auto"), 2, "choose another solver"),
+        (("--only", "images", "--temperature", "0.5"), 2, "pictures have no logits"),
+        (("--guide", "runs/other", "--only", "texts", "--guidance", "2"), 2, "by its marginals"),
     ],
 )
 def test_bad_requests_are_refused(
