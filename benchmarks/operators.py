@@ -58,6 +58,7 @@ def run(
     stay: float = 0.05,
     strength: float = 0.6,
     batch: int = 64,
+    candidates: int = 1,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
     """Measure operators on a run of latents of the scene world.
@@ -73,26 +74,30 @@ def run(
         stay: Of edits in mode flow.
         strength: Of edits in mode exact.
         batch: Sentences drawn at a time.
+        candidates: Drawn for each sentence, of which operators keep the best; but of edits in mode
+            flow, which draw nothing.
         json_file: Write everything here.
     """
     pipeline = Pipeline.from_pretrained(run)
     asked = targets(count, pipeline.config.data.length)
     base = {"solver": solver, "steps": steps, "batch": batch}
+    several = {"candidates": candidates}
     free = pipeline.write(range(count), SampleRequest(**base)).texts
     rows: list[dict[str, Any]] = []
     for mode in modes:
         for kind, names in KINDS.items():
             demands = _demands(asked, names, weight)
-            found = _drawn(pipeline, run, demands, base | {"mode": mode})
+            found = _drawn(pipeline, run, demands, base | several | {"mode": mode})
             chance = _chance(free, demands, names)
             rows.append({"what": kind, "mode": mode, "chance": chance} | found)
-        more = {"stay": stay} if mode == "flow" else {"strength": strength}
+        more = {"stay": stay} if mode == "flow" else {"strength": strength, **several}
         rows.append(_edited(pipeline, run, asked[:edits], weight, base | {"mode": mode} | more))
     table = Table(
         "Operators in the scene world",
         f"{count} held-out demands of each kind, {solver} with {steps} steps, weight {weight:g}, "
-        f"seeds from 0; {edits} edits of the tone. Exact: parsed, and as demanded; chance: of "
-        "sentences drawn without operators. By operators: on the written sentence's latents.",
+        f"best of {candidates}, seeds from 0; {edits} edits of the tone. Exact: parsed, and as "
+        "demanded; chance: of sentences drawn without operators. By operators: on the written "
+        "sentence's latents.",
         (
             Column("what", "demands"),
             Column("mode", "mode"),

@@ -66,6 +66,7 @@ def run(
     stays: tuple[float, ...] = (0.05,),
     strengths: tuple[float, ...] = (0.6,),
     batch: int = 64,
+    candidates: int = 1,
     references: str = "$DIPTYCH_DATA/yelp/style_transfer_references.parquet",
     seed: int = 0,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
@@ -85,6 +86,8 @@ def run(
         stays: Of edits in mode flow, with each weight.
         strengths: Of edits in mode exact, with each weight.
         batch: Sentences drawn at a time.
+        candidates: Drawn for each sentence, of which operators keep the best; but of edits in mode
+            flow, which draw nothing.
         references: A table with columns text, label, human_transfer, latentops_output.
         seed: Of the sentences that are edited, and of those shown.
         json_file: Write everything here.
@@ -98,7 +101,7 @@ def run(
     chances = {kind: _chance(judges.values(free), names) for kind, names in KINDS.items()}
     rows = [_held_out(judges, labels), {"what": "no demand"} | _measured(judges, free)]
     for mode, weight, kind in itertools.product(modes, weights, KINDS):
-        how = base | {"mode": mode}
+        how = base | {"mode": mode, "candidates": candidates}
         found = _drawn(pipeline, run, judges, KINDS[kind], count, weight, how)
         rows.append({"what": kind, "chance": chances[kind]} | found)
     rows += _others(judges, chosen)
@@ -107,13 +110,14 @@ def run(
         name, values = limits[mode]
         for value in values:
             how = base | {"mode": mode, name: value}
+            how |= {"candidates": candidates} if mode == "exact" else {}
             rows.append(_edited(pipeline, run, judges, chosen, weight, how))
     table = Table(
         "Operators on review sentences",
         f"{count} sentences of each kind of demands and {len(chosen)} edits of the sentiment, "
-        f"{solver} with {steps} steps, seeds from 0. Success: as demanded, by judges that share no "
-        "sentence with the operators; chance: of sentences drawn without operators. Perplexity: "
-        "over that of held-out sentences.",
+        f"{solver} with {steps} steps, best of {candidates}, seeds from 0. Success: as demanded, by "
+        "judges that share no sentence with the operators; chance: of sentences drawn without "
+        "operators. Perplexity: over that of held-out sentences.",
         (
             Column("what", "sentences"),
             Column("mode", "mode"),

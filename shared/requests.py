@@ -133,6 +133,8 @@ class ControlRequest(Request):
         strength: Of an edit in mode exact: the time up to which it is noised, in (0, 1].
         stay: Of an edit in mode flow: how strongly it stays where it was.
         interpolate: Two sentences: n on the path between them.
+        candidates: With operators: draw this many for each sentence, and keep the one in whose
+            words they find most surely what is asked for, and that the decoder wrote most surely.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
@@ -150,10 +152,18 @@ class ControlRequest(Request):
     strength: float = 0.5
     stay: float = 0.0
     interpolate: tuple[str, str] | None = None
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_control_scale(self.control_scale)
+        if self.candidates < 1:
+            raise ConfigError(f"candidates = {self.candidates}: expected 1 or more")
+        if self.candidates > 1 and not self.operator:
+            raise ConfigError(
+                f"candidates = {self.candidates}: operators choose among them; give operator, or "
+                "mbr for sentences that agree"
+            )
 
     @property
     def in_latents(self) -> bool:

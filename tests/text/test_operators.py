@@ -15,20 +15,23 @@ from shared.config import DiffusionConfig
 from shared.errors import ConfigError, DataError
 from shared.gaussian import Gaussian
 from shared.guidance import Quadratic
-from shared.guidance.flow import LENGTH
+from shared.guidance.flow import LENGTH, clean_level
 from shared.learner import DiffusionLearner
 from shared.requests import ControlRequest, EvaluateRequest, SampleRequest
 from shared.sampling import Sampling
 from shared.schedule import variance_preserving
+from shared.tokenizer import PAD
 from tests.text.conftest import text_config
 from text.config import OperatorConfig
 from text.operators.attributes import UNSAID, attribute
-from text.operators.control import load_operator, shares
+from text.operators.choice import best_of, scores
+from text.operators.control import load_operator, shares, steering
 from text.operators.data import read_classes, read_labelled
 from text.operators.demand import demand_energy, parse_demand
 from text.operators.learner import Operator
 from text.operators.sampler import Pull, between, flow, guided_draw, guided_edit
 from text.panel import PANEL
+from text.pipeline import Pipeline
 from text.reader import read
 
 POINTS = (
@@ -286,6 +289,41 @@ def test_sentences_are_drawn_under_operators(mode: str, writer: Path, tmp_path: 
         for w in (0.01, 20)
     )
     assert next(iter(strong.values())) > next(iter(weak.values()))
+
+
+@torch.no_grad()
+def test_the_best_candidate_is_the_one_whose_words_are_surest(writer: Path):
+    """Scores by hand: of each row alone, its own probabilities and nats."""
+    ask = steering(Pipeline.from_pretrained(writer), writer, ("tone=formal", "2*count!=2"), "flow")
+    x0 = torch.randn(5, 1, 6, generator=torch.Generator().manual_seed(3))
+    ids = ask.codec.words(x0, range(5))
+    found = scores(ask.codec, ask.pull(), x0, ids)
+    tone, count = ask.operators["tone"], ask.operators["count"]
+    for i in range(5):
+        again = ask.codec.encode(ids[i : i + 1])
+        level = clean_level(again)
+        formal = tone.log_probs(again, level)[0, tone.classes.index("formal")]
+        two = count.log_probs(again, level)[0, count.classes.index("2")].exp()
+        nll = ask.codec.network.nll(ids[i : i + 1], ask.codec.latents(x0[i : i + 1]))
+        expected = formal + 2 * torch.log(1 - two) - nll.sum() / (ids[i] != PAD).sum()
+        assert_close(found[i], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_best_of_each_sentence_is_kept():
+    assert best_of(torch.tensor([0.0, 2.0, 1.0, -1.0, -3.0, -1.0]), 3).tolist() == [1, 3]
+
+
+def test_candidates_raise_the_probability_of_what_is_asked_for(writer: Path, tmp_path: Path):
+    name = "20*audience=child"
+    one, many = (ask(writer, tmp_path / str(k), name, n=12, candidates=k) for k in (1, 8))
+    assert one["sentences"] == many["sentences"] == 12
+    assert many["probability"][name] > one["probability"][name]
+    edited = ask(writer, tmp_path, name, edit="look at a star .", n=3, candidates=2)
+    assert edited["sentences"] == len(edited["inputs"]) == 3
+    with pytest.raises(ConfigError, match="draws nothing"):
+        ask(writer, tmp_path, name, edit="look at a star .", mode="flow", candidates=2)
+    with pytest.raises(ConfigError, match="operators choose among them"):
+        ControlRequest(candidates=2)
 
 
 def test_sentences_are_edited_and_joined(writer: Path, tmp_path: Path):

@@ -22,10 +22,12 @@ from shared.learner import DiffusionLearner
 from shared.requests import ControlRequest
 from shared.runs import load_learner, open_run
 from shared.schema import one_of
+from shared.seeds import candidate_seeds
 from text.autoencoder.codec import SentenceCodec, read_measured
 from text.config import TextConfig
 from text.data import pad_rows
 from text.operators.attributes import ATTRIBUTES, attribute
+from text.operators.choice import best_of, scores
 from text.operators.demand import Demand, demand_energy, parse_demand
 from text.operators.learner import Operator
 from text.operators.sampler import Pull, between, flow, guided_draw, guided_edit
@@ -52,11 +54,6 @@ class Steering:
         """The demands as energies with their weights."""
         energies = [demand_energy(demand, self.operators) for demand in self.demands]
         return Pull(energies, [demand.weight for demand in self.demands])
-
-    def texts(self, x0: Tensor, seeds: Sequence[int]) -> list[str]:
-        """x0 -> sentences, as the run's codec.temperature says."""
-        ids = self.codec.words(x0, seeds)
-        return [self.pipeline.tokenizer.decode(row) for row in ids.tolist()]
 
     def encoded(self, texts: Sequence[str]) -> Tensor:
         """Sentences -> x0. ConfigError for words that are unknown, or too many."""
@@ -140,16 +137,25 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
     _check(request)
     ask = steering(pipeline, run, request.operator, request.mode)
     began = time.monotonic()
+    inputs = None
+    if request.edit is not None:
+        inputs = [text for text in read_edit(request.edit) for _ in range(request.n)]
+    count = request.n if inputs is None else len(inputs)
+    own = range(request.seed, request.seed + count)
+    seeds = [one for seed in own for one in candidate_seeds(seed, request.candidates)]
     if request.interpolate is not None:
         ends = ask.encoded(request.interpolate)
-        x0, inputs = between(ends[0], ends[1], request.n), None
-    elif request.edit is not None:
-        inputs = [text for text in read_edit(request.edit) for _ in range(request.n)]
-        x0 = _edited(ask, ask.encoded(inputs), request)
+        x0 = between(ends[0], ends[1], request.n)
+    elif inputs is not None:
+        starts = ask.encoded(inputs).repeat_interleave(request.candidates, dim=0)
+        x0 = _edited(ask, starts, seeds, request)
     else:
-        x0, inputs = _drawn(ask, request), None
-    seeds = list(range(request.seed, request.seed + len(x0)))
-    texts = ask.texts(x0, seeds)
+        x0 = _drawn(ask, seeds, request)
+    ids = ask.codec.words(x0, seeds)
+    if request.candidates > 1:
+        kept = best_of(scores(ask.codec, ask.pull(), x0, ids), request.candidates)
+        x0, ids = x0[kept], ids[kept.cpu()]
+    texts = [ask.pipeline.tokenizer.decode(row) for row in ids.tolist()]
     result: dict[str, Any] = {"texts": texts, "sentences": len(texts)}
     result |= {"seconds": time.monotonic() - began, "distinct": len(set(texts)) / len(texts)}
     if request.operator:
@@ -233,20 +239,19 @@ def _exact(ask: Steering) -> bool:
     return scene and all(column in ATTRIBUTES for column in ask.columns.values())
 
 
-def _drawn(ask: Steering, request: ControlRequest) -> Tensor:
+def _drawn(ask: Steering, seeds: Sequence[int], request: ControlRequest) -> Tensor:
     from shared.drawing import draw
 
     device = ask.codec.shift.device
     if request.mode == "exact":
-        return guided_draw(ask.learner, request.seeds, request, ask.pull()).to(device)
-    x0 = draw(ask.learner, request.seeds, request, label="sentences").to(device)
+        return guided_draw(ask.learner, seeds, request, ask.pull()).to(device)
+    x0 = draw(ask.learner, seeds, request, label="sentences").to(device)
     return flow(x0, request, ask.pull())
 
 
-def _edited(ask: Steering, x0: Tensor, request: ControlRequest) -> Tensor:
+def _edited(ask: Steering, x0: Tensor, seeds: Sequence[int], request: ControlRequest) -> Tensor:
     if request.mode == "flow":
         return flow(x0, request, ask.pull(), request.stay)
-    seeds = range(request.seed, request.seed + len(x0))
     return guided_edit(ask.learner, x0, seeds, request, ask.pull(), request.strength)
 
 
@@ -261,6 +266,8 @@ def _check(request: ControlRequest) -> None:
         raise ConfigError("interpolate: between two sentences, without operator and edit")
     if request.interpolate is None and not request.operator:
         raise ConfigError("operator: say what is asked for, such as --operator tone=formal")
+    if request.candidates > 1 and request.edit is not None and request.mode == "flow":
+        raise ConfigError("candidates: an edit in --mode flow draws nothing; leave it out")
     if request.stay < 0:
         raise ConfigError(f"stay = {request.stay}: expected 0 or more")
     if request.stay and (request.edit is None or request.mode != "flow"):
