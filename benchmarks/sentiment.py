@@ -115,8 +115,8 @@ def run(
     table = Table(
         "Operators on review sentences",
         f"{count} sentences of each kind of demands and {len(chosen)} edits of the sentiment, "
-        f"{solver} with {steps} steps, best of {candidates}, seeds from 0. Success: as demanded, by "
-        "judges that share no sentence with the operators; chance: of sentences drawn without "
+        f"{solver} with {steps} steps, best of {candidates}, seeds from 0. Success: as demanded, "
+        "by judges that share no sentence with the operators; chance: of sentences drawn without "
         "operators. Perplexity: over that of held-out sentences.",
         (
             Column("what", "sentences"),
