@@ -325,7 +325,7 @@ def test_what_is_kept_is_what_one_of_the_candidates_seeds_writes(writer: Path, t
         ]
         assert kept[f"sentence {i}"] in alone
     edited = ask(writer, tmp_path, name, edit="look at a star .", n=3, candidates=2)
-    assert edited["sentences"] == len(edited["inputs"]) == 3
+    assert edited["sentences"] == 3
     with pytest.raises(ConfigError, match="draws nothing"):
         ask(writer, tmp_path, name, edit="look at a star .", mode="flow", candidates=2)
     with pytest.raises(ConfigError, match="operators choose among them"):
