@@ -86,7 +86,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         result |= _agreement(config, judge, images, asked)
         result["judge"] = judge.facts | _accuracy(judge, shown(held_out))
     if encoder is not None:
-        result["clip"] = _prompted(config, encoder, images, read, held_out, request)
+        result |= _prompted(config, encoder, images, read, held_out, request)
     if config.data.compositional:
         result |= _compositional(pipeline, request, run)
     if network is not None:

@@ -83,11 +83,8 @@ class RunEncoder:
         self.facts: dict[str, Any] = {
             "kind": "dual encoder trained by this suite",
             "parameters": sum(p.numel() for p in self.network.parameters()),
-            "trained_on": {
-                "data": config.data.name,
-                "split": config.data.split,
-                "images": self.seen.images,
-            },
+            "trained_on": f"{config.data.name}, {config.data.split}",
+            "trained_on_images": self.seen.images,
         }
 
     @property

@@ -30,8 +30,9 @@ def prompted(
     learned: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Levels (n, C, H, W) drawn from the captions of these rows of the held-out split (n,) -> score
-    and retrieval among its captions, of them and of the real pictures. `learned` are the captions
-    that the encoder was trained on, where they are known."""
+    and retrieval among its captions, of them and, `held_out`, of the real pictures; under `clip`,
+    whose they are. `learned` are the captions that the encoder was trained on, where they are
+    known."""
     assert held_out.captions is not None
     texts = list(dict.fromkeys(held_out.captions))
     places = {text: place for place, text in enumerate(texts)}
@@ -40,21 +41,26 @@ def prompted(
     right = torch.zeros(len(rows), len(texts), dtype=torch.bool)
     right[torch.arange(len(rows)), own] = True
 
-    def measured(some: Tensor) -> dict[str, Any]:
+    def measured(some: Tensor) -> dict[str, float | int]:
         points = encoder.pictures(some, held_out.levels)
         scores = clip_scores(points, captions[own])
         found = retrieval(points @ captions.T, own, right)
-        return {"images": len(some), "score": float(scores.double().mean()), "retrieval": found}
+        return {"score": float(scores.double().mean())} | _named("retrieval", found)
 
+    ours, real = measured(images), measured(held_out.images[rows])
+    same = [key for key in ours if key.endswith(("_chance", "_among"))]
     asked = {texts[place] for place in own.tolist()}
     seen = None if learned is None else len(asked & set(learned))
     return {
-        "network": encoder.name,
-        **measured(images),
-        "real": measured(held_out.images[rows]),
-        "captions": len(asked),
-        "captions_it_was_trained_on": seen,
-        "facts": encoder.facts,
+        **{f"clip_{key}": value for key, value in ours.items()},
+        **{f"clip_{key}_held_out": value for key, value in real.items() if key not in same},
+        "clip": {
+            "network": encoder.name,
+            "images": len(images),
+            "captions": len(asked),
+            "captions_it_was_trained_on": seen,
+            **encoder.facts,
+        },
     }
 
 
@@ -72,9 +78,12 @@ def pairs(encoder: Encoder, held_out: Pictures, rows: Tensor) -> dict[str, Any]:
     return {
         "images": len(texts),
         "score": float(clip_scores(pictures, captions).double().mean()),
-        "image_to_text": retrieval(cosines, own, right),
-        "text_to_image": retrieval(cosines.T, own, right),
+        **_named("image_to_text", retrieval(cosines, own, right)),
+        **_named("text_to_image", retrieval(cosines.T, own, right)),
         "logit_scale": encoder.scale,
-        "network": encoder.name,
-        "facts": encoder.facts,
+        "clip": {"network": encoder.name, **encoder.facts},
     }
+
+
+def _named(name: str, found: dict[str, float | int]) -> dict[str, float | int]:
+    return {f"{name}_{key}": value for key, value in found.items()}

@@ -1,5 +1,6 @@
 """Dual encoders: the loss, one batch on two processes, retrieval, and what training sees."""
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -131,6 +132,16 @@ def test_a_caption_is_read_in_its_order_once_blocks_have_learned():
     assert float((one - other).abs().max()) > 1e-3
 
 
+def test_dropout_is_of_training_alone():
+    config = dataclasses.replace(SMALL, dropout=0.5)
+    network, (_, ids) = DualEncoder(SHAPE, IDS, config), batch(4)
+    for parameter in network.read.parameters():  # branches start at zero
+        torch.nn.init.normal_(parameter, std=0.3)
+    one, other = (network.train().captions(ids) for _ in range(2))
+    assert not torch.equal(one, other)
+    assert torch.equal(network.eval().captions(ids), network.captions(ids))
+
+
 def test_training_alone_shifts_pictures_and_leaves_words_out_by_their_key():
     model, (images, ids) = learner(drop_words=0.5), batch(5)
     keys, t = torch.arange(5), torch.zeros(5)
@@ -207,11 +218,12 @@ def test_a_run_learns_pairs_and_its_retrieval_is_measured_both_ways(make_run):
     assert curve[0] > 0.8 * math.log(40)
     assert curve[-1] < 0.5 * math.log(40)
     found = PANEL.evaluate(run, EvaluateRequest(n=30))
-    assert found["images"] == found["image_to_text"]["among"] == 30
+    assert found["images"] == found["image_to_text_among"] == 30
     for way in ("image_to_text", "text_to_image"):
-        assert found[way]["top1_chance"] == pytest.approx(1 / 30)
-        assert 2 / 30 < found[way]["top1"] <= found[way]["top5"] <= 1
-    assert found["facts"]["trained_on"] == {"data": "scene", "split": "train", "images": 80}
+        assert found[f"{way}_top1_chance"] == pytest.approx(1 / 30)
+        assert 2 / 30 < found[f"{way}_top1"] <= found[f"{way}_top5"] <= 1
+    assert found["clip"]["trained_on"] == "scene, train"
+    assert found["clip"]["trained_on_images"] == 80
     with pytest.raises(ConfigError, match="clip: a dual encoder draws no pictures"):
         PANEL.evaluate(run, EvaluateRequest(clip="x"))
     with pytest.raises(ConfigError, match="it draws nothing"):

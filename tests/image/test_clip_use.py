@@ -170,29 +170,28 @@ def test_samples_are_scored_by_their_own_captions_beside_real_pictures():
     held_out = Pictures(real, None, 1001, (), 0, ("a", "b", "a"))
     images = vectors([0.6, 0.8], [0.6, 0.8])
     found = prompted(encoder, images, held_out, torch.tensor([1, 2]), ("b", "c"))
-    assert found["score"] == pytest.approx((80 + 60) / 2, abs=0.01)
-    assert found["real"]["score"] == pytest.approx((100 + 80) / 2, abs=0.01)
-    assert found["retrieval"]["top1"] == 0.5
-    assert found["real"]["retrieval"]["top1"] == 1.0
-    assert found["retrieval"]["among"] == found["captions"] == 2
-    assert found["captions_it_was_trained_on"] == 1
+    assert found["clip_score"] == pytest.approx((80 + 60) / 2, abs=0.01)
+    assert found["clip_score_held_out"] == pytest.approx((100 + 80) / 2, abs=0.01)
+    assert (found["clip_retrieval_top1"], found["clip_retrieval_top1_held_out"]) == (0.5, 1.0)
+    assert found["clip_retrieval_among"] == found["clip"]["captions"] == 2
+    assert found["clip"]["captions_it_was_trained_on"] == 1
     unknown = prompted(encoder, images, held_out, torch.tensor([1, 2]), None)
-    assert unknown["captions_it_was_trained_on"] is None
+    assert unknown["clip"]["captions_it_was_trained_on"] is None
     both = pairs(encoder, held_out, torch.tensor([0, 1, 2]))
     assert both["score"] == pytest.approx((100 + 100 + 80) / 3, abs=0.01)
-    assert both["image_to_text"]["top1"] == both["text_to_image"]["top1"] == 1.0
+    assert both["image_to_text_top1"] == both["text_to_image_top1"] == 1.0
 
 
 def test_samples_of_a_run_are_judged_by_a_run_and_by_a_folder(make_run, folder):
     run, clip = make_run(*SCENES), make_run(*CLIP)
-    result = PANEL.evaluate(run, EvaluateRequest(n=6, steps=2, clip=str(clip)))["clip"]
-    assert result["network"] == RunEncoder(clip).name
-    assert (result["images"], result["real"]["images"]) == (6, 6)
-    assert result["captions_it_was_trained_on"] == 0
-    assert result["retrieval"]["among"] == 80
-    assert 0 <= result["score"] <= 100
+    result = PANEL.evaluate(run, EvaluateRequest(n=6, steps=2, clip=str(clip)))
+    assert result["clip"]["network"] == RunEncoder(clip).name
+    assert result["clip"]["images"] == 6
+    assert result["clip"]["captions_it_was_trained_on"] == 0
+    assert result["clip_retrieval_among"] == 80
+    assert 0 <= result["clip_score"] <= 100
     named = PANEL.evaluate(run, EvaluateRequest(n=6, steps=2, clip=str(folder[0])))["clip"]
-    assert named["facts"]["kind"] == "CLIPModel of transformers"
+    assert named["kind"] == "CLIPModel of transformers"
     assert named["captions_it_was_trained_on"] is None
     with pytest.raises(ConfigError, match="this model has none; train with"):
         PANEL.evaluate(make_run(), EvaluateRequest(n=6, steps=2, clip=str(clip)))

@@ -11,7 +11,7 @@ import torch
 from shared import scene
 from shared.configs import load_config
 from shared.errors import ConfigError
-from shared.requests import EvaluateRequest
+from shared.requests import EvaluateRequest, SampleRequest
 from shared.schema import override, validate
 from shared.tokenizer import EOS
 from tests.test_command import diptych
@@ -93,6 +93,13 @@ def test_impossible_settings_are_refused_by_name(assignment: str, message: str) 
 def test_feature_networks_and_their_statistics_are_refused(make_run) -> None:
     with pytest.raises(ConfigError, match="for runs of the image panel"):
         PANEL.evaluate(make_run("codec.kind=embedding"), EvaluateRequest(n=9, features="x:y"))
+
+
+def test_encoders_of_pictures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="for runs of the image panel"):
+        PANEL.evaluate(tmp_path, EvaluateRequest(n=9, clip="runs/clip"))
+    with pytest.raises(ConfigError, match="clip: sees pictures"):
+        PANEL.sample(tmp_path, SampleRequest(n=1, clip="runs/clip"), tmp_path)
 
 
 READS = (
