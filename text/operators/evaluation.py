@@ -11,7 +11,7 @@ from shared.requests import EvaluateRequest
 from shared.runs import Run, load_learner
 from shared.schedule import variance_preserving
 from text.autoencoder.codec import load_codec
-from text.data import fixed_order
+from text.data import Rows, fixed_order
 from text.operators.data import LABELS, labelled_rows, latent_rows
 from text.operators.learner import Operator
 
@@ -28,8 +28,9 @@ def evaluate(run: Run, request: EvaluateRequest) -> dict[str, Any]:
     assert isinstance(operator, Operator)
     rows = labelled_rows(run.config.data, run.folder, operator.classes, held_out=True)
     chosen = fixed_order(len(rows))[: request.n]
-    some = latent_rows(load_codec(run.folder), rows)
-    x0, condition = some.take(chosen)
+    ids, condition = rows.take(chosen)
+    some = latent_rows(load_codec(run.folder), Rows(ids, condition, 0))
+    x0, condition = some.x0, some.condition
     assert condition is not None
     device = next(operator.parameters()).device
     x0, labels = x0.to(device), condition[:, 0].to(device) - 1
