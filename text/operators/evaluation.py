@@ -28,12 +28,11 @@ def evaluate(run: Run, request: EvaluateRequest) -> dict[str, Any]:
     assert isinstance(operator, Operator)
     rows = labelled_rows(run.config.data, run.folder, operator.classes, held_out=True)
     chosen = fixed_order(len(rows))[: request.n]
-    ids, condition = rows.take(chosen)
-    some = latent_rows(load_codec(run.folder), Rows(ids, condition, 0))
-    x0, condition = some.x0, some.condition
-    assert condition is not None
+    ids, classes = rows.take(chosen)
+    assert classes is not None
     device = next(operator.parameters()).device
-    x0, labels = x0.to(device), condition[:, 0].to(device) - 1
+    x0 = latent_rows(load_codec(run.folder), Rows(ids, None, 0)).x0.to(device)
+    labels = classes[:, 0].to(device) - 1
     generator = torch.Generator().manual_seed(request.seed)
     eps = torch.randn(x0.shape, generator=generator).to(x0)
     levels: dict[str, dict[str, float]] = {}
