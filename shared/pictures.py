@@ -82,7 +82,7 @@ def encoded_pictures(table: Any, rows: Sequence[int], key: str, column: str) -> 
             f"{key} = {column!r}: holds no pictures ({feature}); columns that do: "
             f"{', '.join(pictures) or 'none'}"
         )
-    return list(table.select(rows).cast_column(column, datasets.Image(decode=False))[column])
+    return table.select(rows).cast_column(column, datasets.Image(decode=False))[column][:]
 
 
 def check_all_listed(name: str, folder: Path, encoded: Sequence[Any]) -> None:

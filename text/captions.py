@@ -70,7 +70,7 @@ def read_captions(config: DataConfig, held_out: bool = False) -> tuple[list[str]
     said: list[str] = []
     pictures: list[Image.Image] = []
     rows: list[int] = []
-    for row, item, caption in zip(every, encoded, list(table[config.column]), strict=True):
+    for row, item, caption in zip(every, encoded, table[config.column][:], strict=True):
         where = named(config.name, item, row)
         picture = prepared(decode(item, where), config.picture, where)
         if not isinstance(caption, str) or not caption.strip():
@@ -86,7 +86,7 @@ def read_captions(config: DataConfig, held_out: bool = False) -> tuple[list[str]
         raise DataError(f"data.name = {config.name!r}, split {split!r}: no pictures in it")
     scenes = None
     if config.picture.scenes is not None:
-        scenes = list(table.select(rows)[config.picture.scenes])
+        scenes = table.select(rows)[config.picture.scenes][:]
     return said, Pictures(stack(pictures), config.picture.patch, scenes)
 
 

@@ -118,9 +118,15 @@ def test_guide_of_other_classes_or_none_at_all_is_refused(make_run, tmp_path: Pa
         PANEL.sample(run, request(2, guidance=2.0, guide=str(tmp_path / "none")), tmp_path)
 
 
-def test_infilling_is_refused(make_run, tmp_path: Path):
-    with pytest.raises(ConfigError, match="cannot infill"):
-        PANEL.sample(make_run(), request(1, given="a [MASK]"), tmp_path)
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [({"given": "a [MASK]"}, "cannot infill"), ({"image": (Path("a.png"),)}, "draws from words")],
+)
+def test_what_is_asked_of_sentences_is_refused(
+    make_run, tmp_path: Path, asked: dict[str, Any], words: str
+):
+    with pytest.raises(ConfigError, match=words):
+        PANEL.sample(make_run(), request(1, **asked), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
