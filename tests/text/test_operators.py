@@ -299,6 +299,7 @@ def test_the_best_candidate_is_the_one_whose_words_are_surest(writer: Path):
     x0 = torch.randn(5, 1, 6, generator=torch.Generator().manual_seed(3))
     ids = ask.codec.words(x0, range(5))
     found = scores(ask.codec, ask.pull(), x0, ids)
+    edited = scores(ask.codec, ask.pull(), x0, ids, start=x0 - 1)
     tone, count = ask.operators["tone"], ask.operators["count"]
     for i in range(5):
         again = ask.codec.encode(ids[i : i + 1])
@@ -308,6 +309,8 @@ def test_the_best_candidate_is_the_one_whose_words_are_surest(writer: Path):
         nll = ask.codec.network.nll(ids[i : i + 1], ask.codec.latents(x0[i : i + 1]))
         expected = formal + 2 * torch.log(1 - two) - nll.sum() / (ids[i] != PAD).sum()
         assert_close(found[i], expected, atol=1e-4, rtol=1e-4)
+        apart = float((again - x0[i : i + 1] + 1).square().mean()) / 2
+        assert float(edited[i]) == pytest.approx(float(expected) - apart, abs=1e-3)
 
 
 def test_the_best_of_each_sentence_is_kept():

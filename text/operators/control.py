@@ -143,6 +143,7 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
     count = request.n if inputs is None else len(inputs)
     own = range(request.seed, request.seed + count)
     seeds = [one for seed in own for one in candidate_seeds(seed, request.candidates)]
+    starts = None
     if request.interpolate is not None:
         ends = ask.encoded(request.interpolate)
         x0 = between(ends[0], ends[1], request.n)
@@ -153,7 +154,7 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
         x0 = _drawn(ask, seeds, request)
     ids = ask.codec.words(x0, seeds)
     if request.candidates > 1:
-        kept = best_of(scores(ask.codec, ask.pull(), x0, ids), request.candidates)
+        kept = best_of(scores(ask.codec, ask.pull(), x0, ids, starts), request.candidates)
         x0, ids = x0[kept], ids[kept.cpu()]
     texts = [ask.pipeline.tokenizer.decode(row) for row in ids.tolist()]
     result: dict[str, Any] = {"texts": texts, "sentences": len(texts)}
