@@ -9,7 +9,7 @@ from shared.judges import trained_judge
 from shared.task import Panel
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer
 from text.baseline import CausalLM
-from text.config import TextConfig
+from text.config import DataConfig, TextConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,12 @@ def find_judge(config: TextConfig, ids: torch.Tensor, panel: Panel) -> Judge:
     settings = TextConfig(
         model="causal",
         data=dataclasses.replace(
-            data, length=length, source=None, source_signs=False, partial_sources=0.0
+            data,
+            length=length,
+            source=None,
+            source_signs=False,
+            source_length=DataConfig.source_length,
+            partial_sources=0.0,
         ),
         net=config.judge.net,
         train=config.judge.train,
