@@ -1,5 +1,6 @@
 """What to sample, in words or numbers -> condition ids: a class, a whole scene, a figure."""
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -43,7 +44,8 @@ def label_rows(labels: Labels, n: int, classes: Sequence[str], data: DataConfig 
 
 def _all(n: int, classes: Sequence[str], data: DataConfig | None) -> Tensor:
     if data is not None and data.drawn:
-        rows = load_pictures(data, held_out=True).condition
+        some = n if data.limit is None else min(n, data.limit)  # the others are not looked at
+        rows = load_pictures(dataclasses.replace(data, limit=some), held_out=True).condition
         assert rows is not None
     else:
         class_id(0, classes)

@@ -9,6 +9,7 @@ of a layout and textures (`image.figures.source.ids`).
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,12 @@ def _scenes(config: DataConfig, split: str, held_out: bool) -> Pictures:
 
 def _figures(config: DataConfig, split: str, held_out: bool) -> Pictures:
     size, count = _check_drawn(config, split, held_out)
-    if not config.compositional:
+    return _drawn_figures(split, count, size, config.compositional)
+
+
+@lru_cache(maxsize=2)  # a run asks for its data twice: for what it is like, and to learn from it
+def _drawn_figures(split: str, count: int, size: int, compositional: bool) -> Pictures:
+    if not compositional:
         return _of_figures(figures.draw(split, count), size)
     return _of_figures(figures.draw(split, count, keep=lambda f: ~unseen(f.textures)), size)
 

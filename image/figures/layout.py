@@ -6,6 +6,7 @@ layout says all of a picture but its colours and patterns.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -53,6 +54,20 @@ def middles(size: int, device: torch.device | None = None) -> Tensor:
     return (torch.arange(size, device=device) + 0.5) * (UNITS / size)
 
 
+@dataclass(frozen=True)
+class _Bone:
+    """A segment as points see it, (n, size, size): the squared distance, and how far along it they
+    are, 0 at its start and 1 at its end."""
+
+    apart: Tensor
+    along: Tensor
+
+    def within(self, radius: float, end: float | None = None) -> Tensor:
+        """Points of a limb around it, cut off at `end`."""
+        near = self.apart <= radius**2
+        return near if end is None else near & (self.along <= end)
+
+
 class _Painter:
     """Label maps of a batch. u and v (n, size, size) are points in the frame of each figure, u to
     the right of its middle and v down; numbers of a figure are (n, 1, 1)."""
@@ -71,6 +86,7 @@ class _Painter:
         self.paint()
 
     def paint(self) -> None:
+        """From back to front."""
         self.put("hair", self.has("hair", "long") & self.cloth([(4.0, 3.9), (14.0, 4.4)]))
         self.legs()
         self.trunk()
@@ -84,10 +100,11 @@ class _Painter:
         for sign in _SIDES.values():
             hip = (sign * 1.8 * self.width, 17.8)
             foot = (sign * (1.8 * self.width + stance), 28.6)
-            self.put("skin", self.limb(hip, foot, 1.35))
+            leg = self.bone(hip, foot)
+            self.put("skin", leg.within(1.35))
             self.put("shoes", self.ellipse((foot[0] + 0.5 * sign, 29.7), 2.1, 1.3))
-            self.put("lower", self.has("lower", "trousers") & self.limb(hip, foot, 1.9, end=0.87))
-            self.put("lower", self.has("lower", "shorts") & self.limb(hip, foot, 2.05, end=0.36))
+            self.put("lower", self.has("lower", "trousers") & leg.within(1.9, end=0.87))
+            self.put("lower", self.has("lower", "shorts") & leg.within(2.05, end=0.36))
         waist = (16.5, 3.3 * self.width)
         seat, short = (19.2, 3.7 * self.width), (22.8 + self.hem, 5.4 * self.width)
         long = (26.6 + self.hem, 5.6 * self.width)
@@ -108,15 +125,14 @@ class _Painter:
         upper, fore = self.pose(f"{side} arm", 0.15, 1.2), self.pose(f"{side} elbow", -0.5, 0.9)
         shoulder = (sign * 3.4 * self.width, 11.7)
         elbow = _from(shoulder, sign, upper, 4.4)
-        hand = _from(elbow, sign, upper + fore, 4.2)
-        wrist = _from(elbow, sign, upper + fore, 3.0)
-        self.put("skin", self.limb(shoulder, elbow, 1.1) | self.limb(elbow, hand, 1.1))
+        above = self.bone(shoulder, elbow)
+        below = self.bone(elbow, _from(elbow, sign, upper + fore, 4.2))
+        self.put("skin", above.within(1.1) | below.within(1.1))
         short, long = self.has("sleeves", "short"), self.has("sleeves", "long")
-        self.put("upper", short & self.limb(shoulder, elbow, 1.5, end=0.75))
-        sleeve = self.limb(shoulder, elbow, 1.4) | self.limb(elbow, wrist, 1.4)
-        self.put("upper", long & sleeve)
-        sleeve = self.limb(shoulder, elbow, 1.75) | self.limb(elbow, wrist, 1.75)
-        self.put("outer", ~self.has("outer", "none") & sleeve)
+        self.put("upper", short & above.within(1.5, end=0.75))
+        self.put("upper", long & (above.within(1.4) | below.within(1.4, end=0.9)))
+        worn = ~self.has("outer", "none")
+        self.put("outer", worn & (above.within(1.75) | below.within(1.75, end=0.9)))
 
     def outer(self) -> None:
         shoulders, hips = (9.9, 4.4 * self.width), (19.2, 4.9 * self.width)
@@ -155,13 +171,12 @@ class _Painter:
         u, v = middle
         return ((self.u - u) / across) ** 2 + ((self.v - v) / down) ** 2 <= 1
 
-    def limb(self, start: Point, end_point: Point, radius: float, end: float = 1.0) -> Tensor:
-        """Points within `radius` of a segment, of which the first `end` is there."""
-        du, dv = end_point[0] - start[0], end_point[1] - start[1]
+    def bone(self, start: Point, end: Point) -> "_Bone":
+        du, dv = end[0] - start[0], end[1] - start[1]
         u, v = self.u - start[0], self.v - start[1]
         along = (u * du + v * dv) / (du**2 + dv**2)
-        near = (u - along.clamp(0, 1) * du) ** 2 + (v - along.clamp(0, 1) * dv) ** 2 <= radius**2
-        return near & (along <= end) if end < 1 else near
+        nearest = along.clamp(0, 1)
+        return _Bone((u - nearest * du) ** 2 + (v - nearest * dv) ** 2, along)
 
     def cloth(self, rows: Rows) -> Tensor:
         """Around the middle, as far to both sides as (v, distance) in `rows` say, straight between
