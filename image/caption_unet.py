@@ -25,8 +25,8 @@ class CaptionUnet(nn.Module):
     """net(x, logsnr, condition, previous) -> an output of x's shape.
 
     x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), in
-    the order of a text, 0 behind it; None is no text. ConfigError when the levels do not divide the
-    picture.
+    the order of a text, 0 behind it; None is no text; with `beside` further channels (B, beside, H,
+    W) as a fifth argument. ConfigError when the levels do not divide the picture.
     """
 
     def __init__(
@@ -35,12 +35,14 @@ class CaptionUnet(nn.Module):
         config: UnetConfig,
         self_condition: bool,
         conditions: int,
+        beside: int = 0,
     ) -> None:
         super().__init__()
         check_size(latent_shape, len(config.channels))
         self.latent_shape, self.self_condition = latent_shape, self_condition
         channels = channels_of(latent_shape)
-        self.trunk = _trunk(channels * (2 if self_condition else 1), channels, config)
+        inputs = channels * (2 if self_condition else 1) + beside
+        self.trunk = _trunk(inputs, channels, config)
         dim = config.source_dim
         self.condition = nn.Embedding(conditions, dim)
         nn.init.normal_(self.condition.weight, std=0.02)
@@ -49,9 +51,14 @@ class CaptionUnet(nn.Module):
         close(self.trunk)
 
     def forward(
-        self, x: Tensor, logsnr: Tensor, condition: Tensor | None, previous: Tensor | None
+        self,
+        x: Tensor,
+        logsnr: Tensor,
+        condition: Tensor | None,
+        previous: Tensor | None,
+        beside: Tensor | None = None,
     ) -> Tensor:
-        h = to_channels(x, previous, self.self_condition)
+        h = to_channels(x, previous, self.self_condition, beside)
         ids = x.new_zeros(len(x), 1, dtype=torch.long) if condition is None else condition
         counts = that_count(ids)
         tokens = self.source(self.condition(ids), counts)

@@ -5,6 +5,7 @@ import dataclasses
 from image.autoencoder.config import AutoencoderConfig
 from image.clip.config import ClipConfig
 from image.figures.source import columns
+from image.upscale import UpscaleConfig
 from shared.config import DiffusionConfig, NetConfig, TrainConfig
 from shared.groups import ALL
 from shared.scene import COLUMNS
@@ -231,10 +232,9 @@ class JudgeConfig:
 @schema
 class ImageConfig:
     """A run of the image panel. `model` is `diffusion`; `classifier`, which reads data, judge and
-    train, and with `noisy` codec and the schedule too; `autoencoder`, which reads data,
-    autoencoder, train and judge; or `clip`, which reads data, clip and train. `network` is
-    `transformer`, which reads net and patch, or `unet`, which reads unet: `network=unet` alone
-    makes any configuration one of a U-Net."""
+    train, and with `noisy` codec and the schedule too; `autoencoder`, which reads data, train,
+    judge and autoencoder; or `clip`: data, clip and train. `network` is `transformer`, which reads
+    net and patch, or `unet`: `network=unet` alone makes any configuration one of a U-Net."""
 
     panel: str = "image"
     model: str = "diffusion"
@@ -246,6 +246,7 @@ class ImageConfig:
     patch: int = 2  # pixels along a side of a token
     unet: UnetConfig = UnetConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+    upscale: UpscaleConfig = UpscaleConfig()
     train: TrainConfig = TrainConfig()
     judge: JudgeConfig = JudgeConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
@@ -273,6 +274,7 @@ class ImageConfig:
         self._check_autoencoder()
         self._check_clip()
         self._check_condition()
+        self.upscale.check(self.model, self.codec.kind)
         if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
             raise ValueError(
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "

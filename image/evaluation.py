@@ -20,6 +20,7 @@ from image.agreement import (
     unseen_agreement,
 )
 from image.captions import captioned, shown
+from image.cascade import Low, fidelity
 from image.classifier import Classifier
 from image.clip.encoder import Encoder, RunEncoder, open_encoder
 from image.clip.evaluation import pairs, prompted
@@ -74,12 +75,14 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         )
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
     judge = None if training.condition is None else find_judge(config, shown(training), panel)
-    condition = _conditions(config, training, held_out, request)
-    asked = condition
-    if held_out.shows is not None:
-        asked = _conditions(config, shown(training), shown(held_out), request)
-    images = _draw(pipeline, request, condition)
+    source = _source(config, training, held_out)
+    rows = some_rows(len(source), request.n, request.seed)
+    asked = None if source.condition is None else shown(source).condition
+    asked = None if asked is None else asked[rows]
+    images = _draw(pipeline, request, source, rows)
     result: dict[str, Any] = {"samples": request.n}
+    if pipeline.small is not None:
+        result["upscaling"] = fidelity(pipeline.small, images, source.images[rows])
     if judge is not None and asked is not None:
         own = request.reference if network is None else None
         result |= compare(judge, images, training, held_out, request.seed, own)
@@ -194,22 +197,20 @@ def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
     }
 
 
-def _conditions(
-    config: ImageConfig, training: Pictures, held_out: Pictures, request: EvaluateRequest
-) -> Tensor | None:
-    """Condition ids (n, M): classes as often as in the training split; scenes, figures and captions
-    never trained on."""
+def _source(config: ImageConfig, training: Pictures, held_out: Pictures) -> Pictures:
+    """What conditions are of: classes as often as in the training split; scenes, figures, captions
+    and what is to be enlarged never trained on."""
     new = config.data.drawn or config.data.caption_column is not None
-    source = held_out if new else training
-    if source.condition is None:
-        return None
-    return source.condition[some_rows(len(source), request.n, request.seed)]
+    return held_out if new or config.upscale.factor > 1 else training
 
 
-def _draw(pipeline: Pipeline, request: EvaluateRequest, condition: Tensor | None) -> Tensor:
-    """Levels (n, C, H, W)."""
-    latents = pipeline.latents(request.seeds, condition, request, progress=True)
-    return pipeline.decode(latents)
+def _draw(pipeline: Pipeline, request: EvaluateRequest, source: Pictures, rows: Tensor) -> Tensor:
+    """Levels (n, C, H, W) for the conditions of these rows, or of these rows made small."""
+    small = pipeline.small
+    low = None if small is None else Low(small.shrunk(source.images[rows]), 0.0)
+    condition = None if source.condition is None else source.condition[rows]
+    seeds = list(request.seeds)[: len(rows)]
+    return pipeline.decode(pipeline.latents(seeds, condition, request, progress=True, low=low))
 
 
 def _agreement(config: ImageConfig, judge: Judge, images: Tensor, asked: Tensor) -> dict[str, Any]:
@@ -233,13 +234,11 @@ def _compositional(
     """Of what was never together in training: a shape in a colour, two textures of a figure."""
     config: ImageConfig = run.config
     unseen = _conditioned(run, unseen_pictures(config.data, request.n))
-    assert unseen.condition is not None
-    seeds = list(request.seeds)[: len(unseen)]
-    images = pipeline.decode(pipeline.latents(seeds, unseen.condition, request, progress=True))
-    asked = shown(unseen).condition
+    rows = torch.arange(len(unseen))[: request.n]
+    images, asked = _draw(pipeline, request, unseen, rows), shown(unseen).condition
     assert asked is not None
     agreement = unseen_figure_agreement if config.data.name == "figures" else unseen_agreement
-    return {"compositional": {"samples": len(seeds), **agreement(images, asked)}}
+    return {"compositional": {"samples": len(rows), **agreement(images, asked)}}
 
 
 def _conditioned(run: Run, pictures: Pictures) -> Pictures:
@@ -255,7 +254,7 @@ def _likelihood(
 ) -> dict[str, dict[str, Any]]:
     """The bound on request.n held-out pictures, or all there are, given their conditions."""
     measure, choose = (
-        Split(*some.take(some_rows(len(some), min(n, len(some)), request.seed)))
+        _split(pipeline, some, some_rows(len(some), min(n, len(some)), request.seed))
         for some, n in ((held_out, request.n), (training, TRIED))
     )
     learner, config = pipeline.learner, pipeline.config
@@ -271,6 +270,15 @@ def _likelihood(
     if config.data.name == "scene":  # a picture is a function of its scene
         facts["nats_per_picture_floor"] = 0.0
     return {"likelihood": facts}
+
+
+def _split(pipeline: Pipeline, pictures: Pictures, rows: Tensor) -> Split:
+    """Of a model of a cascade, given the same pictures small, without noise."""
+    data, condition = pictures.take(rows)
+    if pipeline.small is not None:
+        small, a = pipeline.small.shrunk(data), torch.zeros(len(rows))
+        condition = pipeline.small.told(small, a, condition, rows)
+    return Split(data, condition)
 
 
 def _by_level(model: NoisyClassifier, held_out: Pictures) -> dict[str, Any]:

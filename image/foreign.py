@@ -149,6 +149,11 @@ class FolderCodec(nn.Module):
         z = posterior(network, x).mean if gaussian else encoded(network, x)
         return (z - self.shift) * self.factor
 
+    @property
+    def smooth(self) -> bool:
+        """Whether `pictures` has derivatives: a table of codes has none."""
+        return not isinstance(self.network, VQModel)
+
     def pictures(self, x0: Tensor) -> Tensor:
         """x0 -> what the decoder makes of it (B, C, H, W), about [-1, 1]."""
         z = x0 / self.factor + self.shift

@@ -15,13 +15,17 @@ def channels_of(latent_shape: tuple[int, ...]) -> int:
     return latent_shape[0] * math.prod(latent_shape[3:])
 
 
-def to_channels(x: Tensor, previous: Tensor | None, self_condition: bool) -> Tensor:
+def to_channels(
+    x: Tensor, previous: Tensor | None, self_condition: bool, beside: Tensor | None = None
+) -> Tensor:
     """x (B, *latent_shape) -> (B, n C, H, W); with `self_condition`, `previous` or zeros behind it,
-    (B, 2 n C, H, W)."""
-    h = _folded(x)
-    if not self_condition:
-        return h
-    return torch.cat([h, torch.zeros_like(h) if previous is None else _folded(previous)], dim=1)
+    (B, 2 n C, H, W), and then the channels `beside` (B, K, H, W)."""
+    parts = [_folded(x)]
+    if self_condition:
+        parts.append(torch.zeros_like(parts[0]) if previous is None else _folded(previous))
+    if beside is not None:
+        parts.append(beside.to(x))
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 def from_channels(h: Tensor, latent_shape: tuple[int, ...]) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from image.cascade import CascadeNet, Small
 from image.classifier import Classifier
 from image.clip.learner import ClipLearner
 from image.clip.network import DualEncoder
@@ -39,9 +40,19 @@ def build_learner(config: ImageConfig, facts: Facts, run: Path) -> nn.Module:
     codec = build_codec(config.codec, facts.levels, facts.shape, run)
     if config.noisy:
         return NoisyClassifier(config, facts, codec, autocast)
-    net = build_net(config, codec.latent_shape, facts.conditions)
-    groups = config.data.condition_groups()
-    return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast, groups)
+    small, groups = build_small(config, facts), config.data.condition_groups()
+    channels = 0 if small is None else small.channels
+    net = build_net(config, codec.latent_shape, facts.conditions, channels)
+    if small is not None:
+        net = CascadeNet(net, small)
+    return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast, groups, small)
+
+
+def build_small(config: ImageConfig, facts: Facts) -> Small | None:
+    """The condition of a cascade, where a configuration asks for one."""
+    if config.upscale.factor == 1:
+        return None
+    return Small(facts.shape, facts.levels, config.upscale.factor, config.upscale.augment)
 
 
 def _autoencoder(

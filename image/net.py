@@ -21,8 +21,9 @@ class PatchNet(nn.Module):
     """net(x, logsnr, condition, previous) -> an output of x's shape.
 
     x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), of
-    which the first are a layout of `layout_size` where one is given (`image.given`). ConfigError
-    when `patch` does not divide the picture.
+    which the first are a layout of `layout_size` where one is given (`image.given`); with `beside`
+    further channels (B, beside, H, W) as a fifth argument. ConfigError when `patch` does not divide
+    the picture.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class PatchNet(nn.Module):
         self_condition: bool,
         conditions: int = 0,
         layout_size: tuple[int, int] | None = None,
+        beside: int = 0,
     ) -> None:
         super().__init__()
         _, height, width = latent_shape[:3]
@@ -45,7 +47,7 @@ class PatchNet(nn.Module):
         if layout_size is not None:
             self.layout = LayoutReader(conditions, layout_size, (height, width))
         channels = channels_of(latent_shape)
-        given = channels * (2 if self_condition else 1) + (CHANNELS if self.layout else 0)
+        given = channels * (2 if self_condition else 1) + (CHANNELS if self.layout else 0) + beside
         self.trunk = Transformer(
             given * patch**2,
             channels * patch**2,
@@ -61,9 +63,14 @@ class PatchNet(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, logsnr: Tensor, condition: Tensor | None, previous: Tensor | None
+        self,
+        x: Tensor,
+        logsnr: Tensor,
+        condition: Tensor | None,
+        previous: Tensor | None,
+        beside: Tensor | None = None,
     ) -> Tensor:
-        h = to_channels(x, previous, self.self_condition)
+        h = to_channels(x, previous, self.self_condition, beside)
         if self.layout is not None:
             layout, condition = self.layout(condition, len(x))
             h = torch.cat([h, layout.to(h.dtype)], 1)
@@ -72,16 +79,21 @@ class PatchNet(nn.Module):
         return from_channels(out, self.latent_shape)
 
 
-def build_net(config: ImageConfig, latent_shape: tuple[int, ...], conditions: int) -> nn.Module:
-    """The network that a configuration names, for latents of a shape and so many condition ids."""
+def build_net(
+    config: ImageConfig, latent_shape: tuple[int, ...], conditions: int, beside: int = 0
+) -> nn.Module:
+    """The network that a configuration names, for latents of a shape, so many condition ids, and so
+    many channels beside the latent's own."""
     self_condition = config.diffusion.self_condition
     layout_size = config.data.layout_size()
     if config.network == "unet" and config.unet.source_depth:
         from image.caption_unet import CaptionUnet  # seconds of diffusers, which no other run needs
 
-        return CaptionUnet(latent_shape, config.unet, self_condition, conditions)
+        return CaptionUnet(latent_shape, config.unet, self_condition, conditions, beside)
     if config.network == "unet":
         from image.unet import Unet  # as above
 
-        return Unet(latent_shape, config.unet, self_condition, conditions, layout_size)
-    return PatchNet(latent_shape, config.patch, config.net, self_condition, conditions, layout_size)
+        return Unet(latent_shape, config.unet, self_condition, conditions, layout_size, beside)
+    return PatchNet(
+        latent_shape, config.patch, config.net, self_condition, conditions, layout_size, beside
+    )

@@ -17,6 +17,7 @@ from image.codec import build_codec
 from image.comparison import some_rows
 from image.config import ImageConfig
 from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
+from image.editing import edit, low_of
 from image.evaluation import evaluate
 from image.figures.render import layout_colours
 from image.figures.source import from_ids
@@ -25,6 +26,7 @@ from image.grid import save_npz, save_png, tile, to_bytes, to_pil
 from image.learners import build_learner
 from image.pipeline import Glimpse, Pipeline, is_pipeline
 from image.render import render
+from shared.edits import EditRequest
 from shared.errors import ConfigError
 from shared.files import write_text
 from shared.requests import (
@@ -134,11 +136,14 @@ class ImagePanel:
             request.classifier,
         )
         negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
+        low = low_of(pipeline, request)
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         facts = pipeline.facts
         choice = None if request.clip is None else Choice.of(request, facts.shape)
-        drawn, scores = draw_best(pipeline, request, choice, condition, negative, target, watch)
+        drawn, scores = draw_best(
+            pipeline, request, choice, condition, negative, target, watch, low
+        )
         images = to_bytes(drawn, facts.levels)
         columns = len(facts.classes) if request.condition == "all" and facts.classes else None
         save_png(tile(images, columns), out / "grid.png")
@@ -147,6 +152,8 @@ class ImagePanel:
         _save_arrays(out / "samples.npz", images, seeds, ids)
         settings = {"class": request.condition, **request.settings(), "weights": request.weights}
         settings |= {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+        if low is not None:
+            settings |= {"low": str(request.low), "low_noise": request.low_noise}
         written = {
             "settings": settings,
             "seeds": seeds,
@@ -193,6 +200,10 @@ class ImagePanel:
             "grid": str(out / "reconstructions.png"),
             "images": str(out / "reconstructions.npz"),
         }
+
+    def edit(self, run: Path, request: EditRequest, out: Path) -> dict[str, Any]:
+        """edited.png, what was given and what it became; see `image.editing`."""
+        return edit(Pipeline.from_pretrained(run, request.weights), request, out)
 
     def control(
         self, run: Path, controls: Sequence[str], request: ControlRequest, out: Path

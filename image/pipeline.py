@@ -16,19 +16,23 @@ here whatever it was trained in: bfloat16 products depend on the shape of the ba
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from image.cascade import LOW_NOISE, Low, Small, enlargeable, enlarging
 from image.conditions import Labels, Words, count_asked, label_rows
 from image.config import ImageConfig
 from image.data import Facts, read_facts
-from image.grid import to_bytes, to_pil
+from image.edits import Edit, Entry, Invert
+from image.entering import enter
+from image.grid import to_bytes
 from image.guides import load_classifier, load_guide
-from shared.drawing import Model, Target, Wrap, draw
+from image.opening import Given
+from image.outputs import Glimpse, Output, as_asked, check_output
+from shared.drawing import Model, Target, Wrap, draw, nested
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
 from shared.prompts import prompt_ids
@@ -39,27 +43,6 @@ from shared.seeds import chosen_seeds
 from shared.tokenizer import FILE, load_tokenizer
 
 INDEX = "model_index.json"  # of a pipeline that diffusers saved
-OUTPUTS = ("pil", "np", "latent")
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a call gives back. `images` is a list of PIL pictures, an array (n, H, W, C) in [0, 1],
-    or latents (n, *latent_shape), as `output_type` says."""
-
-    images: Any
-    seeds: list[int]
-
-
-@dataclass(frozen=True)
-class Glimpse:
-    """The first picture at one step of its denoising: the noisy state x_t and the estimate x0_hat
-    there, both (C, H, W), 0 to 255, uint8."""
-
-    step: int
-    logsnr: float
-    state: Tensor
-    estimate: Tensor
 
 
 class Pipeline:
@@ -75,8 +58,10 @@ class Pipeline:
         self.texts: Callable[[Sequence[str], str], Tensor] | None = None
         self.nothing: Tensor | None = None  # the row of no prompt, (1, ...), if it is not id 0
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
+        self.small: Small | None = None  # of a cascade: the pictures that it enlarges
         if isinstance(learner, DiffusionLearner):
             learner.eval().denoiser.autocast = None
+            self.small = learner.beside if isinstance(learner.beside, Small) else None
 
     @classmethod
     def from_pretrained(cls, run: str | Path, weights: str = "ema") -> "Pipeline":
@@ -150,6 +135,9 @@ class Pipeline:
         output_type: str = "pil",
         prompt: Words = None,
         negative_prompt: Words = None,
+        low: Given | Sequence[Given] | None = None,
+        low_noise: float = LOW_NOISE,
+        edit: Edit | None = None,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
     ) -> Output:
@@ -166,12 +154,12 @@ class Pipeline:
         the run of a weaker model to depart from; `classifier`: the run of a classifier of noisy
         pictures, whose gradient is added by `classifier_scale`. `temperature` divides the logits of
         a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes whole.
+        `low`: what a model of a cascade enlarges, a file, PIL picture or array, or a list of them
+        taken in turn; noised to the time `low_noise`, 0 for true pictures. `edit`: a given picture
+        and what is to be done with it, see `image.edits`; of latents the known is not put back.
         `watch` sees the first picture at every step. ConfigError for what the model cannot do.
         """
-        if output_type not in OUTPUTS:
-            raise ConfigError(
-                f"output_type = {output_type!r}: expected one of {', '.join(OUTPUTS)}"
-            )
+        check_output(output_type)
         asked = class_labels if prompt is None else prompt
         chosen = chosen_seeds(count_asked(asked, num_images, seeds), seeds, generator)
         condition, target = self.asked(class_labels, prompt, len(chosen), classifier)
@@ -187,14 +175,27 @@ class Pipeline:
             temperature=temperature,
         )
         negative = self.words(negative_prompt, len(chosen), "negative_prompt")
-        x0 = self.latents(chosen, condition, how, watch, progress, negative, target)
+        small = None if low is None else self.to_enlarge(low, len(chosen), low_noise)
+        entry = None if edit is None else self.enter(edit, chosen, how, condition)
+        x0 = self.latents(
+            chosen, condition, how, watch, progress, negative, target, low=small, entry=entry
+        )
         if output_type == "latent":
             return Output(x0, chosen)
         images = self.decode(x0)
-        if output_type == "pil":
-            return Output([to_pil(image) for image in to_bytes(images, self.facts.levels)], chosen)
-        unit = images.float() / (self.facts.levels - 1)
-        return Output(unit.movedim(1, -1).numpy(), chosen)
+        if entry is not None and entry.finish is not None:
+            images = entry.finish(images)
+        return Output(as_asked(images, self.facts.levels, output_type), chosen)
+
+    def enter(
+        self, edit: Edit, seeds: Sequence[int], how: Sampling, condition: Tensor | None = None
+    ) -> Entry:
+        """How pictures for these seeds and conditions (n, ...) enter sampling: `image.entering`."""
+        if self.small is not None:
+            raise ConfigError("edit: a model of a cascade enlarges pictures; edit with one of them")
+        inverts = isinstance(edit, Invert)
+        source = self.asked(edit.source_labels, edit.source_prompt, 1)[0] if inverts else None
+        return enter(edit, self.learner, self.facts, seeds, how, condition, source)
 
     def condition(
         self, labels: Labels | None, n: int, classes: Sequence[str] | None = None
@@ -242,6 +243,10 @@ class Pipeline:
             raise ConfigError("classifier: towards which class? Name one with --class")
         return ids if self.facts.conditions else None, Target(model.log_prob, ids)
 
+    def to_enlarge(self, low: Given | Sequence[Given], n: int, low_noise: float) -> Low:
+        """Pictures as in a call -> n of what this model of a cascade enlarges."""
+        return Low(enlargeable(self.small, low, n), low_noise)
+
     def latents(
         self,
         seeds: Sequence[int],
@@ -252,12 +257,17 @@ class Pipeline:
         negative: Tensor | None = None,
         target: Target | None = None,
         wrap: Wrap | None = None,
+        low: Low | None = None,
+        entry: Entry | None = None,
     ) -> Tensor:
         """Clean latents (n, *latent_shape) for conditions (n, ...) and a target as `asked` gives
         them. `negative` (n, ...), as `words` gives it, is what guidance departs from; `wrap` adds
-        more guidance, as in `shared.drawing.draw`."""
+        more guidance, as in `shared.drawing.draw`; `low` is what a model of a cascade enlarges;
+        `entry` is how given pictures enter, as `enter` says, its guidance innermost."""
         named = how.guide
-        guide = None if named is None else load_guide(Path(named), self.facts, self._device)
+        guide = (
+            None if named is None else load_guide(Path(named), self.facts, self._device, self.small)
+        )
         free = condition is None and guide is None and negative is None
         if free and how.guidance not in (0, 1):
             raise ConfigError(
@@ -276,12 +286,16 @@ class Pipeline:
             nothing = self.nothing.expand(len(seeds), -1, -1)
             condition = nothing if condition is None else condition
             negative = nothing if negative is None else negative
+        if self.small is not None or low is not None:
+            condition, negative = enlarging(self.small, low, condition, negative, seeds)
+            negative = None if groups or how.guidance == 1 else negative
 
         def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
             assert watch is not None
             both = self.decode(torch.cat([x_t[:1], x0_hat[:1]]))
             watch(Glimpse(i, logsnr, *to_bytes(both, self.facts.levels)))
 
+        way = entry or Entry()
         return draw(
             self.learner,
             seeds,
@@ -290,7 +304,10 @@ class Pipeline:
             guide,
             negative,
             target,
-            wrap=wrap,
+            way.start,
+            nested(way.wrap, wrap),
+            way.hooks,
+            way.travel,
             watch=None if watch is None else glimpse,
             grid_file=self.grid_file,
             progress=progress,

@@ -45,8 +45,9 @@ class Unet(nn.Module):
 
     x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), read
     as in the transformer: 0 is "none", the mean of the others joins the noise level; the first are
-    a layout of `layout_size` where one is given (`image.given`). ConfigError when the levels do not
-    divide the picture; ValueError for a condition without conditions.
+    a layout of `layout_size` where one is given (`image.given`); with `beside` further channels (B,
+    beside, H, W) as a fifth argument. ConfigError when the levels do not divide the picture;
+    ValueError for a condition without conditions.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Unet(nn.Module):
         self_condition: bool,
         conditions: int = 0,
         layout_size: tuple[int, int] | None = None,
+        beside: int = 0,
     ) -> None:
         super().__init__()
         check_size(latent_shape, len(config.channels))
@@ -65,7 +67,7 @@ class Unet(nn.Module):
         if layout_size is not None:
             self.layout = LayoutReader(conditions, layout_size, (height, width))
         channels = channels_of(latent_shape)
-        given = channels * (2 if self_condition else 1) + (CHANNELS if self.layout else 0)
+        given = channels * (2 if self_condition else 1) + (CHANNELS if self.layout else 0) + beside
         self.trunk = _trunk(given, channels, config, conditions)
         told = self.trunk.time_embedding.linear_2.out_features
         self.condition = nn.Embedding(conditions, told) if conditions else None
@@ -74,9 +76,14 @@ class Unet(nn.Module):
         close(self.trunk)
 
     def forward(
-        self, x: Tensor, logsnr: Tensor, condition: Tensor | None, previous: Tensor | None
+        self,
+        x: Tensor,
+        logsnr: Tensor,
+        condition: Tensor | None,
+        previous: Tensor | None,
+        beside: Tensor | None = None,
     ) -> Tensor:
-        h = to_channels(x, previous, self.self_condition)
+        h = to_channels(x, previous, self.self_condition, beside)
         if self.layout is not None:
             layout, condition = self.layout(condition, len(x))
             h = torch.cat([h, layout.to(h.dtype)], 1)

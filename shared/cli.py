@@ -4,7 +4,6 @@ Exit codes: 0 done, 2 usage or configuration, 3 bad data or checkpoint, 4 non-fi
 75 preempted and saved (the same command goes on).
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.configs import load_config, packaged_configs
+from shared.edits import EditRequest
 from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
 from shared.requests import (
@@ -29,6 +29,7 @@ from shared.requests import (
 from shared.runs import find_panel, open_run, panel_names, panel_of
 from shared.schedule import SCHEDULES
 from shared.schema import one_of
+from shared.telling import tell
 from shared.train import checkpoint
 from shared.train.progress import read_log
 
@@ -76,6 +77,22 @@ def sample(
     """
     result = panel_of(run).sample(run, request, out or run / "samples")
     tell(result, json)
+
+
+def edit(
+    run: RunFolder,
+    /,
+    request: tyro.conf.OmitArgPrefixes[EditRequest],
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Draw with RUN from a given picture; files go to RUN/edited or --out.
+
+    Args:
+        run: The folder that `diptych train` wrote, or a pipeline of diffusers saved to a folder.
+        out: Where to write instead.
+    """
+    tell(panel_of(run).edit(run, request, out or run / "edited"), json)
 
 
 def export(
@@ -263,6 +280,7 @@ def data(
 VERBS = {
     "train": train,
     "sample": sample,
+    "edit": edit,
     "control": control,
     "write": write,
     "evaluate": evaluate,
@@ -308,27 +326,3 @@ def run_verbs(
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def tell(result: dict[str, Any], as_json: bool, line: str | None = None) -> None:
-    """On rank 0, the result as JSON, or as a table of its numbers."""
-    if os.environ.get("RANK", "0") != "0":
-        return
-    if as_json:
-        print(json.dumps(result))
-    elif line is not None:
-        print(line)
-    else:
-        table = Table(show_header=False, box=None)
-        for key, value in _flat(result).items():
-            table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
-        Console().print(table)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat

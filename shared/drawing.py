@@ -23,13 +23,24 @@ from shared.guidance import LogProb, autoguidance, chain, clamp, classifier, cla
 from shared.learner import DiffusionLearner
 from shared.sampling import Sampling, Start
 from shared.schedule import Schedule
-from shared.solver import Fitted, Plan, first_state, fit, for_data, prepare, run
+from shared.solver import Fitted, Plan, encode, first_state, fit, for_data, prepare, run
+from shared.solver.grid import Grid, time_travel
 from shared.solver.ode import Ode
+from shared.solver.plan import grid_times
+from shared.solver.step import Renoise, Solver, StepHook
 
 FIT_SEED = 1 << 40  # beyond the seeds that samples are asked for
 # evaluated step, its logsnr, x_t before it, x0_hat there; of the first chunk of samples
 Watch = Callable[[int, float, Tensor, Tensor], None]
 Wrap = Callable[[Denoise, slice], Denoise]
+Hooks = Callable[[slice], Sequence[StepHook]]
+
+
+def nested(inner: Wrap | None, outer: Wrap | None) -> Wrap | None:
+    """Both of them, or the one there is."""
+    if inner is None or outer is None:
+        return inner or outer
+    return lambda denoise, rows: outer(inner(denoise, rows), rows)
 
 
 class Target(NamedTuple):
@@ -82,6 +93,8 @@ def draw(
     target: Target | None = None,
     start: Start | None = None,
     wrap: Wrap | None = None,
+    hooks: Hooks | None = None,
+    travel: tuple[int, int] | None = None,
     watch: Watch | None = None,
     grid_file: Path | None = None,
     progress: bool = True,
@@ -94,9 +107,11 @@ def draw(
     is the weaker model that `how.guide` names, `target` what the one that `how.classifier` names is
     to see. Samples begin at `start`, and take all steps from there. `wrap(denoise, rows)` adds more
     guidance for the chunk of samples `rows`, around both kinds, or puts guidance through the logits
-    in their place. `grid_file` keeps the grid of solver auto. Sample i depends on its seed, not on
-    others. Warns when guidance departs from what the model has not seen in training. ConfigError
-    for what the model or its schedule cannot do, NonFinite for values that are not finite.
+    in their place; `hooks(rows)` act on the states of that chunk after each step. `travel` (jump,
+    resamplings) goes back in time, as RePaint does (`solver.grid.time_travel`). `grid_file` keeps
+    the grid of solver auto. Sample i depends on its seed, not on others. Warns when guidance
+    departs from what the model has not seen in training. ConfigError for what the model or its
+    schedule cannot do, NonFinite for values that are not finite.
     """
     if (how.classifier is None) != (target is None):
         raise ConfigError(
@@ -119,8 +134,9 @@ def draw(
         )
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
-    plan = _plan(learner, how, grid_file, start)  # once for all chunks
-    logsnrs = [step.at.logsnr for step in plan.steps]
+    plan = _plan(learner, how, grid_file, start, travel)  # once for all chunks
+    begin = start or Start(None)
+    logsnrs = [step.at.logsnr for step in plan.steps if not isinstance(step, Renoise)]
     chunks: list[Tensor] = []
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task(label, total=plan.evaluations * -(-len(seeds) // how.batch))
@@ -138,37 +154,110 @@ def draw(
             told = None if condition is None else condition[rows].to(device)
             guided, told = _guided(learner, how, guide, told, base, aim)
             denoise = guided if wrap is None else wrap(guided, rows)
-            x0 = None if start is None else start.x0[rows].to(device)
+            drawn = noise.normal(some, 0, shape, device=device)
+            if begin.noise is not None:
+                drawn = begin.noise[rows].to(device)
+            x0 = None if begin.x0 is None else begin.x0[rows].to(device)
             try:
                 x0 = run(
                     plan,
                     denoise,
-                    first_state(plan, noise.normal(some, 0, shape, device=device), x0),
+                    first_state(plan, drawn, x0),
                     condition=told,
                     seeds=some,
                     callback=advance,
+                    hooks=() if hooks is None else hooks(rows),
                     nan=how.nan,
                 ).x
             except FloatingPointError as error:
                 raise NonFinite(str(error)) from None
-            chunks.append(x0.cpu())
+            chunks.append((x0 / plan.steps[-1].to.alpha if begin.inverted else x0).cpu())
     return torch.cat(chunks)
 
 
-def _plan(learner: Model, how: Sampling, grid_file: Path | None, start: Start | None) -> Plan:
-    fitted = how.solver == "auto" and how.grid is None
-    grid, end_clean = fitted_grid(learner, grid_file) if fitted else how.grid, True
-    own = learner.own_times(how.steps) if grid is None else None
-    if own is not None:
-        grid, end_clean = own
-    time = None if start is None else start.time
+@torch.no_grad()
+def invert(
+    learner: Model,
+    x0: Tensor,
+    how: Sampling,
+    condition: Tensor | None = None,
+    time: float = 1.0,
+) -> Tensor:
+    """x0 (n, *latent_shape) -> the noise (n, ...) of unit variance at `time` that these settings,
+    unguided, draw it from: `Start(None, time, noise, inverted=True)` leads back, to the solver's
+    error. `condition` (n, ...) as in `draw`. ConfigError for a stochastic solver."""
+    device = next(learner.parameters()).device
+    denoise = _at_temperature(learner.denoiser, how.temperature)
+    grid, _, start = _times(learner, how, None, Start(None, time, inverted=True))
+    parts: list[Tensor] = []
     try:
-        chosen = for_data(how.solver, learner.data_std)
-        if isinstance(chosen, Ode):
-            chosen = replace(chosen, budget=how.budget)
-        return prepare(learner.schedule, chosen, how.steps, grid, end_clean, start=time, td=how.td)
+        for rows in torch.arange(len(x0)).split(how.batch):
+            told = None if condition is None else condition[rows].to(device)
+            some, solver = x0[rows].to(device), _solver(learner, how)
+            parts.append(
+                encode(
+                    denoise, some, learner.schedule, solver, how.steps, told, grid, start,
+                    nan=how.nan,
+                ).cpu()
+            )  # fmt: skip
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    except FloatingPointError as error:
+        raise NonFinite(str(error)) from None
+    return torch.cat(parts)
+
+
+def _plan(
+    learner: Model,
+    how: Sampling,
+    grid_file: Path | None,
+    start: Start | None,
+    travel: tuple[int, int] | None,
+) -> Plan:
+    grid, end_clean, time = _times(learner, how, grid_file, start)
+    schedule, steps = learner.schedule, how.steps
+    try:
+        if travel is not None:
+            times = grid_times(schedule, steps, grid, end_clean, time)
+            ends = (
+                1 if end_clean and times[-1] == times[-2] else 0
+            )  # no way back from the clean end
+            whole = time_travel(times[: len(times) - ends], *travel)
+            grid, time = torch.cat([whole, times[len(times) - ends :]]), None
+        solver = _solver(learner, how)
+        return prepare(schedule, solver, steps, grid, end_clean, start=time, td=how.td)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _solver(learner: Model, how: Sampling) -> Solver:
+    chosen = for_data(how.solver, learner.data_std)
+    return replace(chosen, budget=how.budget) if isinstance(chosen, Ode) else chosen
+
+
+def _times(
+    learner: Model, how: Sampling, grid_file: Path | None, start: Start | None
+) -> tuple[str | Grid | Tensor | None, bool, float | None]:
+    """The grid, whether its last time stands for the clean end, and the time it begins at."""
+    begin = start or Start(None)
+    time = None if start is None else start.time
+    if how.solver == "auto" and how.grid is None:
+        return fitted_grid(learner, grid_file), not begin.inverted, time
+    own = learner.own_times(how.steps) if how.grid is None else None
+    if own is None:
+        return how.grid, not begin.inverted, time
+    times, end_clean = own
+    if not 0 < begin.time <= 1:
+        raise ConfigError(f"start = {begin.time}: expected a time in (0, 1]")
+    left = how.steps - min(int(how.steps * begin.time), how.steps)  # as diffusers' img2img
+    if left == how.steps:
+        raise ConfigError(
+            f"strength = {begin.time} of {how.steps} steps is none: expected more of either"
+        )
+    times = times[left:]
+    if begin.inverted and end_clean and times[-1] == times[-2]:
+        times = times[:-1]
+    return times, end_clean and not begin.inverted, None
 
 
 @torch.no_grad()

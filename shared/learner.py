@@ -32,7 +32,8 @@ class DiffusionLearner(nn.Module):
     logsnr (B,) they were taken at. t is uniform in [0, 1]; the times are made of it here.
 
     `groups` of the condition's columns may be dropped and guided by one. ConfigError for a rate of
-    a group that there is not.
+    a group that there is not. `beside(data, condition, keys)` makes the condition that the network
+    reads of these ids, where it is also told something about the data themselves.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class DiffusionLearner(nn.Module):
         data_std: float = 1.0,
         autocast: torch.dtype | None = None,
         groups: Groups | None = None,
+        beside: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.groups: Groups = groups or {}
-        self.drop = config.drop_condition
+        self.drop, self.beside = config.drop_condition, beside
         if isinstance(self.drop, dict):
             check_groups("diffusion.drop_condition", self.drop.keys() - {ALL}, self.groups)
         self.denoiser = Denoiser(
@@ -105,6 +107,8 @@ class DiffusionLearner(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if condition is not None:
             condition = drop_condition(condition, keys, self.drop, self.groups)
+        if self.beside is not None:
+            condition = self.beside(data, condition, keys)
         if self.end_to_end is not None:
             assert isinstance(self.codec, PointCodec)
             terms, level = self.end_to_end(self.denoiser, self.codec, data, condition, t, keys)

@@ -106,8 +106,12 @@ def decode(item: Any, where: str) -> Image.Image:
     several frames, or more than 8 bits a channel."""
     if not item or (item["bytes"] is None and item["path"] is None):
         raise DataError(f"{where} is missing")
-    file = item["path"] if item["bytes"] is None else io.BytesIO(item["bytes"])
-    if isinstance(file, str) and not Path(file).is_file():
+    return read(item["path"] if item["bytes"] is None else io.BytesIO(item["bytes"]), where)
+
+
+def read(file: str | Path | io.BytesIO, where: str) -> Image.Image:
+    """A picture from a file, as `decode`."""
+    if not isinstance(file, io.BytesIO) and not Path(file).is_file():
         raise DataError(f"{where} is missing: there is no such file")
     try:
         with warnings.catch_warnings():
@@ -118,6 +122,11 @@ def decode(item: Any, where: str) -> Image.Image:
         raise DataError(f"{where} is larger than any picture should be: {error}") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{where} is corrupt: {type(error).__name__}: {error}") from None
+    return check(picture, where)
+
+
+def check(picture: Image.Image, where: str) -> Image.Image:
+    """The same, if it is one picture of 8 bits a channel. DataError, which says `where`."""
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":  # a photograph with previews of itself
         raise DataError(f"{where} is animated: {frames} frames, expected one picture")
@@ -126,18 +135,26 @@ def decode(item: Any, where: str) -> Image.Image:
     return picture
 
 
-def fit(picture: Image.Image, channels: int, size: int | None) -> Image.Image:
-    """Grey or RGB, transparency over white; with a size, the centred square scaled to it."""
+def fit(
+    picture: Image.Image,
+    channels: int,
+    size: int | tuple[int, int] | None,
+    resampling: Image.Resampling = Image.Resampling.LANCZOS,
+) -> Image.Image:
+    """Grey or RGB, transparency over white; with a size, of a square or (height, width), the
+    centred part of its shape scaled to it."""
     if picture.has_transparency_data:
         over = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
     picture = picture.convert("L" if channels == 1 else "RGB")
-    if size is None or picture.size == (size, size):
+    height, width = (size, size) if isinstance(size, int) else size or picture.size[::-1]
+    if picture.size == (width, height):
         return picture
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))
-    return square.resize((size, size), Image.Resampling.LANCZOS)
+    scale = min(picture.height / height, picture.width / width)
+    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    left, top = (picture.width - w) // 2, (picture.height - h) // 2
+    part = picture.crop((left, top, left + w, top + h))
+    return part.resize((width, height), resampling)
 
 
 def stack(pictures: Sequence[Image.Image]) -> Tensor:

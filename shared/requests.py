@@ -56,6 +56,8 @@ class SampleRequest(Request):
         image: Pictures to write from: one sample for each file (panels that describe pictures).
         negative_prompt: What guidance is to depart from, in words (pictures).
         given: What must stay, with [MASK] for what is free (panels that can infill).
+        low: A picture to enlarge, or the run of a model that is to draw it (models of a cascade).
+        low_noise: The time to which it is noised: 0 for a true picture.
         trajectory: Also write the denoising of the first sample.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk (panels that can compare them).
@@ -74,6 +76,8 @@ class SampleRequest(Request):
     image: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     negative_prompt: str | None = None
     given: str | None = None
+    low: Path | None = None
+    low_noise: float = 0.1
     trajectory: bool = False
     mbr: int = 1
     n_best: int = 1

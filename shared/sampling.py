@@ -13,11 +13,21 @@ from shared.solver import GRIDS, SOLVERS
 
 @dataclass(frozen=True)
 class Start:
-    """Where samples begin in place of noise alone: x0 (n, *latent_shape), noised to a time in
-    (0, 1] (Meng et al. 2022, SDEdit): the later, the less is left of x0."""
+    """Where samples begin in place of noise of their seeds alone.
 
-    x0: Tensor
-    time: float
+    Attributes:
+        x0: (n, *latent_shape), noised to `time` (Meng et al. 2022, SDEdit): the later, the less is
+            left of it; None: a sample at `time` is noise of its variance.
+        time: In (0, 1].
+        noise: (n, *latent_shape) of unit variance, in place of what the seeds give.
+        inverted: The noise is what `drawing.invert` gave for this time. The way back then ends at
+            t = 0, where that began, without a last step to the clean end.
+    """
+
+    x0: Tensor | None
+    time: float = 1.0
+    noise: Tensor | None = None
+    inverted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from shared.config import DiffusionConfig, TrainConfig
+from shared.edits import EditRequest
 from shared.requests import (
     ControlRequest,
     EvaluateRequest,
@@ -88,6 +89,11 @@ class Panel(Trainable, Protocol):
     ) -> dict[str, Any]:
         """Write samples that satisfy NAME=VALUE controls, or the request's targets, under `out`;
         returns the share that do, for --json. ConfigError for a panel without controls."""
+        ...
+
+    def edit(self, run: Path, request: EditRequest, out: Path) -> dict[str, Any]:
+        """Write what a given datum becomes under `out`; returns what was written, for --json.
+        ConfigError for a panel that has another way."""
         ...
 
     def export(self, run: Path, request: ExportRequest, out: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tests.test_command import ROOT, diptych
 from tests.test_papers import shortened
 
 PAGES = {
-    "docs/image.md": {"data", "train", "sample", "evaluate", "report"},
+    "docs/image.md": {"data", "train", "sample", "edit", "evaluate", "report"},
     "docs/text.md": {"train", "sample", "control", "evaluate"},
     "docs/operators.md": {"train", "control", "evaluate"},
 }

@@ -37,7 +37,7 @@ def shortened(words: list[str]) -> list[str]:
         text = [*JUDGE, "judge.net.dim=16", "data.limit=300"] if words[1].startswith("text") else []
         image = [*JUDGE, "judge.width=8"] if words[1].startswith("image") else []
         return [*kept, *TINY, *text, *image]
-    if words[0] in ("sample", "evaluate", "control", "write"):
+    if words[0] in ("sample", "edit", "evaluate", "control", "write"):
         return [*kept, *[word for option in SLOW.items() for word in option]]
     return kept
 

@@ -81,6 +81,9 @@ class ToyPanel:
     def sample(self, run: Path, request: Any, out: Path) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not sample")
 
+    def edit(self, run: Path, request: Any, out: Path) -> dict[str, Any]:
+        raise AssertionError("the tests of the trainer do not sample")
+
     def control(self, run: Path, controls: Any, request: Any, out: Path) -> dict[str, Any]:
         raise AssertionError("the tests of the trainer do not sample")
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from shared.codec import Bits, Codec, DiscreteCodec
+from shared.edits import EditRequest
 from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
@@ -240,6 +241,10 @@ class TextPanel:
         from text.frontier import frontier  # matplotlib: a second, which others need not wait
 
         return frontier(open_run(run), request, self)
+
+    def edit(self, run: Path, request: EditRequest, out: Path) -> dict[str, Any]:
+        """ConfigError: sentences are edited by `control`."""
+        raise ConfigError("edit: for runs of the image panel; sentences: diptych control --edit")
 
     def express(
         self, scenes: Sequence[Scene], request: PairRequest, folder: Path

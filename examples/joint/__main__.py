@@ -21,12 +21,13 @@ from examples.joint.evaluation import evaluate as measure
 from examples.joint.panel import PANEL
 from examples.joint.pipeline import JointPipeline
 from image.grid import save_npz, save_png, tile
-from shared.cli import Assignments, Config, Json, RunFolder, run_verbs, tell
+from shared.cli import Assignments, Config, Json, RunFolder, run_verbs
 from shared.errors import ConfigError, DataError
 from shared.files import write_text
 from shared.provenance import provenance
 from shared.requests import Request
 from shared.schema import override, read_yaml, validate
+from shared.telling import tell
 
 
 @dataclass(frozen=True, kw_only=True)

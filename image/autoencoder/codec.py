@@ -115,6 +115,11 @@ class LatentCodec(nn.Module):
         z = mean + std * noise.normal(keys, ENCODE, self.latent_shape)
         return (z - self.measured.shift) * self.factor
 
+    @property
+    def smooth(self) -> bool:
+        """Whether `pictures` has derivatives: a table of codes has none."""
+        return not isinstance(self.network, VQModel)
+
     def pictures(self, x0: Tensor) -> Tensor:
         """x0 -> what the decoder makes of it (B, C, H, W), about [-1, 1]; of a table of codes, of
         the nearest ones."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from image.cascade import Low
 from image.clip.encoder import Encoder, open_encoder
 from image.clip.evaluation import clip_scores
 from image.pipeline import Glimpse, Pipeline
@@ -63,6 +64,12 @@ class Choice:
         """rows (n, ...) -> the same for all candidates (n candidates, ...)."""
         return None if rows is None else rows.repeat_interleave(self.candidates, 0)
 
+    def enlarged(self, low: Low | None) -> Low | None:
+        """What is to be enlarged, for all candidates."""
+        if low is None:
+            return None
+        return Low(low.pictures.repeat_interleave(self.candidates, 0), low.noise)
+
     def best(self, images: Tensor, levels: int) -> tuple[Tensor, Tensor]:
         """Levels (n candidates, C, H, W) -> the rows of the best of each picture (n,), the first of
         equals, and the CLIP scores of all (n, candidates)."""
@@ -105,12 +112,13 @@ def draw_best(
     negative: Tensor | None,
     target: Target | None,
     watch: Callable[[Glimpse], None] | None,
+    low: Low | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Levels (n, C, H, W) of the request's pictures, as `Pipeline.latents` draws them; with a
     choice led by it, the best of its candidates, and the scores of all (n, candidates)."""
     seeds = list(request.seeds)
     if choice is None:
-        x0 = pipeline.latents(seeds, condition, request, watch, True, negative, target)
+        x0 = pipeline.latents(seeds, condition, request, watch, True, negative, target, low=low)
         return pipeline.decode(x0), None
     x0 = pipeline.latents(
         choice.seeds(seeds),
@@ -121,6 +129,7 @@ def draw_best(
         choice.repeated(negative),
         target and Target(target.log_prob, target.ids.repeat_interleave(choice.candidates, 0)),
         choice.guide(pipeline.learner.codec, request.clip_scale),
+        choice.enlarged(low),
     )
     drawn = pipeline.decode(x0)
     kept, scores = choice.best(drawn, pipeline.facts.levels)

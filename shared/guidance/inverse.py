@@ -10,12 +10,16 @@ If x0 given x_t were Gaussian, N(x0_hat, V), the estimate given y too would be
 V by Tweedie's formula of second order. It is exact for Gaussian data of any covariance, and for
 others the moment-matching approximation (Rozet et al. 2024, MMPS; with V a multiple of I it is
 PiGDM, Song et al. 2023). Products with V are backward passes, the inverse is conjugate gradients.
+
+An operator that is not linear, such as one that looks at what a decoder makes of x0, is taken as
+linear around x0_hat: A is then its Jacobian there (a step of Gauss-Newton).
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shared.denoiser import Denoise
 from shared.schedule import Level
@@ -33,6 +37,7 @@ def linear_inverse(
 ) -> Denoise:
     """The estimate given x_t and measured = operator(x0) + noise_std * noise, (B, ...).
 
+    The operator need only have derivatives, forward and backward, sample by sample.
     Exact on a Gaussian once `iterations` reaches the number of distinct eigenvalues of A V A^T (1
     for isotropic data and inpainting); a few are close. Order: around the network or
     `classifier_free`, inside the rest. Cost per call: denoise's evaluation, with gradients, and
@@ -63,9 +68,13 @@ def linear_inverse(
             (back,) = torch.autograd.grad(seen, x, u, retain_graph=True)
             return wide.sigma**2 / wide.alpha * back
 
+        at = x0_hat.detach()
+
+        def product(u: Tensor) -> Tensor:
+            return _along(operator, at, shift(u)) + noise_std**2 * u
+
         with torch.no_grad():
-            u = _solve(lambda u: operator(shift(u)) + noise_std**2 * u, measured - seen, iterations)
-            return x0_hat.detach() + shift(u)
+            return at + shift(_solve(product, measured - seen.detach(), iterations))
 
     return guided
 
@@ -100,6 +109,12 @@ def repaint_measured(
             return x_s + adjoint(u)
 
     return hook
+
+
+def _along(operator: Operator, at: Tensor, direction: Tensor) -> Tensor:
+    """The operator's derivative in a direction: of a linear one, the operator of it."""
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
+        return torch.func.jvp(operator, (at,), (direction,))[1]
 
 
 def _solve(product: Operator, right: Tensor, iterations: int) -> Tensor:

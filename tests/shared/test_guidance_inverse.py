@@ -162,3 +162,25 @@ def test_measurements_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match="iterations = 0"):
             build()
+
+
+@torch.no_grad()
+def test_an_operator_that_bends_is_taken_as_linear_around_the_estimate():
+    """One step of Gauss-Newton, its Jacobian written out."""
+    mix = normals(3, D, seed=6)
+
+    def bent(x: Tensor) -> Tensor:
+        return torch.tanh(x @ mix.T) + 0.3 * (x[..., :3] * x[..., 1:4])
+
+    x, level = normals(4, D), Level(*(part[1] for part in vars(LEVELS).values()))
+    y, std = normals(4, 3, seed=1), 0.2
+    got = linear_inverse(oracle().denoise, bent, y, std, iterations=6)(x, level)
+    eye = torch.eye(D, dtype=torch.float64)
+    for i in range(4):
+        at = oracle().denoise(x[i : i + 1], level)[0]
+        A = torch.autograd.functional.jacobian(bent, at)
+        assert isinstance(A, Tensor)
+        precision = torch.linalg.inv(COVARIANCE) + (level.alpha / level.sigma) ** 2 * eye
+        V = torch.linalg.inv(precision)
+        gain = V @ A.T @ torch.linalg.inv(A @ V @ A.T + std**2 * torch.eye(3, dtype=torch.float64))
+        torch.testing.assert_close(got[i], at + gain @ (y[i] - bent(at)), atol=1e-8, rtol=0)

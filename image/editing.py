@@ -1,0 +1,137 @@
+"""`diptych edit` for pictures: which edit the options ask for, and what is written of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from image.cascade import Low
+from image.edits import (
+    NOISELESS,
+    Colourise,
+    Edit,
+    Inpaint,
+    Interpolate,
+    Invert,
+    Posterior,
+    Replace,
+    Upscale,
+    Vary,
+    Way,
+)
+from image.grid import save_npz, save_png, tile, to_bytes
+from image.pipeline import Pipeline
+from shared.edits import EditRequest
+from shared.errors import ConfigError
+from shared.files import write_text
+from shared.requests import SampleRequest
+
+KINDS = "--mask FILE, --grey, --downscale N, --strength T, --invert, --interpolate A B"
+
+
+def edit(pipeline: Pipeline, request: EditRequest, out: Path) -> dict[str, Any]:
+    """edited.png, what was given before what it became; edited.npz (images as bytes, seeds, given);
+    edited.json with seeds and settings. ConfigError for options that do not go together."""
+    asked, seeds = asked_edit(request), list(request.seeds)
+    condition, target = pipeline.asked(
+        request.condition, request.prompt, request.n, request.classifier
+    )
+    negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
+    entry = pipeline.enter(asked, seeds, request, condition)
+    x0 = pipeline.latents(seeds, condition, request, None, True, negative, target, entry=entry)
+    levels = pipeline.decode(x0)
+    images = to_bytes(levels if entry.finish is None else entry.finish(levels), _levels(pipeline))
+    arrays: dict[str, Any] = {"images": images.numpy(), "seeds": seeds}
+    shown = images
+    if entry.shown is not None:
+        given = to_bytes(entry.shown, _levels(pipeline))
+        arrays["given"] = given.numpy()
+        shown = torch.cat([given, images])
+    save_png(tile(shown), out / "edited.png")
+    save_npz(out / "edited.npz", arrays)
+    written = {"edit": type(asked).__name__, "settings": request.asked(), "seeds": seeds}
+    write_text(out / "edited.json", json.dumps(written, indent=1))
+    return {"n": request.n, "grid": str(out / "edited.png"), "images": str(out / "edited.npz")}
+
+
+def asked_edit(request: EditRequest) -> Edit:
+    """The one edit that the options ask for. ConfigError for none or several."""
+    wanted = {
+        "mask": request.mask is not None,
+        "grey": request.grey,
+        "downscale": request.downscale is not None,
+        "invert": request.invert,
+        "interpolate": request.interpolate is not None,
+    }
+    chosen = [name for name, there in wanted.items() if there]
+    if not chosen and request.strength is not None:
+        chosen = ["strength"]
+    if len(chosen) != 1:
+        named = ", ".join(chosen) or "nothing"
+        raise ConfigError(f"edit: asked for {named}; expected one of {KINDS}")
+    _check_options(request, chosen[0])
+    if request.interpolate is not None:
+        first, second = (int(end) if end.isdecimal() else end for end in request.interpolate)
+        return Interpolate(first, second, request.strength)
+    image, by = request.image, _way(request)
+    if image is None:
+        raise ConfigError(f"image: name the picture for {chosen[0]}: --image FILE")
+    if request.mask is not None:
+        return Inpaint(image, request.mask, by)
+    if request.grey:
+        return Colourise(image, by)
+    if request.downscale is not None:
+        return Upscale(image, request.downscale, by)
+    if request.invert:
+        strength = 1.0 if request.strength is None else request.strength
+        return Invert(image, request.source_class, request.source_prompt, strength)
+    assert request.strength is not None
+    return Vary(image, request.strength)
+
+
+def _check_options(request: EditRequest, chosen: str) -> None:
+    """ConfigError for options that the chosen edit does not read."""
+    measures, inverts = ("mask", "grey", "downscale"), ("invert",)
+    reads = {
+        "image": (request.image is not None, (*measures, "invert", "strength")),
+        "strength": (request.strength is not None, ("strength", "invert", "interpolate")),
+        "source_class": (request.source_class is not None, inverts),
+        "source_prompt": (request.source_prompt is not None, inverts),
+        "noise_std": (request.noise_std != 0, measures),
+        "repaint": (request.repaint is not None, measures),
+    }
+    for name, (there, readers) in reads.items():
+        if there and chosen not in readers:
+            raise ConfigError(
+                f"{name}: not read by {chosen}, but by {', '.join(readers)}; leave it out"
+            )
+    if request.repaint is not None and request.noise_std:
+        raise ConfigError("repaint, noise_std: repainting takes what is known as exact; leave one")
+
+
+def _way(request: EditRequest) -> Way:
+    if request.repaint is not None:
+        return Replace(request.repaint)
+    return Posterior(request.noise_std) if request.noise_std else NOISELESS
+
+
+def low_of(pipeline: Pipeline, request: SampleRequest) -> Low | None:
+    """What a model of a cascade is to enlarge: a picture, or what the run of another model draws
+    with the same seeds and settings, class or prompt."""
+    if request.low is None:
+        return None
+    if not request.low.is_dir():
+        return pipeline.to_enlarge(request.low, request.n, request.low_noise)
+    first = Pipeline.from_pretrained(request.low, request.weights)
+    condition, _ = first.asked(request.condition, request.prompt, request.n)
+    negative = first.words(request.negative_prompt, request.n, "negative_prompt")
+    alone = replace(request, guide=None, classifier=None, classifier_scale=1.0)
+    x0 = first.latents(request.seeds, condition, alone, progress=True, negative=negative)
+    levels = first.facts.levels
+    return Low(2 * first.decode(x0).float() / (levels - 1) - 1, request.low_noise)
+
+
+def _levels(pipeline: Pipeline) -> int:
+    return pipeline.facts.levels
