@@ -37,7 +37,7 @@ def linear_inverse(
 ) -> Denoise:
     """The estimate given x_t and measured = operator(x0) + noise_std * noise, (B, ...).
 
-    The operator need only have derivatives, forward and backward, sample by sample.
+    The operator need only have derivatives, of second order where it bends, sample by sample.
     Exact on a Gaussian once `iterations` reaches the number of distinct eigenvalues of A V A^T (1
     for isotropic data and inpainting); a few are close. Order: around the network or
     `classifier_free`, inside the rest. Cost per call: denoise's evaluation, with gradients, and
@@ -69,9 +69,10 @@ def linear_inverse(
             return wide.sigma**2 / wide.alpha * back
 
         at = x0_hat.detach()
+        along = _linearised(operator, at.clone())
 
         def product(u: Tensor) -> Tensor:
-            return _along(operator, at, shift(u)) + noise_std**2 * u
+            return along(shift(u)) + noise_std**2 * u
 
         with torch.no_grad():
             return at + shift(_solve(product, measured - seen.detach(), iterations))
@@ -111,10 +112,15 @@ def repaint_measured(
     return hook
 
 
-def _along(operator: Operator, at: Tensor, direction: Tensor) -> Tensor:
-    """The operator's derivative in a direction: of a linear one, the operator of it."""
-    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
-        return torch.func.jvp(operator, (at,), (direction,))[1]
+def _linearised(operator: Operator, at: Tensor) -> Operator:
+    """The operator's derivative at a point, as a function of the direction: of a linear one, the
+    operator itself. The product J^T u is linear in u, and its derivative along v is J v."""
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has only a first one
+        x = at.requires_grad_()
+        seen = operator(x)
+        u = torch.zeros_like(seen).requires_grad_()
+        (back,) = torch.autograd.grad(seen, x, u, create_graph=True)
+    return lambda v: torch.autograd.grad(back, u, v, retain_graph=True)[0]
 
 
 def _solve(product: Operator, right: Tensor, iterations: int) -> Tensor:
