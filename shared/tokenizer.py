@@ -45,7 +45,8 @@ class Tokenizer:
     def encode(self, sentence: str) -> list[int]:
         """The ids of a sentence, without bos and eos; UNK for what the model does not know, and for
         the <unk> that `decode` makes of it."""
-        first, *rest = self._processor.encode(one_blank(sentence).split(UNKNOWN))
+        # one by one: a list would be shared among threads that each call starts anew
+        first, *rest = map(self._processor.encode, one_blank(sentence).split(UNKNOWN))
         return first + [i for part in rest for i in (UNK, *part)]
 
     def decode(self, ids: Sequence[int]) -> str:
