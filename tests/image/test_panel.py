@@ -15,6 +15,7 @@ from image.autoencoder.network import build_network
 from image.comparison import some_rows
 from image.config import ImageConfig
 from image.data import load_pictures, read_facts
+from image.figures.source import columns
 from image.grid import tile, to_bytes
 from image.judge import find_judge
 from image.panel import PANEL
@@ -44,7 +45,7 @@ LARGE = {"image/imagenet64_adm", "image/autoencoder_kl_f8", "image/emoji_text_gp
 @pytest.mark.parametrize("name", sorted({*packaged_configs("image")} - LARGE))
 def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Path):
     _, panel, config, _ = load_config(name, [])
-    sides = {"mnist": [1, 28, 28], "scene": [3, 32, 32], "caption": [3, 32, 32]}
+    sides = {"mnist": [1, 28, 28]} | {key: [3, 32, 32] for key in ("scene", "caption", "figures")}
     shape = next((sides[key] for key in sides if key in name), [1, 8, 8])
     facts = {
         "images": 1, "shape": shape, "levels": 17, "classes": ["a"], "conditions": 2, "data_std": 1
@@ -56,7 +57,9 @@ def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Pa
         write_codec(network, Measured("here", 1, 0.0, 1.0, None), tmp_path / "autoencoder")
     learner = panel.learner(config, tmp_path)
     data = torch.zeros(2, *shape, dtype=torch.uint8)
-    condition = torch.ones(2, ID_COUNT if config.data.groups else 1, dtype=torch.long)
+    ids = ID_COUNT if config.data.groups else 1
+    ids = sum(map(len, columns(32).values())) if config.data.name == "figures" else ids
+    condition = torch.ones(2, ids, dtype=torch.long)
     losses, logsnr = learner(data, condition, torch.arange(2), torch.rand(2))
     assert losses.shape == (2,)
     assert (logsnr is None) == (config.model in ("autoencoder", "clip"))
@@ -157,11 +160,7 @@ def test_evaluation_of_real_pictures_gives_the_floor(make_run, monkeypatch):
     """What is measured is what is drawn: training pictures in place of samples score perfectly."""
     run = make_run()
     held_out = load_pictures(image_config().data, held_out=True)
-    condition = held_out.condition
-    assert condition is not None
-    monkeypatch.setattr(
-        "image.evaluation._conditions", lambda *_: condition[some_rows(364, 300, 3)]
-    )
+    monkeypatch.setattr("image.evaluation._source", lambda *_: held_out)
     monkeypatch.setattr(
         "image.evaluation._draw", lambda *_: held_out.images[some_rows(364, 300, 3)].long()
     )
