@@ -122,6 +122,10 @@ class ControlRequest(Request):
             model's own probabilities say.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk.
+        candidates: Draw up to this many for each sample until one satisfies all that is asked for,
+            as what guides it reads it (never its judge), and keep the best. With operators: draw as
+            many, and keep the one in whose words they find most surely what is asked for, and that
+            the decoder wrote most surely.
         targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE; or
             one of Diffusion-LM's, as text or gzip.
         evaluate: The same, and measure more: targets that cannot be satisfied count as missed, and
@@ -137,8 +141,6 @@ class ControlRequest(Request):
         strength: Of an edit in mode exact: the time up to which it is noised, in (0, 1].
         stay: Of an edit in mode flow: how strongly it stays where it was.
         interpolate: Two sentences: n on the path between them.
-        candidates: With operators: draw this many for each sentence, and keep the one in whose
-            words they find most surely what is asked for, and that the decoder wrote most surely.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8
@@ -147,6 +149,7 @@ class ControlRequest(Request):
     prompt: str | None = None
     control_scale: float = 1.5
     mbr: int = 1
+    candidates: int = 1
     targets: Path | None = None
     evaluate: Path | None = None
     tagged: Path | None = None
@@ -156,17 +159,21 @@ class ControlRequest(Request):
     strength: float = 0.5
     stay: float = 0.0
     interpolate: tuple[str, str] | None = None
-    candidates: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_control_scale(self.control_scale)
         if self.candidates < 1:
             raise ConfigError(f"candidates = {self.candidates}: expected 1 or more")
-        if self.candidates > 1 and not self.operator:
+        if self.candidates > 1 and self.in_latents and not self.operator:
             raise ConfigError(
-                f"candidates = {self.candidates}: operators choose among them; give operator, or "
-                "mbr for sentences that agree"
+                f"candidates = {self.candidates}: in latents operators choose among them; give "
+                "operator, or leave them out"
+            )
+        if self.candidates > 1 and self.mbr > 1:
+            raise ConfigError(
+                "candidates, mbr: one keeps what satisfies most, the other what the draws agree "
+                "on; leave one of them out"
             )
 
     @property

@@ -332,7 +332,7 @@ def test_what_is_kept_is_what_one_of_the_candidates_seeds_writes(writer: Path, t
     with pytest.raises(ConfigError, match="draws nothing"):
         ask(writer, tmp_path, name, edit="look at a star .", mode="flow", candidates=2)
     with pytest.raises(ConfigError, match="operators choose among them"):
-        ControlRequest(candidates=2)
+        ControlRequest(candidates=2, edit="look at a star .")
 
 
 def test_sentences_are_edited_and_joined(writer: Path, tmp_path: Path):

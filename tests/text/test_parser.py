@@ -134,5 +134,13 @@ def test_a_parse_ends_at_a_full_stop():
     one = tagged("It/PRON is/AUX red/ADJ ./PUNCT")
     both = tagged("It/PRON is/AUX red/ADJ ./PUNCT It/PRON is/AUX red/ADJ ./PUNCT")
     alone, together = plain.spans([(s.words, s.tags) for s in (one, both)])
-    assert together == alone | {(a + 4, b + 4, label) for a, b, label in alone}
+    second = {(a + 4, b + 4, label) for a, b, label in alone}
+    assert together == alone | second | {(0, 7, "S")}
     assert (0, 3, "S") in alone
+
+
+def test_several_sentences_together_are_an_s():
+    plain = parser.Parser(parser.start_weights())
+    both = tagged("It/PRON is/AUX red/ADJ ./PUNCT It/PRON is/AUX red/ADJ")
+    [found] = plain.spans([(both.words, both.tags)])
+    assert {(0, 3, "S"), (0, 6, "S")} <= found

@@ -142,7 +142,26 @@ def test_a_phrase_is_what_three_symbols_in_a_row_were_seen_to_be():
 def test_no_phrase_is_learned_across_a_full_stop():
     assert symbol(".", "PUNCT") == "."
     assert symbol("star", "NOUN") == "NOUN"
-    assert Phrases.learn([(["NOUN", ".", "NOUN"], (0, 2, "S"))]).seen == {}
+    assert Phrases.learn([(["NOUN", ".", "NOUN"], (0, 2, "NP"))]).seen == {}
+    assert Phrases.learn([(["NOUN", ".", "NOUN", "."], (0, 2, "S"))]).seen == {}
+
+
+def test_a_text_of_several_sentences_is_an_s_from_its_first_word_to_its_last():
+    rows = ["DET NOUN . DET NOUN .", "ADJ NOUN ."]
+    phrases = Phrases.learn((row.split(), (0, len(row.split()) - 1, "S")) for row in rows)
+
+    def phrase(span: str, sentence: str) -> bool:
+        found = compile_controls(
+            [Control("span", span)], Vocabulary(WORDS, TAGS, phrases=phrases), LENGTH
+        )
+        return accepts(found, WORDS, sentence)
+
+    assert phrase("0-5 S", "the star . a dot .")
+    assert phrase("0-8 S", "the star . a dot . a red .")
+    assert phrase("0-2 S", "blue star .")
+    assert not phrase("0-5 S", "the star . a dot . a dot .")  # never before another word
+    with pytest.raises(ConfigError, match="no sentence of at most"):
+        phrase("1-6 S", "near the star . a dot .")
 
 
 # Tags learned from tagged sentences: the halves, and that nobody judges what he has seen.
@@ -217,11 +236,15 @@ def test_guide_and_judge_of_a_target_come_from_different_halves(cache: Path, mon
     for one in sentences:
         target = Target((Control("pos", " ".join(one.tags)),), one.words)
         own = half(target.words)
-        [analysis] = world.analyse([" ".join(target.words)], target)
+        [analysis] = world.analyse([" ".join(target.words)], [target])
         assert analysis is not None
         assert analysis.tags is not None
         assert world.vocabulary(target).tags == lexicon(halves[own], 0.5)
-        assert world._judges[own].tagger.index == fit_tagger(halves[1 - own]).index
+        [foreseen] = world.foresee([" ".join(target.words)], [target])
+        judge, reader = (fit_tagger(halves[number]) for number in (1 - own, own))
+        assert analysis.tags == judge.tag(target.words)
+        assert foreseen is not None
+        assert foreseen.tags == reader.tag(target.words)
     assert set(learned) == {tuple(halves[1]), tuple(halves[0])}
     about = world.about({"pos"})["halves"]
     assert [fold["judged"] for fold in about] == [len(own) for own in halves]
@@ -235,7 +258,7 @@ def test_the_value_is_what_must_occur_in_real_text():
     automaton = compile_controls(target.controls, world.vocabulary(target), LENGTH)
     for said, wanted in [("The Golden Moon sells tea .", True), ("The Golden tea Moon .", False)]:
         assert accepts(automaton, tokenizer, said) == wanted
-        [analysis] = world.analyse([said], target)
+        [analysis] = world.analyse([said], [target])
         assert target.controls[0].success(said, analysis) == wanted
     for word, message in [
         ("says=name", "expected a field and its value"),
@@ -255,7 +278,7 @@ def test_the_value_is_what_must_occur_in_real_text():
 
 def test_scores_count_places_of_tags_and_lengths_within_two():
     [world] = [find_world("text.txt", WORDS, None)]
-    [analysis] = world.analyse(["a b c"], Target(()))
+    [analysis] = world.analyse(["a b c"], [Target(())])
     assert analysis is not None
     read = type(analysis)(analysis.says, ("DET", "ADJ", "NOUN"))
     assert Control("pos", "DET NOUN NOUN AUX").score("a b c", read) == 0.5

@@ -13,17 +13,19 @@ from shared.errors import ConfigError
 from shared.guidance.effort import Effort
 from shared.requests import ControlRequest
 from shared.runs import Run
+from shared.seeds import candidate_seeds
 from shared.task import Panel
 from text.ask import Ask
 from text.control.automaton import Automaton
 from text.control.controls import compile_controls, parse_controls
 from text.control.paths import Automata
 from text.control.targets import Target, read_targets
-from text.control.world import World, find_world
+from text.control.world import World, asked, find_world
 from text.pipeline import Pipeline
 from text.yardstick import find_yardstick
 
-SETTINGS = ("seed", "weights", "mbr", "prompt", "control_scale")  # beside those of sampling
+# beside those of sampling
+SETTINGS = ("seed", "weights", "mbr", "candidates", "prompt", "control_scale")
 FREE = 256  # sentences without control that the judge's nats are held against, at most
 
 
@@ -69,11 +71,6 @@ def evaluate(run: Run, panel: Panel, pipeline: Pipeline, request: ControlRequest
     return result | {"lm_score": found} | judge
 
 
-def asked(targets: Iterable[Target]) -> set[str]:
-    """The names of all controls in targets."""
-    return {control.name for target in targets for control in target.controls}
-
-
 def satisfy(
     pipeline: Pipeline, world: World, targets: Sequence[Target], request: ControlRequest
 ) -> dict[str, Any]:
@@ -117,9 +114,12 @@ def measure(
     together: list[float] = []
     grammatical: list[float] = []
     each: list[list[dict[str, float]]] = []
+    rows = [target for target, said in zip(targets, texts, strict=True) for _ in said]
+    read = iter(world.analyse([text for said in texts for text in said], rows))
     for target, said in zip(targets, texts, strict=True):
         each.append([])
-        for text, analysis in zip(said, world.analyse(said, target), strict=True):
+        for text in said:
+            analysis = next(read)
             grammatical.append(float(analysis is not None))
             found = [float(one.success(text, analysis)) for one in target.controls]
             paper = [one.score(text, analysis) for one in target.controls]
@@ -171,17 +171,10 @@ def _written(
 ) -> dict[str, Any]:
     """The sentences of targets that are possible, and how many satisfy them."""
     n = request.n
-    seeds = range(request.seed, request.seed + n * len(targets))
-    source, _ = pipeline.prompted(request.prompt, len(seeds))
-    ask = Ask(
-        source=source,
-        automata=Automata.of([one for one in automata for _ in range(n)]),
-        control_scale=request.control_scale,
-        candidates=request.mbr,
-    )
+    rows = [pair for pair in zip(targets, automata, strict=True) for _ in range(n)]
     began = time.monotonic()
     with Effort(pipeline.network) as effort:
-        texts = pipeline.write(seeds, request, ask, progress=True).texts
+        texts = _drawn(pipeline, world, rows, request)
     seconds = time.monotonic() - began
     by_target = [texts[i * n : (i + 1) * n] for i in range(len(targets))]
     found = measure(targets, by_target, world, [target for target, _ in missed])
@@ -200,6 +193,48 @@ def _written(
         "seconds_per_target": seconds / len(targets),
         "settings": request.settings() | {name: getattr(request, name) for name in SETTINGS},
     }
+
+
+def _drawn(
+    pipeline: Pipeline,
+    world: World,
+    rows: Sequence[tuple[Target, Automaton]],
+    request: ControlRequest,
+) -> list[str]:
+    """A sentence for each row: of up to request.candidates the first that is foreseen to satisfy
+    its target, else the one that does most of it. The k-th of a row has the seed of
+    `candidate_seeds`, so that rows do not depend on each other."""
+    texts, best = [""] * len(rows), [-1.0] * len(rows)
+    pending = list(range(len(rows)))
+    for k in range(request.candidates):
+        seeds = [candidate_seeds(request.seed + i, k + 1)[k] for i in pending]
+        source, _ = pipeline.prompted(request.prompt, len(seeds))
+        ask = Ask(
+            source=source,
+            automata=Automata.of([rows[i][1] for i in pending]),
+            control_scale=request.control_scale,
+            candidates=request.mbr,
+        )
+        drawn = pipeline.write(seeds, request, ask, progress=True).texts
+        if request.candidates == 1:
+            return drawn
+        scores = _foreseen(world, drawn, [rows[i][0] for i in pending])
+        for i, text, score in zip(pending, drawn, scores, strict=True):
+            if score > best[i]:
+                texts[i], best[i] = text, score
+        pending = [i for i in pending if best[i] < 1]
+        if not pending:
+            break
+    return texts
+
+
+def _foreseen(world: World, texts: Sequence[str], targets: Sequence[Target]) -> list[float]:
+    """How much of its target each sentence satisfies, as what guides it reads it; 1: all of it."""
+    readings = world.foresee(texts, targets)
+    return [
+        mean(float(one.success(text, reading)) for one in target.controls)
+        for text, target, reading in zip(texts, targets, readings, strict=True)
+    ]
 
 
 def _names(target: Target) -> list[str]:

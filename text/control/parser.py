@@ -4,7 +4,7 @@ RULES say which constituents there may be; how likely each rule is, is fitted so
 known of some sentences are in their trees: the gradient of log p(phrase | sentence), a log-linear
 grammar whose trees are hidden but for one phrase each (Finkel et al. 2008; partly bracketed
 sentences: Pereira & Schabes 1992). The most likely tree is the parse. A parse ends at a full stop,
-and the next begins.
+and the next begins; all of them together are an S, as the parses of Li et al. 2022 have it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,30 +30,34 @@ _s: NP VP | NP ADVP VP | NP _pause VP | _lead _s | VP | S CC S | S COMMA S | S C
     ADVP | _s PP | CC _s | _s COMMA VG | _s COMMA PP
 _lead: PP | PP COMMA | ADVP | ADVP COMMA | VG | VG COMMA | ADJP COMMA | INTJ COMMA | NP COMMA |
     SBAR COMMA
-_pause: COMMA PP COMMA | COMMA VG COMMA | COMMA SBAR COMMA | COMMA NP COMMA | COMMA
+_pause: COMMA
 NP: _nbar | DET _nbar | PRON | EX | DET | NUM | _pron _nbar | QP | QP _nbar | DET QP _nbar |
     _money | NP _poss
-NP: NP PP | NP VG | NP SBAR | NP ADJP | NP CC NP | NP COMMA NP | NP COMMA CC NP | NP COMMA VG |
-    NP COMMA PP | NP COMMA SBAR | NP PAREN | NP _poss _nbar
+NP: NP PP | NP VG | NP SBAR | NP ADJP | NP CC NP | NP COMMA NP | NP COMMA CC NP | NP _aside |
+    NP _aside COMMA | NP PAREN | NP _poss _nbar
+_aside: COMMA PP | COMMA VG | COMMA SBAR | COMMA NP
 _pron: PRON
 _poss: PART
-_money: SYM NUM | SYM NUM PUNC NUM | SYM NUM PUNC SYM NUM
+_money: SYM NUM | SYM NUM PUNC NUM | SYM NUM PUNC SYM NUM | SYM NUM ADP NUM | SYM NUM TO NUM
 _nbar: NOUN | PROPN | _mod _nbar | ADJ | _nbar CC _nbar
-_mod: ADJ | NOUN | PROPN | NUM | ADJP | NML | VBN | VBG | NUM PUNC | COMMA | ADV
+_mod: _one | _one COMMA
+_one: ADJ | NOUN | PROPN | NUM | ADJP | NML | VBG | NUM PUNC
 NML: PROPN PROPN | NOUN NOUN | ADJ NOUN | NOUN PUNC NOUN | PROPN NML
-QP: NUM ADP ADP NUM | NUM SC ADP NUM | ADV ADP NUM | ADJ ADP NUM | ADJ ADP _money | ADJ SC
+QP: NUM OUT ADP NUM | NUM SC ADP NUM | ADV ADP NUM | ADJ ADP NUM | ADJ ADP _money | ADJ SC
     _money | ADJ SC NUM | ADP _money | NUM CC NUM | ADJ NUM | ADV NUM | NUM PUNC NUM
 PP: ADP NP | ADP PP | ADP VG | ADP ADJP | ADP QP | ADVP ADP NP | SC NP | SC VG | PP CC PP | PP
     COMMA PP
 ADVP: ADV | ADV ADV | ADV PP | ADVP CC ADVP | ADVP PP | ADJ PP
 ADJP: ADJ | ADV ADJ | NOUN ADJ | NOUN PUNC ADJ | ADV ADJP | NOT ADJP | ADJ PUNC ADJ | ADJ VBN |
-    ADV VBN | NUM NOUN | NUM PUNC NOUN | ADJP CC ADJP | ADJP COMMA ADJP | ADJP COMMA CC ADJP |
-    ADJP PP | ADJ NOUN | NOUN VBN | VBN | ADJ PUNC VBN | ADV PUNC VBN | ADJ PUNC NOUN | NOUN
-    PUNC VBN | _non NOUN ADJ | _non PUNC NOUN ADJ | _non NOUN PUNC ADJ | ADJP _toinf
+    ADV VBN | ADV _called | NUM NOUN | NUM PUNC NOUN | ADJP CC ADJP | ADJP COMMA ADJP | ADJP COMMA
+    CC ADJP | ADJP PP | ADJ NOUN | NOUN VBN | VBN | ADJ PUNC VBN | ADV PUNC VBN | ADJ PUNC NOUN |
+    NOUN PUNC VBN | _non NOUN ADJ | _non PUNC NOUN ADJ | _non NOUN PUNC ADJ | ADJP _toinf
 _non: NOT | ADJ | NOUN | X | ADV
-VG: VBG _comps | VBN _comps | VBG | VBN | ADVP VG | VG CC VG | AUX _comps | NOT VG
+VG: VBG _comps | VBN _comps | _called _comps | VBG | VBN | _called | ADVP VG | VG CC VG |
+    AUX _comps | NOT VG
+_called: CALLED
 VP: _v | _v _comps | ADVP VP | VP CC VP | VP COMMA VP | VP COMMA CC VP | VP CC VG | _toinf
-_v: V | AUX | _v NOT | AUX _v | VBN | VBG | _v ADV
+_v: V | AUX | _v NOT | AUX _v | VBN | VBG | _called | _v ADV
 _toinf: TO VP
 _comps: _comp | _comp _comps
 _comp: NP | PP | ADJP | ADVP | VG | SBAR | S | _toinf | COMMA PP
@@ -66,7 +70,7 @@ STEPS, RATE, PRIOR, PENALTY = 16, 0.3, -1.0, 7e-4  # of the fit, and the log-wei
 FRAGMENTS = -5.0  # the same of rules for what is no sentence
 FORCED = 25.0  # nats that a known phrase is worth: log p(phrase) = log Z(worth) - worth - log Z
 UNKNOWN = -6.0  # log-weight of a word that is taken for nothing that the rules know
-VERSION = 1  # of what parsers are
+VERSION = 2  # of what parsers are
 BATCH = 64
 REPORTED = {
     **{
@@ -75,12 +79,18 @@ REPORTED = {
     },
     "VG": "VP",  # a participle and what belongs to it
 }
-_TERMS = {"CCONJ": "CC", "SCONJ": "SC", "PUNCT": "COMMA PUNC"}
+_TERMS = {"CCONJ": "CC", "SCONJ": "SC", "PUNCT": "PUNC"}
 _WORDS = {
     "that": "WH DET", "which": "WH", "who": "WH", "whose": "WH", "what": "WH", "there": "EX",
     "where": "WHERE", "when": "WHERE", "to": "TO", "not": "NOT", "'s": "PART", "'": "PART",
 }  # fmt: skip
 _WORD_TAGS = ("PRON", "SCONJ", "DET", "PART", "ADV")  # tags under which these are those
+_ALWAYS = {
+    ",": "COMMA", "not": "NOT", "out": "OUT", "also": "ADV",
+    **dict.fromkeys(("called", "named", "located", "situated"), "CALLED"),  # what follows is theirs
+    **dict.fromkeys(("at", "beside", "by", "for", "from", "in", "near", "of", "with"), "ADP"),
+    **dict.fromkeys(("he", "it", "she", "they", "we", "you"), "PRON"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,9 @@ class Parser:
                 row, start = some[which][:2]
                 if symbols[symbol] in REPORTED:
                     found[row].add((start + left, start + right, REPORTED[symbols[symbol]]))
+        for row, (words, _) in enumerate(sentences):
+            if len(list(_clauses(words))) > 1:
+                found[row].add((0, len(words) - 1, "S"))
         return [frozenset(one) for one in found]
 
     def recovery(self, sentences: Iterable[Tagged]) -> dict[str, float]:
@@ -184,6 +197,8 @@ def _terms(word: str, tag: str) -> Sequence[str]:
     lower = word.lower()
     if word in STOPS:
         return ["STOP"]
+    if lower in _ALWAYS:
+        return [_ALWAYS[lower]]
     if lower in _WORDS and tag in _WORD_TAGS:
         return _WORDS[lower].split()
     if tag == "VERB":

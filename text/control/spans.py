@@ -23,6 +23,7 @@ from text.given import WORD_START
 Span: TypeAlias = tuple[int, int, str]  # first and last word, counted from 0, and the label
 EDGE = "#"  # what stands before the first word, and after the last
 STOPS = frozenset(".!?")  # no phrase goes on after one
+TEXT = "S of several"  # but the S of a whole text of several sentences
 K = 3
 
 
@@ -50,11 +51,13 @@ class Phrases:
     @classmethod
     def learn(cls, examples: Iterable[tuple[Sequence[str], Span]]) -> "Phrases":
         """From the symbols of sentences and phrases in them; those with a full stop inside are left
-        out."""
+        out, but for the S of a whole text."""
         seen: dict[str, set[tuple[str, ...]]] = {}
         for symbols, (left, right, label) in examples:
-            if STOPS.isdisjoint(symbols[left:right]):
-                own = seen.setdefault(bare(label), set())
+            is_text = bare(label) == "S" and (left, right) == (0, len(symbols) - 1)
+            is_one = STOPS.isdisjoint(symbols[left:right])
+            if is_one or is_text:
+                own = seen.setdefault(bare(label) if is_one else TEXT, set())
                 around = [EDGE, *symbols, EDGE]
                 row = [around[left], "[", *symbols[left : right + 1], "]", around[right + 2]]
                 own.update(tuple(row[i : i + K]) for i in range(len(row) - K + 1))
@@ -66,9 +69,11 @@ class Phrases:
         """The rows with such a phrase there, of words with `tags`. ConfigError for a label that was
         not seen."""
         left, right, label = span
-        rows = self.seen.get(bare(label))
-        if rows is None:
-            known = ", ".join(sorted(self.seen))
+        rows = self.seen.get(bare(label), frozenset())
+        if left == 0 and bare(label) == "S":
+            rows |= self.seen.get(TEXT, frozenset())
+        if not rows:
+            known = ", ".join(sorted(self.seen.keys() - {TEXT}))
             raise ConfigError(f"{asked}: expected a label that was seen, one of {known}")
         signatures = [_symbols(piece, tags) for piece in tokenizer.pieces()]
         kinds = sorted(set(signatures[SPECIAL:]), key=sorted)

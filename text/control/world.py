@@ -3,12 +3,12 @@ sentences teach.
 
 A target may only be guided by what its judge does not know. Tagged sentences are therefore split in
 two halves by a hash of their words. A target is guided by the lexicon and the phrases of its own
-half, which are counts, and judged by a tagger and a parser fitted to the other half, which have not
-seen it.
+half, which are counts, and its candidates are read by a tagger and a parser fitted to that half; it
+is judged by those fitted to the other half, which have not seen it.
 """
 
 import hashlib
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -41,8 +41,14 @@ class World(Protocol):
 
     def vocabulary(self, target: Target) -> Vocabulary: ...
 
-    def analyse(self, sentences: Sequence[str], target: Target) -> list[Analysis | None]:
-        """None for what is no sentence of this world."""
+    def analyse(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[Analysis | None]:
+        """Sentences as the judge of each one's target reads them; None for what is no sentence of
+        this world."""
+        ...
+
+    def foresee(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[Analysis | None]:
+        """The same as what guides the target reads them, which knows nothing of the judge; in the
+        scene world both know the grammar."""
         ...
 
     def about(self, asked: Set[str]) -> dict[str, Any]:
@@ -72,9 +78,11 @@ class SceneWorld:
             self.tokenizer, scene_tags(), scene_phrases, scene_phrase_rows(), english("some")
         )
 
-    def analyse(self, sentences: Sequence[str], target: Target) -> list[Analysis | None]:
+    def analyse(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[Analysis | None]:
         readings = map(analyse, sentences)
         return [None if reading is None else of_reading(reading) for reading in readings]
+
+    foresee = analyse
 
     def about(self, asked: Set[str]) -> dict[str, Any]:
         return {"judge": "exact parses of the scene world's grammar"}
@@ -107,24 +115,38 @@ class RealText:
             return Vocabulary(self.tokenizer, facts=_value)
         return self._guides[half(target.words)]
 
-    def analyse(self, sentences: Sequence[str], target: Target) -> list[Analysis | None]:
+    def analyse(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[Analysis | None]:
+        return self._read(sentences, [1 - half(target.words) for target in targets], targets)
+
+    def foresee(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[Analysis | None]:
+        return self._read(sentences, [half(target.words) for target in targets], targets)
+
+    def _read(
+        self, sentences: Sequence[str], taught: Sequence[int], targets: Sequence[Target]
+    ) -> list[Analysis | None]:
+        """Each as a reader does that learned from this half; constituents where they are asked."""
         if not self.tagged:
             return [Analysis(partial(occurs, said)) for said in sentences]
-        judge = self._judges[half(target.words)]
-        words = [sentence.split() for sentence in sentences]
-        tags = [judge.tagger.tag(row) for row in words]
-        spans: list[frozenset[Span] | None] = [None] * len(words)
-        asked = any(one.name == "span" for one in target.controls)
-        if asked and judge.parser is not None:
-            spans = [*judge.parser.spans(list(zip(words, tags, strict=True)))]
-        rows = zip(sentences, tags, spans, strict=True)
-        return [Analysis(partial(occurs, said), own, held) for said, own, held in rows]
+        found: list[Analysis | None] = [None] * len(sentences)
+        for number in set(taught):
+            rows = [i for i, own in enumerate(taught) if own == number]
+            words = [sentences[i].split() for i in rows]
+            tags = [self._readers[number].tagger.tag(row) for row in words]
+            parsed = [k for k, i in enumerate(rows) if asked([targets[i]]) & {"span"}]
+            parser = self._readers[number].parser if parsed else None
+            spans: dict[int, frozenset[Span]] = {}
+            if parser is not None:
+                parses = parser.spans([(words[k], tags[k]) for k in parsed])
+                spans = dict(zip(parsed, parses, strict=True))
+            for k, i in enumerate(rows):
+                found[i] = Analysis(partial(occurs, sentences[i]), tags[k], spans.get(k))
+        return found
 
     def about(self, asked: Set[str]) -> dict[str, Any]:
         if not self.tagged or asked.isdisjoint(TAGGED):
             return {"judge": "the words themselves"}
         folds: list[dict[str, Any]] = []
-        for number, judge in enumerate(self._judges):
+        for number, judge in enumerate(self._readers[::-1]):
             own = [one for one in self.tagged if half(one.words) == number]
             fold = {"judged": len(own), "learned_from": len(self.tagged) - len(own)}
             fold |= {"tags_right": judge.tagger.accuracy(own)}
@@ -151,16 +173,21 @@ class RealText:
         return Vocabulary(self.tokenizer, lexicon(own, LEAST), _value, phrases)
 
     @cached_property
-    def _judges(self) -> tuple["_Judge", "_Judge"]:
-        """Of the targets of each half: learned from the other."""
-        return (self._judge(1), self._judge(0))
+    def _readers(self) -> tuple["_Reader", "_Reader"]:
+        """Learned from each half."""
+        return (self._reader(0), self._reader(1))
 
-    def _judge(self, number: int) -> "_Judge":
-        return _Judge(tuple(one for one in self.tagged if half(one.words) == number))
+    def _reader(self, number: int) -> "_Reader":
+        return _Reader(tuple(one for one in self.tagged if half(one.words) == number))
+
+
+def asked(targets: Iterable[Target]) -> set[str]:
+    """The names of all controls in targets."""
+    return {control.name for target in targets for control in target.controls}
 
 
 @dataclass(frozen=True)
-class _Judge:
+class _Reader:
     """Fitted when it is asked."""
 
     sentences: tuple[Tagged, ...]
