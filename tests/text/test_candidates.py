@@ -1,4 +1,4 @@
-"""Candidates of controlled sentences: drawn until what guides them reads what is asked for."""
+"""Candidates of controlled sentences: drawn until one promises what is asked for."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -12,13 +12,11 @@ from shared.requests import ControlRequest
 from shared.seeds import STRIDE
 from text.ask import Ask
 from text.control import Target
-from text.control.analysis import Analysis
 from text.control.automaton import build
 from text.control.controls import Control
-from text.control.evaluation import _drawn
+from text.control.evaluation import SURE, _drawn
 
 ANYTHING = build(torch.zeros(5), None, lambda state, kind: None, lambda state: True)
-SPAN, FACT = Control("span", "0-1 NP"), Control("says", "food: tea")
 
 
 class Writer:
@@ -39,42 +37,39 @@ class Writer:
 
 
 class Reader:
-    """What is foreseen of a sentence: whether it has the phrase, and says the fact."""
+    """What sentences promise; 0 where nothing is said of them."""
 
-    def __init__(self, **foreseen: str) -> None:
-        self.foreseen = {name.replace("_", ".")[1:]: said for name, said in foreseen.items()}
+    def __init__(self, promises: dict[str, float]) -> None:
+        self.promises = promises
 
-    def foresee(self, texts: Sequence[str], targets: Sequence[Target]) -> list[Analysis | None]:
-        found: list[Analysis | None] = []
-        for text in texts:
-            said = self.foreseen.get(text, "")
-            spans = frozenset([(0, 1, "NP")]) if "span" in said else frozenset()
-            found.append(Analysis(lambda fact, said=said: "fact" in said, None, spans))
-        return found
+    def promise(self, texts: Sequence[str], targets: Sequence[Target]) -> list[float]:
+        assert len(texts) == len(targets)
+        return [self.promises.get(text, 0.0) for text in texts]
 
 
-def drawn(reader: Reader, request: ControlRequest, *controls: Control) -> tuple[Any, Any]:
+def drawn(promises: dict[str, float], request: ControlRequest) -> tuple[list[str], list[list[int]]]:
     writer: Any = Writer()
-    rows = [(Target(controls), ANYTHING)] * 3
-    return _drawn(writer, reader, rows, request), writer.asked  # pyright: ignore[reportArgumentType]
+    world: Any = Reader(promises)
+    rows = [(Target((Control("span", "0-1 NP"),)), ANYTHING)] * 3
+    return _drawn(writer, world, rows, request), writer.asked
 
 
-def test_a_candidate_that_satisfies_all_is_kept_and_no_more_are_drawn_for_its_row():
-    reader = Reader(s7_0="span", s8_2="span", s7_1="span", s8_1="")
-    texts, asked = drawn(reader, ControlRequest(n=1, seed=7, candidates=3), SPAN)
+def test_a_candidate_that_promises_all_is_kept_and_no_more_are_drawn_for_its_row():
+    promises = {"7.0": SURE, "8.2": 1.0, "7.1": 1.0, "8.1": SURE - 1e-6}
+    texts, asked = drawn(promises, ControlRequest(n=1, seed=7, candidates=3))
     assert texts == ["7.0", "8.2", "9.0"]  # of equals the first
     assert asked == [[7, 8, 9], [8 + STRIDE, 9 + STRIDE], [8 + 2 * STRIDE, 9 + 2 * STRIDE]]
 
 
-def test_without_one_that_satisfies_all_the_one_that_does_most_is_kept():
-    reader = Reader(s0_1="span", s1_0="fact", s1_1="span fact", s2_0="span", s2_1="fact")
-    texts, asked = drawn(reader, ControlRequest(n=1, candidates=3), SPAN, FACT)
-    assert texts == ["0.1", "1.1", "2.0"]
-    assert [len(seeds) for seeds in asked] == [3, 3, 2]
+def test_without_one_the_one_that_promises_most_is_kept():
+    promises = {"0.0": 0.2, "0.1": 0.6, "1.0": 0.3, "1.2": 0.2, "2.2": 0.1}
+    texts, asked = drawn(promises, ControlRequest(n=1, candidates=3))
+    assert texts == ["0.1", "1.0", "2.2"]
+    assert [len(seeds) for seeds in asked] == [3, 3, 3]
 
 
 def test_one_candidate_is_not_read():
-    texts, asked = drawn(Reader(s0_0="span"), ControlRequest(n=1), SPAN)
+    texts, asked = drawn({}, ControlRequest(n=1))
     assert texts == ["0.0", "1.0", "2.0"]
     assert asked == [[0, 1, 2]]
 

@@ -144,3 +144,33 @@ def test_several_sentences_together_are_an_s():
     both = tagged("It/PRON is/AUX red/ADJ ./PUNCT It/PRON is/AUX red/ADJ")
     [found] = plain.spans([(both.words, both.tags)])
     assert {(0, 3, "S"), (0, 6, "S")} <= found
+
+
+def test_the_chance_of_a_constituent_is_the_share_of_the_trees_that_hold_it():
+    """As much as the sum over all trees grows when one constituent is worth more."""
+    seeded = torch.Generator().manual_seed(3)
+    weights = parser.start_weights() + torch.randn(len(parser.start_weights()), generator=seeded)
+    one = tagged(SEES)
+    asked = [(3, 4, "NP"), (3, 7, "NP"), (5, 7, "S::PP"), (2, 7, "VP"), (4, 5, "NP")]
+    [chances] = parser.Parser(weights).chances([(one.words, one.tags)], [asked])
+    worth = math.exp(parser.FORCED) - 1
+    for span, chance in zip(asked, chances, strict=True):
+        words, lengths, spans = parser._examples([(one.words, one.tags, span)])
+        z, z_free = (
+            inside(parser._grammar(), weights.double(), words, lengths, each, SUM).item()
+            for each in (spans, torch.zeros_like(spans))
+        )
+        assert chance == pytest.approx((z / z_free - 1) / worth, abs=1e-9)
+    assert 0.1 < chances[0] <= 1
+    assert chances[4] == 0
+
+
+def test_chances_are_told_of_clauses_and_of_the_whole_text():
+    plain = parser.Parser(parser.start_weights())
+    one = tagged("Hello/INTJ ./PUNCT It/PRON is/AUX red/ADJ ./PUNCT It/PRON is/AUX red/ADJ ./PUNCT")
+    alone = tagged("It/PRON is/AUX red/ADJ ./PUNCT")
+    asked = [(6, 6, "NP"), (6, 9, "S"), (0, 9, "S"), (2, 9, "S"), (3, 6, "VP")]
+    rows = [(one.words, one.tags), (alone.words, alone.tags)]
+    first, second = plain.chances(rows, [asked, [(0, 0, "NP"), (0, 3, "S")]])
+    assert first[:2] == pytest.approx(second)
+    assert first[2:] == [1.0, 0.0, 0.0]

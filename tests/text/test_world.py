@@ -240,11 +240,10 @@ def test_guide_and_judge_of_a_target_come_from_different_halves(cache: Path, mon
         assert analysis is not None
         assert analysis.tags is not None
         assert world.vocabulary(target).tags == lexicon(halves[own], 0.5)
-        [foreseen] = world.foresee([" ".join(target.words)], [target])
-        judge, reader = (fit_tagger(halves[number]) for number in (1 - own, own))
+        judge, guide = (fit_tagger(halves[number]) for number in (1 - own, own))
         assert analysis.tags == judge.tag(target.words)
-        assert foreseen is not None
-        assert foreseen.tags == reader.tag(target.words)
+        read = Target((Control("pos", " ".join(guide.tag(target.words))),), target.words)
+        assert world.promise([" ".join(target.words)], [read]) == [1.0]
     assert set(learned) == {tuple(halves[1]), tuple(halves[0])}
     about = world.about({"pos"})["halves"]
     assert [fold["judged"] for fold in about] == [len(own) for own in halves]

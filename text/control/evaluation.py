@@ -26,6 +26,7 @@ from text.yardstick import find_yardstick
 
 # beside those of sampling
 SETTINGS = ("seed", "weights", "mbr", "candidates", "prompt", "control_scale")
+SURE = 0.9  # what a candidate must promise for no other to be drawn
 FREE = 256  # sentences without control that the judge's nats are held against, at most
 
 
@@ -201,8 +202,8 @@ def _drawn(
     rows: Sequence[tuple[Target, Automaton]],
     request: ControlRequest,
 ) -> list[str]:
-    """A sentence for each row: of up to request.candidates the first that is foreseen to satisfy
-    its target, else the one that does most of it. The k-th of a row has the seed of
+    """A sentence for each row: of up to request.candidates the first that promises to satisfy its
+    target (SURE), else the one that promises most. The k-th of a row has the seed of
     `candidate_seeds`, so that rows do not depend on each other."""
     texts, best = [""] * len(rows), [-1.0] * len(rows)
     pending = list(range(len(rows)))
@@ -218,23 +219,14 @@ def _drawn(
         drawn = pipeline.write(seeds, request, ask, progress=True).texts
         if request.candidates == 1:
             return drawn
-        scores = _foreseen(world, drawn, [rows[i][0] for i in pending])
+        scores = world.promise(drawn, [rows[i][0] for i in pending])
         for i, text, score in zip(pending, drawn, scores, strict=True):
             if score > best[i]:
                 texts[i], best[i] = text, score
-        pending = [i for i in pending if best[i] < 1]
+        pending = [i for i in pending if best[i] < SURE]
         if not pending:
             break
     return texts
-
-
-def _foreseen(world: World, texts: Sequence[str], targets: Sequence[Target]) -> list[float]:
-    """How much of its target each sentence satisfies, as what guides it reads it; 1: all of it."""
-    readings = world.foresee(texts, targets)
-    return [
-        mean(float(one.success(text, reading)) for one in target.controls)
-        for text, target, reading in zip(texts, targets, readings, strict=True)
-    ]
 
 
 def _names(target: Target) -> list[str]:

@@ -103,13 +103,8 @@ class Parser:
         self, sentences: Sequence[tuple[Sequence[str], Sequence[str]]]
     ) -> list[frozenset[Span]]:
         """The constituents of sentences, given as words and tags."""
-        parts = [
-            (row, start, words[start:end], tags[start:end])
-            for row, (words, tags) in enumerate(sentences)
-            for start, end in _clauses(words)
-        ]
         found: list[set[Span]] = [set() for _ in sentences]
-        for some in _batches(parts, key=lambda part: len(part[2])):
+        for some in _parts(sentences):
             words, lengths, spans = _chart([part[2:] for part in some])
             spans.requires_grad_()
             best = inside(_grammar(), self.weights, words, lengths, spans, BEST)
@@ -120,9 +115,33 @@ class Parser:
                 if symbols[symbol] in REPORTED:
                     found[row].add((start + left, start + right, REPORTED[symbols[symbol]]))
         for row, (words, _) in enumerate(sentences):
-            if len(list(_clauses(words))) > 1:
-                found[row].add((0, len(words) - 1, "S"))
+            whole = (0, len(words) - 1, "S")
+            if _is_text(words, whole):
+                found[row].add(whole)
         return [frozenset(one) for one in found]
+
+    def chances(
+        self,
+        sentences: Sequence[tuple[Sequence[str], Sequence[str]]],
+        asked: Sequence[Sequence[Span]],
+    ) -> list[list[float]]:
+        """How probable it is that a tree of each sentence holds each of the constituents that are
+        asked of it: the share of its trees by weight, not of the best one alone."""
+        found = [
+            [float(_is_text(words, one)) for one in own]
+            for (words, _), own in zip(sentences, asked, strict=True)
+        ]
+        for some in _parts(sentences):
+            words, lengths, spans = _chart([part[2:] for part in some])
+            spans = spans.double().requires_grad_()
+            z = inside(_grammar(), self.weights.double(), words.double(), lengths, spans, SUM)
+            (expected,) = torch.autograd.grad(z.log().sum(), spans)
+            for which, (row, start, own, _) in enumerate(some):
+                for i, (left, right, label) in enumerate(asked[row]):
+                    if start <= left and right < start + len(own):
+                        there = expected[which, left - start, right - start, _reported(label)]
+                        found[row][i] = max(found[row][i], min(1.0, float(there.sum())))
+        return found
 
     def recovery(self, sentences: Iterable[Tagged]) -> dict[str, float]:
         """Of the phrases that are known of these sentences, the share that the parses hold."""
@@ -192,6 +211,29 @@ def _clauses(words: Sequence[str]) -> Iterator[tuple[int, int]]:
             start = i
 
 
+def _is_text(words: Sequence[str], span: Span) -> bool:
+    """Whether it is the S of several sentences together."""
+    return (*span[:2], bare(span[2])) == (0, len(words) - 1, "S") and len([*_clauses(words)]) > 1
+
+
+def _reported(label: str) -> list[int]:
+    """The symbols that are reported as a label."""
+    symbols = _grammar().symbols
+    return [symbols.index(one) for one, reported in REPORTED.items() if reported == bare(label)]
+
+
+def _parts(
+    sentences: Sequence[tuple[Sequence[str], Sequence[str]]],
+) -> Iterator[list[tuple[int, int, Sequence[str], Sequence[str]]]]:
+    """The clauses of sentences in batches: row, first word, words, tags."""
+    parts = [
+        (row, start, words[start:end], tags[start:end])
+        for row, (words, tags) in enumerate(sentences)
+        for start, end in _clauses(words)
+    ]
+    return _batches(parts, key=lambda part: len(part[2]))
+
+
 def _terms(word: str, tag: str) -> Sequence[str]:
     """What a word is in RULES."""
     lower = word.lower()
@@ -226,9 +268,7 @@ def _examples(parts: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
     """The chart of parts, in float64, with FORCED at each known phrase."""
     words, lengths, spans = _chart(parts)
     for row, (_, _, (left, right, label)) in enumerate(parts):
-        for symbol, reported in REPORTED.items():
-            if reported == bare(label):
-                spans[row, left, right, _grammar().symbols.index(symbol)] = FORCED
+        spans[row, left, right, _reported(label)] = FORCED
     return words.double(), lengths, spans.double()
 
 

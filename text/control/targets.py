@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from shared.errors import ConfigError, DataError
 from text.control.controls import Control, parse_controls
+from text.control.spans import Span, parse_span
 
 T = TypeVar("T")
 MARKS = ("START", "\n", "END")  # what stands around the words of a sentence
@@ -33,6 +34,11 @@ class Target:
 
     controls: tuple[Control, ...]
     words: tuple[str, ...] = ()
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The constituents among them."""
+        return tuple(parse_span(one.value) for one in self.controls if one.name == "span")
 
 
 @dataclass(frozen=True)

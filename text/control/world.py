@@ -8,11 +8,12 @@ is judged by those fitted to the other half, which have not seen it.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from statistics import fmean
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from shared import scene
 from shared.errors import ConfigError
@@ -32,6 +33,7 @@ TAGGED = frozenset(["pos", "span", "pattern"])  # controls that tagged sentences
 LEAST = 0.5  # the least share of a word's tags that the guide takes for one of its tags
 EXAMPLES = 2000  # sentences of the scene world that phrases are learned from
 EXAMPLES_SEED = 1
+T = TypeVar("T")
 
 
 class World(Protocol):
@@ -46,9 +48,9 @@ class World(Protocol):
         this world."""
         ...
 
-    def foresee(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[Analysis | None]:
-        """The same as what guides the target reads them, which knows nothing of the judge; in the
-        scene world both know the grammar."""
+    def promise(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[float]:
+        """How much of its target each sentence satisfies, in [0, 1], as what guides the target
+        reads it, which knows nothing of the judge; in the scene world both know the grammar."""
         ...
 
     def about(self, asked: Set[str]) -> dict[str, Any]:
@@ -82,7 +84,12 @@ class SceneWorld:
         readings = map(analyse, sentences)
         return [None if reading is None else of_reading(reading) for reading in readings]
 
-    foresee = analyse
+    def promise(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[float]:
+        rows = zip(sentences, self.analyse(sentences, targets), targets, strict=True)
+        return [
+            fmean(float(one.success(said, reading)) for one in target.controls)
+            for said, reading, target in rows
+        ]
 
     def about(self, asked: Set[str]) -> dict[str, Any]:
         return {"judge": "exact parses of the scene world's grammar"}
@@ -116,31 +123,29 @@ class RealText:
         return self._guides[half(target.words)]
 
     def analyse(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[Analysis | None]:
-        return self._read(sentences, [1 - half(target.words) for target in targets], targets)
-
-    def foresee(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[Analysis | None]:
-        return self._read(sentences, [half(target.words) for target in targets], targets)
-
-    def _read(
-        self, sentences: Sequence[str], taught: Sequence[int], targets: Sequence[Target]
-    ) -> list[Analysis | None]:
-        """Each as a reader does that learned from this half; constituents where they are asked."""
         if not self.tagged:
             return [Analysis(partial(occurs, said)) for said in sentences]
-        found: list[Analysis | None] = [None] * len(sentences)
-        for number in set(taught):
-            rows = [i for i, own in enumerate(taught) if own == number]
-            words = [sentences[i].split() for i in rows]
-            tags = [self._readers[number].tagger.tag(row) for row in words]
-            parsed = [k for k, i in enumerate(rows) if asked([targets[i]]) & {"span"}]
-            parser = self._readers[number].parser if parsed else None
-            spans: dict[int, frozenset[Span]] = {}
-            if parser is not None:
-                parses = parser.spans([(words[k], tags[k]) for k in parsed])
-                spans = dict(zip(parsed, parses, strict=True))
-            for k, i in enumerate(rows):
-                found[i] = Analysis(partial(occurs, sentences[i]), tags[k], spans.get(k))
-        return found
+        return self._each(sentences, targets, lambda number: self._readers[1 - number].analyses)
+
+    def promise(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[float]:
+        if not self.tagged:
+            return [1.0] * len(sentences)  # the automata accept nothing else
+        return self._each(sentences, targets, lambda number: self._readers[number].promises)
+
+    def _each(
+        self,
+        sentences: Sequence[str],
+        targets: Sequence[Target],
+        work: Callable[[int], Callable[[Sequence[str], Sequence[Target]], Sequence[T]]],
+    ) -> list[T]:
+        """What `work` of the half of each target makes of its sentence."""
+        found: dict[int, T] = {}
+        for number in (0, 1):
+            rows = [i for i, target in enumerate(targets) if half(target.words) == number]
+            if rows:
+                made = work(number)([sentences[i] for i in rows], [targets[i] for i in rows])
+                found |= dict(zip(rows, made, strict=True))
+        return [found[i] for i in range(len(sentences))]
 
     def about(self, asked: Set[str]) -> dict[str, Any]:
         if not self.tagged or asked.isdisjoint(TAGGED):
@@ -200,6 +205,39 @@ class _Reader:
     def parser(self) -> Parser | None:
         parsed = [one for one in self.sentences if one.spans]
         return fit_parser(parsed) if parsed else None
+
+    def analyses(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[Analysis]:
+        """With constituents where a target asks for one."""
+        read = self._read(sentences)
+        asked = [i for i, target in enumerate(targets) if target.spans]
+        parses: dict[int, frozenset[Span]] = {}
+        if asked and self.parser is not None:
+            found = self.parser.spans([read[i] for i in asked])
+            parses = dict(zip(asked, found, strict=True))
+        return [
+            Analysis(partial(occurs, said), read[i][1], parses.get(i))
+            for i, said in enumerate(sentences)
+        ]
+
+    def promises(self, sentences: Sequence[str], targets: Sequence[Target]) -> list[float]:
+        """The mean over the controls of each target: of a constituent how probable it is, of all
+        else whether it is satisfied."""
+        read = self._read(sentences)
+        asked = [target.spans for target in targets]
+        chances = [[0.0 for _ in own] for own in asked]
+        if any(asked) and self.parser is not None:
+            chances = self.parser.chances(read, asked)
+        found: list[float] = []
+        for i, (said, target) in enumerate(zip(sentences, targets, strict=True)):
+            analysis = Analysis(partial(occurs, said), read[i][1])
+            others = (one for one in target.controls if one.name != "span")
+            found.append(fmean([*chances[i], *(float(o.success(said, analysis)) for o in others)]))
+        return found
+
+    def _read(self, sentences: Sequence[str]) -> list[tuple[Sequence[str], Sequence[str]]]:
+        """Words and tags."""
+        words = [said.split() for said in sentences]
+        return [(row, self.tagger.tag(row)) for row in words]
 
 
 def half(words: Sequence[str]) -> int:
