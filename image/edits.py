@@ -31,10 +31,11 @@ from shared.sampling import Start
 @dataclass(frozen=True)
 class Posterior:
     """Guided by what is measured with noise of this standard deviation, in units where pictures are
-    [-1, 1]; iterations of conjugate gradients a step. See `shared.guidance.linear_inverse`."""
+    [-1, 1]; iterations of conjugate gradients a step, of which few are stable with a network that
+    is trained briefly. See `shared.guidance.linear_inverse`."""
 
     noise_std: float = 0.0
-    iterations: int = 5
+    iterations: int = 3
 
     def __post_init__(self) -> None:
         if not self.noise_std >= 0 or self.iterations < 1:

@@ -125,13 +125,16 @@ def _linearised(operator: Operator, at: Tensor) -> Operator:
 
 def _solve(product: Operator, right: Tensor, iterations: int) -> Tensor:
     """u with product(u) = right, each sample its own system, symmetric and positive semi-definite:
-    conjugate gradients (Hestenes & Stiefel 1952), which leave a solved sample alone."""
+    conjugate gradients (Hestenes & Stiefel 1952), which leave a solved sample alone. Of each the
+    iterate with the least residual: the Jacobian of a network is not quite symmetric, and from some
+    iteration on they may diverge."""
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (right.ndim - 1))
 
     u, residual, direction = torch.zeros_like(right), right, right
     size = dot(residual, residual)
+    best, least = u, size
     for _ in range(iterations):
         image = product(direction)
         curvature = dot(direction, image)
@@ -141,7 +144,8 @@ def _solve(product: Operator, right: Tensor, iterations: int) -> Tensor:
         u, residual = u + step * direction, residual - step * image
         before, size = size, dot(residual, residual)
         direction = residual + torch.where(going, size / before, 0) * direction
-    return u
+        best, least = torch.where(size <= least, u, best), torch.minimum(size, least)
+    return best
 
 
 def _check_iterations(iterations: int) -> None:

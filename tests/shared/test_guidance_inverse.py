@@ -184,3 +184,20 @@ def test_an_operator_that_bends_is_taken_as_linear_around_the_estimate():
         V = torch.linalg.inv(precision)
         gain = V @ A.T @ torch.linalg.inv(A @ V @ A.T + std**2 * torch.eye(3, dtype=torch.float64))
         torch.testing.assert_close(got[i], at + gain @ (y[i] - bent(at)), atol=1e-8, rtol=0)
+
+
+def test_a_jacobian_that_is_not_symmetric_does_not_blow_up():
+    """Conjugate gradients diverge on it; the iterate with the least residual is kept."""
+    x, y = normals(4, D), normals(4, D, seed=1)
+    turn = torch.eye(D, dtype=torch.float64) + 3 * (normals(D, D, seed=7) - normals(D, D, seed=7).T)
+
+    def skewed(
+        x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        return x_t @ turn
+
+    sizes = [
+        float(linear_inverse(skewed, blur, y, 0.1, iterations=n)(x, LEVELS).abs().max())
+        for n in (1, 40)
+    ]
+    assert sizes[1] < 10 * sizes[0], sizes
