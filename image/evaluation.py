@@ -209,8 +209,17 @@ def _draw(pipeline: Pipeline, request: EvaluateRequest, source: Pictures, rows: 
     small = pipeline.small
     low = None if small is None else Low(small.shrunk(source.images[rows]), 0.0)
     condition = None if source.condition is None else source.condition[rows]
+    target = None
+    if request.classifier is not None:
+        if condition is None or condition.shape[1:] != (1,):
+            raise ConfigError(
+                f"classifier = {request.classifier}: towards which class? The data of this run "
+                "have none; leave it out"
+            )
+        target = pipeline.target(request.classifier, condition)
     seeds = list(request.seeds)[: len(rows)]
-    return pipeline.decode(pipeline.latents(seeds, condition, request, progress=True, low=low))
+    x0 = pipeline.latents(seeds, condition, request, progress=True, target=target, low=low)
+    return pipeline.decode(x0)
 
 
 def _agreement(config: ImageConfig, judge: Judge, images: Tensor, asked: Tensor) -> dict[str, Any]:

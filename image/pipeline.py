@@ -30,6 +30,7 @@ from image.edits import Edit, Entry, Invert
 from image.entering import enter
 from image.grid import to_bytes
 from image.guides import load_classifier, load_guide
+from image.noisy_classifier import NoisyClassifier
 from image.opening import Given
 from image.outputs import Glimpse, Output, as_asked, check_output
 from shared.drawing import Model, Target, Wrap, draw, nested
@@ -235,13 +236,18 @@ class Pipeline:
             return self.words(prompt, n), None
         if classifier is None:
             return self.condition(labels, n), None
-        model, classes = load_classifier(
-            Path(classifier), self.facts, self.config, self.learner.codec, self._device
-        )
+        model, classes = self._classifier(classifier)
         ids = self.condition(labels, n, classes)
         if ids is None:
             raise ConfigError("classifier: towards which class? Name one with --class")
         return ids if self.facts.conditions else None, Target(model.log_prob, ids)
+
+    def target(self, classifier: str, ids: Tensor) -> Target:
+        """What the classifier of a run is to see: the classes of these ids (n, 1)."""
+        return Target(self._classifier(classifier)[0].log_prob, ids)
+
+    def _classifier(self, run: str) -> tuple[NoisyClassifier, Sequence[str]]:
+        return load_classifier(Path(run), self.facts, self.config, self.learner.codec, self._device)
 
     def to_enlarge(self, low: Given | Sequence[Given], n: int, low_noise: float) -> Low:
         """Pictures as in a call -> n of what this model of a cascade enlarges."""

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ import image
 from image.classifier import Block
 from image.codec import build_codec
 from image.config import CodecConfig, ImageConfig, JudgeConfig
-from image.data import Facts
+from image.data import Facts, Pictures
+from image.evaluation import _draw
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.panel import PANEL
 from shared import noise
@@ -162,6 +165,27 @@ def test_a_classifier_pulls_samples_towards_the_class_it_is_asked_for(
     told = json.loads((tmp_path / "1" / "samples.json").read_text())
     assert told["settings"]["classifier"] == str(classifier)
     assert told["settings"]["classifier_scale"] == 6.0
+
+
+def test_evaluation_measures_samples_under_a_classifier(make_run):
+    """Each sample is pulled towards its own class: the judge, another network, sees more of it."""
+    classifier, run = make_run(*NOISY), make_run("train.steps=40")
+    named = EvaluateRequest(n=60, steps=6, classifier=str(classifier))
+    alone, pulled = (
+        PANEL.evaluate(run, replace(named, classifier_scale=scale)) for scale in (0.0, 6.0)
+    )
+    assert pulled["class_agreement"] > alone["class_agreement"] + 0.1
+    assert pulled["settings"]["classifier_scale"] == 6.0
+    plain = PANEL.evaluate(run, EvaluateRequest(n=60, steps=6))
+    assert plain["class_agreement"] == alone["class_agreement"]
+
+
+@pytest.mark.parametrize("condition", [None, torch.ones(4, 3, dtype=torch.long)])
+def test_evaluation_under_a_classifier_needs_classes(condition: Tensor | None):
+    source = Pictures(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), condition, 17, (), 0)
+    pipeline: Any = SimpleNamespace(small=None)
+    with pytest.raises(ConfigError, match="towards which class"):
+        _draw(pipeline, EvaluateRequest(n=4, classifier="runs/c"), source, torch.arange(4))
 
 
 def test_scale_0_is_the_model_alone(make_run, tmp_path: Path):
