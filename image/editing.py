@@ -33,7 +33,8 @@ KINDS = "--mask FILE, --grey, --downscale N, --strength T, --invert, --interpola
 
 def edit(pipeline: Pipeline, request: EditRequest, out: Path) -> dict[str, Any]:
     """edited.png, what was given before what it became; edited.npz (images as bytes, seeds, given);
-    edited.json with seeds and settings. ConfigError for options that do not go together."""
+    edited.json with seeds and settings, and of a picture known in part how far each sample is from
+    what is known. ConfigError for options that do not go together."""
     asked, seeds = asked_edit(request), list(request.seeds)
     condition, target = pipeline.asked(
         request.condition, request.prompt, request.n, request.classifier
@@ -52,8 +53,13 @@ def edit(pipeline: Pipeline, request: EditRequest, out: Path) -> dict[str, Any]:
     save_png(tile(shown), out / "edited.png")
     save_npz(out / "edited.npz", arrays)
     written = {"edit": type(asked).__name__, "settings": request.asked(), "seeds": seeds}
+    told = {"n": request.n, "grid": str(out / "edited.png"), "images": str(out / "edited.npz")}
+    if entry.misfit is not None:
+        misfit = [round(127.5 * one, 2) for one in entry.misfit(x0).tolist()]
+        written["misfit"] = misfit
+        told["misfit of 255, worst"] = max(misfit)
     write_text(out / "edited.json", json.dumps(written, indent=1))
-    return {"n": request.n, "grid": str(out / "edited.png"), "images": str(out / "edited.npz")}
+    return told
 
 
 def asked_edit(request: EditRequest) -> Edit:

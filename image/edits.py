@@ -138,7 +138,8 @@ Edit: TypeAlias = Inpaint | Colourise | Upscale | Measured | Vary | Invert | Int
 class Entry:
     """What an edit is to `shared.drawing.draw`, and what is done with the pictures at the end:
     levels (n, C, H, W) -> levels. `shown` is what was given, as the model sees it, levels (m, C, H,
-    W), where that is pictures."""
+    W), where that is pictures. `misfit` tells of samples x0 (n, ...) how far what is measured of
+    them is from what was given, root mean squares (n,) at pictures in [-1, 1]."""
 
     shown: Tensor | None = None
     start: Start | None = None
@@ -146,3 +147,4 @@ class Entry:
     hooks: Hooks | None = None
     travel: tuple[int, int] | None = None
     finish: Callable[[Tensor], Tensor] | None = None
+    misfit: Callable[[Tensor], Tensor] | None = None

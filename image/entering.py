@@ -151,12 +151,22 @@ def _met(by: Way, operator: Measurement, y: Tensor, how: Sampling) -> Entry:
     def rows_of(rows: slice) -> Tensor:
         return y.expand(rows.stop - rows.start, *y.shape[1:]) if len(y) == 1 else y[rows]
 
+    @torch.no_grad()
+    def misfit(x0: Tensor) -> Tensor:
+        return (operator(x0.to(y.device)) - y).square().flatten(1).mean(1).sqrt().cpu()
+
     if not isinstance(by, Posterior):
-        return Entry(hooks=lambda r: [repaint_measured(operator, rows_of(r))], travel=_travel(by))
+        return Entry(
+            hooks=lambda r: [repaint_measured(operator, rows_of(r))],
+            travel=_travel(by),
+            misfit=misfit,
+        )
     if how.clamp:
         raise ConfigError("clamp: leaves no gradient for what is known to guide by; leave it out")
     std, iterations = by.noise_std, by.iterations
-    return Entry(wrap=lambda d, r: linear_inverse(d, operator, rows_of(r), std, iterations))
+    return Entry(
+        wrap=lambda d, r: linear_inverse(d, operator, rows_of(r), std, iterations), misfit=misfit
+    )
 
 
 def _interpolate(

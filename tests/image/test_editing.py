@@ -67,6 +67,8 @@ def test_every_edit_writes_what_was_given_and_what_it_became(
     assert (seen is None) == (asked == {"interpolate": ("3", "4")})
     told = json.loads((out / "edited.json").read_text())
     assert told["settings"]["steps"] == 3
+    measures = asked.keys() & {"mask", "downscale"} and "repaint" not in asked
+    assert len(told.get("misfit", [])) == (3 if measures else 0)
     if "mask" in asked:
         assert seen is not None
         off = np.eye(8) == 0

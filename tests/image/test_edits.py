@@ -30,6 +30,7 @@ from shared.denoiser import Denoise
 from shared.errors import ConfigError
 from shared.interpolation import slerp
 from shared.oracle import GaussianMixture
+from shared.sampling import Sampling
 from shared.schedule import Cosine, Level, Schedule
 from tests.guided import normals
 from tests.image.conftest import image_config
@@ -242,6 +243,17 @@ def test_grey_and_small_pictures_are_met_by_replacement_too():
         x = pipe()(edit=edit, seeds=range(4), num_inference_steps=8, **FINE).images.flatten(1)
         error = x.double() @ A.T - A @ X.flatten()
         assert float(error.abs().max()) < 0.007
+
+
+def test_misfit_is_how_far_what_is_measured_is_from_what_was_given():
+    """Of the picture itself, and of one that is a quarter brighter everywhere."""
+    x0 = torch.stack([X, X + 0.25]).float()
+    measured = (Colourise(PICTURE), Colourise(PICTURE, Replace(2)), Upscale(PICTURE, 2))
+    for edit in (*measured, Inpaint(PICTURE, MASK)):
+        misfit = pipe().enter(edit, [0, 1], Sampling(steps=2)).misfit
+        assert misfit is not None
+        torch.testing.assert_close(misfit(x0), torch.tensor([0.0, 0.25]), atol=0.005, rtol=0)
+    assert pipe().enter(Vary(PICTURE, 0.5), [0], Sampling(steps=2)).misfit is None
 
 
 def test_variations_begin_at_the_noised_picture():
