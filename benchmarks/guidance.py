@@ -47,7 +47,6 @@ SCHEDULE = Cosine(-10, 10)
 CLASS = 1
 CLEAN_LEVEL = variance_preserving(torch.tensor(30.0, dtype=torch.float64))
 RHO, GIVEN = 0.9, 1.5  # correlation of the Gaussian, and what is given of it
-WIDTH = 140  # of tables that go to a file
 
 
 def plane() -> GaussianMixture:
@@ -286,8 +285,6 @@ def run(
         markdown: Write the tables here.
     """
     console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
     tables = {
         "guided": guided(n, (("dpmpp_2m", deterministic), ("ancestral", stochastic))),
         "given": given(n, stochastic // 2),

@@ -111,10 +111,7 @@ def run(
         ),
         rows,
     )
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
-    table.show(console)
+    table.show(Console())
     if json_file is not None:
         page = {"about": provenance(), "free": free, "rows": rows}
         write_text(json_file, json.dumps(page, indent=1, ensure_ascii=False))

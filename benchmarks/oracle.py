@@ -41,7 +41,6 @@ MEASURES = ("rms", "median")
 CHOSEN = "auto, fitted"
 DRAWN = (CHOSEN, "dpmpp_2m, logsnr", "diffusers DPM++ 2M karras", "k-diffusion heun")
 PLACE = Path("docs/results")
-WIDTH = 150  # of tables that go to a file
 
 
 def means(rows: Rows, measure: str) -> dict[int, dict[str, float]]:
@@ -271,8 +270,6 @@ def run(
     if quick:
         drawn, nfes, noisy_nfes, n = drawn[:2], NFES[:2], NOISY_NFES[:1], min(n, 32)
     console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
     rows: Rows = []
     apart: Rows = []
     for place, problem in enumerate(drawn):

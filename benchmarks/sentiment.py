@@ -135,10 +135,7 @@ def run(
         ),
         rows,
     )
-    console = Console()
-    if not console.is_terminal:
-        console.width = 180
-    table.show(console)
+    table.show(Console())
     shown = [row | {"texts": _some(row["texts"], seed)} for row in rows]
     if json_file is not None:
         page = {"about": provenance(), "judge": judges.fluency.judge.facts, "rows": shown}

@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
+WIDTH = 180  # of tables that go to a file or a pipe, which have none of their own
+
 
 @dataclass(frozen=True)
 class Column:
@@ -30,7 +32,9 @@ class Table:
     rows: list[dict[str, Any]]
 
     def show(self, console: Console) -> None:
-        """Print it on a terminal."""
+        """Print it, on a terminal as wide as that is."""
+        if not console.is_terminal:
+            console.width = WIDTH
         shown = RichTable(title=self.title, caption=self.note, title_justify="left")
         for i, column in enumerate(self.columns):
             shown.add_column(column.heading, justify="right" if i else "left")

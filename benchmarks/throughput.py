@@ -26,7 +26,6 @@ from shared.files import write_text
 from shared.train.engine import set_up
 
 RECIPES = ("image/digits", "image/fashion_mnist", "text/scene", "text/e2e")
-WIDTH = 140  # of tables that go to a file
 
 PARTS = {
     "training": training,
@@ -55,8 +54,6 @@ def run(
         markdown: Write the tables here.
     """
     console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
     torch.set_num_threads(threads)
     set_up()
     about, began = facts(seconds), time.monotonic()

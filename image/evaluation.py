@@ -61,18 +61,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         return _of_clip(run, request, held_out)
     encoder = _open_encoder(request, held_out)
     network = build_features(request.features, training.levels)
-    if training.condition is None and network is None:
-        raise ConfigError(
-            "data.label_column = null: pictures are judged by a classifier, which needs classes; "
-            "without them, compare in the features of a given network: --features inception:FILE"
-        )
-    if request.n <= K:
-        raise ConfigError(f"n = {request.n}: expected more than {K} pictures to measure")
-    if len(held_out) <= K:
-        raise DataError(
-            f"data.held_out = {split!r}: {len(held_out)} pictures; expected more "
-            f"than {K} to measure against"
-        )
+    _check_samples(request, training, held_out, split, network is not None)
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
     judge = None if training.condition is None else find_judge(config, shown(training), panel)
     source = _source(config, training, held_out)
@@ -107,6 +96,30 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         },
         "provenance": provenance(),
     }
+
+
+def _check_samples(
+    request: EvaluateRequest, training: Pictures, held_out: Pictures, split: str, features: bool
+) -> None:
+    """Whether samples can be measured: by a judge or in other `features`, and enough of them."""
+    classes = training.condition is not None and training.condition.shape[1] == 1
+    if request.classifier is not None and not (classes and training.captions is None):
+        raise ConfigError(
+            f"classifier = {request.classifier}: towards which class? The data of this run have "
+            "none; leave it out"
+        )
+    if training.condition is None and not features:
+        raise ConfigError(
+            "data.label_column = null: pictures are judged by a classifier, which needs classes; "
+            "without them, compare in the features of a given network: --features inception:FILE"
+        )
+    if request.n <= K:
+        raise ConfigError(f"n = {request.n}: expected more than {K} pictures to measure")
+    if len(held_out) <= K:
+        raise DataError(
+            f"data.held_out = {split!r}: {len(held_out)} pictures; expected more "
+            f"than {K} to measure against"
+        )
 
 
 def _autoencoder(
@@ -211,11 +224,7 @@ def _draw(pipeline: Pipeline, request: EvaluateRequest, source: Pictures, rows: 
     condition = None if source.condition is None else source.condition[rows]
     target = None
     if request.classifier is not None:
-        if condition is None or condition.shape[1:] != (1,):
-            raise ConfigError(
-                f"classifier = {request.classifier}: towards which class? The data of this run "
-                "have none; leave it out"
-            )
+        assert condition is not None  # as `_check_samples` has seen
         target = pipeline.target(request.classifier, condition)
     seeds = list(request.seeds)[: len(rows)]
     x0 = pipeline.latents(seeds, condition, request, progress=True, target=target, low=low)

@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from image.classifier import Block
 from image.codec import build_codec
 from image.config import CodecConfig, ImageConfig, JudgeConfig
 from image.data import Facts, Pictures
-from image.evaluation import _draw
+from image.evaluation import _check_samples
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.panel import PANEL
 from shared import noise
@@ -182,10 +181,11 @@ def test_evaluation_measures_samples_under_a_classifier(make_run):
 
 @pytest.mark.parametrize("condition", [None, torch.ones(4, 3, dtype=torch.long)])
 def test_evaluation_under_a_classifier_needs_classes(condition: Tensor | None):
-    source = Pictures(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), condition, 17, (), 0)
-    pipeline: Any = SimpleNamespace(small=None)
+    """Refused before anything is trained or drawn."""
+    pictures = Pictures(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), condition, 17, (), 0)
+    asked = EvaluateRequest(n=4, classifier="runs/c")
     with pytest.raises(ConfigError, match="towards which class"):
-        _draw(pipeline, EvaluateRequest(n=4, classifier="runs/c"), source, torch.arange(4))
+        _check_samples(asked, pictures, pictures, "test", features=True)
 
 
 def test_scale_0_is_the_model_alone(make_run, tmp_path: Path):
