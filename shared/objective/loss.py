@@ -104,8 +104,10 @@ def first_estimate(
         return None
     previous = torch.zeros_like(x_t)
     rows = (keys % 2 == 0).nonzero().flatten()
+    # no rows: one pass all the same, for nothing, since networks cut over ranks need every rank's
+    passed = rows if len(rows) else rows.new_zeros(1)
     with torch.no_grad():
-        part = Level(level.logsnr[rows], level.alpha[rows], level.sigma[rows])
-        some = None if condition is None else condition[rows]
-        previous[rows] = denoiser(x_t[rows], part, some, None)
+        part = Level(level.logsnr[passed], level.alpha[passed], level.sigma[passed])
+        some = None if condition is None else condition[passed]
+        previous[rows] = denoiser(x_t[passed], part, some, None)[: len(rows)]
     return previous

@@ -136,8 +136,8 @@ def test_network_in_bfloat16_gives_float32_estimates_near_those_of_float32():
 
 
 def test_each_sample_has_the_loss_it_has_alone_under_a_network_that_looks_at_everything():
-    """A micro batch of one sample with an odd key hands the first pass a batch of none. Without
-    its condition, its level or its first estimate every sample would have another loss."""
+    """Without its condition, its level or its first estimate every sample would have another loss;
+    a micro batch of one sample with an odd key has a first pass for nothing."""
     torch.manual_seed(6)
     trunk = Transformer(6, 3, 5, dim=16, depth=1, heads=2, conditions=4, cross_attention=True)
     for p in trunk.parameters():

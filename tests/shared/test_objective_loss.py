@@ -304,6 +304,20 @@ def test_hybrid_loss_shows_even_keys_their_first_estimate():
     assert previous.abs().sum(1).gt(0).tolist() == [True, False] * 3
 
 
+@pytest.mark.parametrize("key", [2, 3])
+def test_no_network_is_given_an_empty_batch(key: int):
+    """Nor is its first pass left out: networks cut over ranks gather their weights in it."""
+    data, t, _ = batch()
+    net = Scale()
+    denoiser = Denoiser(net, "eps", self_condition=True)
+    keys = torch.tensor([key])
+    diffusion_loss(denoiser, Identity((3,)), data[:1], None, t[:1], keys, Cosine(-6, 7), "x0")
+    assert [len(x) for x, _ in net.seen] == [1, 1]
+    previous = net.seen[1][1]
+    assert previous is not None
+    assert bool(previous.any()) == (key % 2 == 0)
+
+
 def test_bound_with_a_learned_range_takes_the_networks_fraction():
     data, _, keys = batch()
     denoiser = Denoiser(Scale(ranged=True), "eps", learned_range=True)
