@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from image.config import DataConfig
 from image.data import Pictures
+from image.data_config import DataConfig
 from shared.errors import ConfigError
 from shared.prompts import pad_rows
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer, train_tokenizer

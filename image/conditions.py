@@ -8,8 +8,8 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor
 
-from image.config import DRAWN_SIZE, DataConfig
 from image.data import load_pictures
+from image.data_config import DRAWN_SIZE, DataConfig
 from image.figures import words
 from shared import scene
 from shared.errors import ConfigError

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from image.config import DRAWN_SIZE, DataConfig
+from image.data_config import DRAWN_SIZE, DataConfig
 from image.figures import source as figures
 from image.figures.world import Figures, unseen
 from image.render import pictures as render_split

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from image.config import DataConfig
+from image.data_config import DataConfig
 from shared.errors import DataError
 from shared.pictures import GREY, decode, encoded_pictures, fit, named, open_pictures, stack
 from shared.scene import split_of

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from examples.joint.config import DataConfig
-from image.config import DataConfig as PictureConfig
 from image.data import load_pictures
+from image.data_config import DataConfig as PictureConfig
 from image.render import render
 from shared.errors import DataError
 from shared.scene import Scene, check_split, split_of_scene

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from image.clip.learner import ClipLearner
-from image.config import DataConfig, ImageConfig
+from image.config import ImageConfig
 from image.data import Facts, read_facts
+from image.data_config import DataConfig
 from shared.errors import CheckpointError, ConfigError
 from shared.prompts import pad_rows
 from shared.runs import load_learner, open_run

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
 from image.clip.encoder import weights_digest
-from image.config import DataConfig
+from image.data_config import DataConfig
 from image.grid import to_bytes, to_pil
 from shared.errors import CheckpointError, ConfigError
 

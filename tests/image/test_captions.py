@@ -15,8 +15,8 @@ from image.agreement import caption_retrieval, scene_agreement, unseen_agreement
 from image.captions import captioned, prepare_tokenizer, shown
 from image.comparison import some_rows
 from image.conditions import parse_scene
-from image.config import DataConfig
 from image.data import Pictures, load_pictures, read_facts, unseen_pictures
+from image.data_config import DataConfig
 from image.judge import Judge
 from image.panel import PANEL
 from image.pipeline import Pipeline

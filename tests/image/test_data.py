@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from image.config import DataConfig
 from image.data import Facts, load_pictures, read_facts, write_facts
+from image.data_config import DataConfig
 from image.render import render
 from shared import scene
 from shared.errors import CheckpointError, ConfigError, DataError

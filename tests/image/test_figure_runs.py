@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from image.config import DataConfig, UnetConfig
+from image.config import UnetConfig
 from image.data import load_pictures, unseen_pictures
+from image.data_config import DataConfig
 from image.figures import source, world
 from image.figures.agreement import figure_agreement, unseen_figure_agreement
 from image.figures.layout import layouts

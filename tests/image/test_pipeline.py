@@ -10,8 +10,9 @@ from PIL import Image
 import image
 from image.codec import build_codec
 from image.conditions import EXAMPLE, parse_scene
-from image.config import CodecConfig, DataConfig, ImageConfig
+from image.config import CodecConfig, ImageConfig
 from image.data import Facts
+from image.data_config import DataConfig
 from image.net import PatchNet
 from image.pipeline import Glimpse, Pipeline
 from shared import scene

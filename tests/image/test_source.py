@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from image.config import DataConfig
 from image.data import load_pictures
+from image.data_config import DataConfig
 from image.source import spread
 from shared.errors import ConfigError, DataError
 

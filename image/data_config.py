@@ -1,0 +1,114 @@
+"""The section of a configuration that says which pictures to read, and what is told of them."""
+
+import dataclasses
+
+from image.figures.source import columns
+from shared.groups import ALL
+from shared.scene import COLUMNS
+from shared.schema import one_of, positive, schema
+from shared.tokenizer import KINDS, SPECIAL
+
+DRAWN = ("scene", "figures")
+DRAWN_SIZE = 32  # pixels along a side, unless data.size says another
+
+
+@schema
+class DataConfig:
+    """Pictures and their labels.
+
+    `name` is `digits`, `scene` or `figures` (embedded), a .parquet file, a folder of such files
+    named by split, an image folder, a folder that `datasets` saved, or a data set of the hub;
+    $VARIABLES in it are expanded. A single file holds out every 20th picture as its `held_out`
+    split.
+    """
+
+    name: str = "digits"
+    split: str = "train"
+    held_out: str = "test"
+    image_column: str = "image"
+    label_column: str | None = "label"  # null: without classes
+    size: int | None = None  # pixels along a side, cropped and scaled to it; null: as they are
+    channels: int | None = None  # 1 (grey) or 3 (RGB); null: as the first picture has
+    limit: int | None = None  # of pictures, evenly spread over the split
+    skip_bad: bool = False  # leave out, and count, what cannot be read or has no caption
+
+    # Texts as the condition, in place of classes, which then only the judge of `evaluate` learns
+    # (where there are any): a column, or `scene` in the scene world.
+    caption_column: str | None = None
+    caption_length: int = 48  # tokens; a picture with a longer caption is dropped, counted
+    tokenizer: str = "word"
+    vocabulary: int = 8192  # at most, special tokens included
+    min_count: int = 1  # rarer words are unknown (word tokenizer)
+
+    # Scenes and figures: attributes dropped and guided together, by name, such as
+    # {layout: [shape, place]} or {texture: [upper, lower, outer]}
+    groups: dict[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
+    compositional: bool = False  # train without some pairs: scenes of a shape and a colour,
+    # figures of the textures of upper and lower garments
+
+    def __post_init__(self) -> None:
+        for name in ("size", "limit", "caption_length", "min_count"):
+            value = getattr(self, name)
+            if value is not None:
+                positive(f"data.{name}", value)
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"data.channels = {self.channels}: expected 1 (grey) or 3 (RGB)")
+        one_of("data.tokenizer", self.tokenizer, KINDS)
+        if self.vocabulary <= SPECIAL:
+            raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
+        self._check_scene()
+
+    def condition_groups(self) -> dict[str, tuple[int, ...]]:
+        """Columns of the condition, by the names of what can be dropped and guided by itself. Only
+        drawn data has them; attributes that `groups` leaves out are groups of their own."""
+        if not self.drawn or self.caption_column is not None:
+            return {}
+        columns = self._columns()
+        joined = {
+            name: tuple(sorted(column for part in parts for column in columns[part]))
+            for name, parts in self.groups.items()
+        }
+        used = {part for parts in self.groups.values() for part in parts}
+        return joined | {name: where for name, where in columns.items() if name not in used}
+
+    @property
+    def drawn(self) -> bool:
+        """Whether pictures are drawn here, from attributes that are then known."""
+        return self.name in DRAWN
+
+    def layout_size(self) -> tuple[int, int] | None:
+        """Of the layout that a condition begins with, where it has one."""
+        side = self.size or DRAWN_SIZE
+        return (side, side) if self.name == "figures" else None
+
+    def _columns(self) -> dict[str, tuple[int, ...]]:
+        return columns(self.size or DRAWN_SIZE) if self.name == "figures" else COLUMNS
+
+    def _check_scene(self) -> None:
+        if not self.drawn and (self.groups or self.compositional):
+            raise ValueError(
+                "data.groups, data.compositional: of the scene world and of figures; data.name = "
+                f"{self.name!r}"
+            )
+        if self.name == "scene" and self.caption_column not in (None, "scene"):
+            raise ValueError(
+                f"data.caption_column = {self.caption_column!r}: the captions of drawn scenes are "
+                "their own words: set 'scene', or write pairs with `diptych data scene DIR`"
+            )
+        if self.name in ("digits", "figures") and self.caption_column is not None:
+            raise ValueError(f"data.caption_column: {self.name} have no captions; leave it out")
+        if self.groups and self.caption_column is not None:
+            raise ValueError("data.groups: a caption is one condition; leave one of them out")
+        known = self._columns() if self.groups else {}
+        parts = [part for parts in self.groups.values() for part in parts]
+        for name, own in self.groups.items():
+            if not own:
+                raise ValueError(f"data.groups.{name}: expected one attribute or more")
+            for part in own:
+                one_of(f"data.groups.{name}", part, list(known))
+            if name == ALL or (name in known and name not in own):
+                raise ValueError(f"data.groups.{name}: this name means something else; choose one")
+        if len(set(parts)) < len(parts):
+            raise ValueError(f"data.groups = {self.groups}: an attribute is in two of them")
