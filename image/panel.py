@@ -120,6 +120,8 @@ class ImagePanel:
         With a dual encoder, the best candidates and the scores of all."""
         if request.given is not None:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
+        if request.length is not None:
+            raise ConfigError("length: of sentences; pictures have one size, leave it out")
         if (request.mbr, request.n_best) != (1, 1):
             raise ConfigError("mbr, n_best: the image panel compares no candidates; leave them out")
         if request.image:

@@ -125,13 +125,8 @@ def draw(
             "negative: not with a scale for each group, which says itself what guidance departs "
             "from; leave it out"
         )
-    departs = condition is not None and guide is None and negative is None and how.guidance != 1
-    if departs and not learner.drops([*(scaled or ())]):
-        warnings.warn(
-            f"guidance = {how.guidance}: this model was trained without diffusion.drop_condition "
-            "and has never seen samples without what guidance departs from; train "
-            "with 0.1 (for groups, {all: 0.1, NAME: 0.1, ...}), or leave guidance at 1"
-        )
+    if condition is not None and guide is None and negative is None:
+        warn_of_undropped(learner, how.guidance)
     device = next(learner.parameters()).device
     shape = learner.codec.latent_shape
     plan = _plan(learner, how, grid_file, start, travel)  # once for all chunks
@@ -173,6 +168,17 @@ def draw(
                 raise NonFinite(str(error)) from None
             chunks.append((x0 / plan.steps[-1].to.alpha if begin.inverted else x0).cpu())
     return torch.cat(chunks)
+
+
+def warn_of_undropped(learner: Model, guidance: float | dict[str, float]) -> None:
+    """Warns when guidance departs from what the model has not seen in training."""
+    names = [*guidance] if isinstance(guidance, dict) else []
+    if guidance != 1 and not learner.drops(names):
+        warnings.warn(
+            f"guidance = {guidance}: this model was trained without diffusion.drop_condition "
+            "and has never seen samples without what guidance departs from; train "
+            "with 0.1 (for groups, {all: 0.1, NAME: 0.1, ...}), or leave guidance at 1"
+        )
 
 
 @torch.no_grad()

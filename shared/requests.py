@@ -56,6 +56,7 @@ class SampleRequest(Request):
         image: Pictures to write from: one sample for each file (panels that describe pictures).
         negative_prompt: What guidance is to depart from, in words (pictures).
         given: What must stay, with [MASK] for what is free (panels that can infill).
+        length: Tokens of each sentence (models that are told it: codec.explicit_length).
         low: A picture to enlarge, or the run of a model that is to draw it (models of a cascade).
         low_noise: The time to which it is noised: 0 for a true picture.
         trajectory: Also write the denoising of the first sample.
@@ -76,6 +77,7 @@ class SampleRequest(Request):
     image: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     negative_prompt: str | None = None
     given: str | None = None
+    length: int | None = None
     low: Path | None = None
     low_noise: float = 0.1
     trajectory: bool = False

@@ -37,6 +37,7 @@ class Ask:
 
     source: what each is written from, condition ids (n, M) or patches of pictures (n, M, D).
     start: ids that a causal model's sentences begin with. given: a template that all of them fill.
+    length: how many tokens each has, of a model that is told it; drawn when not given.
     automata: one for each, which it must be accepted by; `control_scale` is how strongly the rest
     of it follows. near: what each begins as, in place of noise. Of `candidates` drawn for each, the
     best is kept and the `n_best` come along. `watch` sees the first one's estimates.
@@ -45,6 +46,7 @@ class Ask:
     source: Tensor | None = None
     start: tuple[int, ...] = ()
     given: Given | None = None
+    length: int | None = None
     automata: Automata | None = None
     control_scale: float = ControlRequest.control_scale
     near: Near | None = None
@@ -92,6 +94,11 @@ def check_causal(ask: Ask, how: Sampling) -> None:
         raise ConfigError(
             "given, controls, trajectory, clamp: the causal reference writes from left to right "
             "only; use a run with model: diffusion"
+        )
+    if ask.length is not None:
+        raise ConfigError(
+            "length: does not apply to the causal reference, which writes the end of a sentence "
+            "itself; leave it out"
         )
     if how.guided or how.guide is not None:
         raise ConfigError("guidance: for diffusion; the causal reference has none, leave it out")

@@ -9,14 +9,17 @@ with which (`shared.objective.EndToEnd`) rows may have any length.
 For independent words, p(w | x_t) ~ exp(-|x_t - alpha E_w|^2 / 2 sigma^2), in logits
 alpha <x_t, E_w> / sigma^2 - alpha^2 |E_w|^2 / 2 sigma^2 up to a constant: that is `evidence`. A
 network that adds its own logits need only say what the *other* places tell about this one.
+
+`Ended` is any codec of tokens for models that are told where a sentence ends.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.codec import check_range
+from shared.codec import Bits, check_range
 from shared.schedule import Level
+from shared.tokenizer import EOS, PAD
 
 
 class Embedding(nn.Module):
@@ -68,6 +71,43 @@ class Embedding(nn.Module):
         """Rounding: p(w | z_0) over all words, each equally likely a priori."""
         chosen = self.evidence(z_0, level_0).log_softmax(-1).gather(-1, data.unsqueeze(-1))
         return chosen.flatten(1).sum(1)
+
+
+class Ended(nn.Module):
+    """A DiscreteCodec of ids (B, L) in whose likelihood ends and padding have no part."""
+
+    def __init__(self, tokens: Bits | Embedding) -> None:
+        super().__init__()
+        self.tokens, self.size = tokens, tokens.size
+        self.latent_shape, self.logit_channels = tokens.latent_shape, tokens.logit_channels
+
+    def encode(self, data: Tensor) -> Tensor:
+        return self.tokens.encode(data)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return self.tokens.decode(x0)
+
+    def evidence(self, x_t: Tensor, level: Level) -> Tensor:
+        return self.tokens.evidence(x_t, level)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        return self.tokens.mean(logits)
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        return self.tokens.log_probs(logits)
+
+    def nll(self, logits: Tensor, data: Tensor) -> Tensor:
+        each = self.tokens.nll(logits.flatten(0, 1).unsqueeze(1), data.flatten().unsqueeze(1))
+        return _of_words(each, data)
+
+    def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:
+        logits = self.evidence(z_0, level_0)
+        return _of_words(self.log_probs(logits).gather(-1, data.unsqueeze(-1)).flatten(), data)
+
+
+def _of_words(each: Tensor, data: Tensor) -> Tensor:
+    """A number for each token (B L,) -> the sum (B,) over those of data (B, L) before the end."""
+    return each.reshape(data.shape).masked_fill((data == PAD) | (data == EOS), 0.0).sum(1)
 
 
 def nearness(x0: Tensor, points: Tensor) -> Tensor:

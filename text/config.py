@@ -143,6 +143,8 @@ class CodecConfig:
     unit_norm: bool = True  # all embeddings have one length; false: each has its own (Diffusion-LM)
     run: str | None = None
     temperature: float = 0.0  # of a sentence's words given its latent; 0: the likeliest ones
+    # tell the model how many tokens a sentence has, see text/lengths.py; else it learns padding
+    explicit_length: bool = False
 
     def __post_init__(self) -> None:
         one_of("codec.kind", self.kind, CODECS)
@@ -153,6 +155,11 @@ class CodecConfig:
                 raise ValueError(
                     "codec.run = null: name the run whose latents to learn, such as one of "
                     "text/scene_autoencoder"
+                )
+            if self.explicit_length:
+                raise ValueError(
+                    "codec.explicit_length = true: latents of whole sentences hold their length; "
+                    "leave it out"
                 )
             return
         for name in ("run", "temperature"):
@@ -268,6 +275,11 @@ class TextConfig:
                 f"data.source = {self.data.source!r}: an autoencoder reads sentences alone; leave "
                 "it out"
             )
+        if self.codec.explicit_length and self.model != "diffusion":
+            raise ValueError(
+                f"codec.explicit_length = true: does not apply to model = {self.model!r}, which "
+                "writes the end of a sentence itself; leave it out"
+            )
         if (self.model == "operator") != (self.data.label_column is not None):
             raise ValueError(
                 f"data.label_column = {self.data.label_column!r}, model = {self.model!r}: an "
@@ -286,6 +298,11 @@ class TextConfig:
                 f"diffusion.prediction = {self.diffusion.prediction!r}, diffusion.fit_density = "
                 f"{self.diffusion.fit_density}: a sentence's latents are no words: set 'v' or "
                 "'x0', and false"
+            )
+        if self.codec.explicit_length and self.diffusion.prediction != "categorical":
+            raise ValueError(
+                f"codec.explicit_length = true: the loss of {self.diffusion.prediction!r} counts "
+                "the padding; set diffusion.prediction = 'categorical'"
             )
         learned, end_to_end = self.codec.kind == "embedding", self.diffusion.end_to_end is not None
         if end_to_end and not learned:

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from shared.codec import Codec
+from shared.codec import Bits, Codec
 from shared.denoiser import Denoise
-from shared.drawing import Wrap, draw
+from shared.drawing import Wrap, draw, warn_of_undropped
 from shared.errors import ConfigError
 from shared.guidance import infill
 from shared.learner import DiffusionLearner
@@ -16,9 +16,11 @@ from shared.sampling import Sampling, Start
 from text.ask import Ask, check_causal, check_diffusion
 from text.autoencoder.codec import SentenceCodec
 from text.baseline import CausalLM
-from text.codec import nearness
-from text.control import controlled, nearest_accepted
+from text.codec import Embedding, Ended, nearness
+from text.control import controlled, nearest_accepted, possible_lengths
 from text.given import Given
+from text.given import possible_lengths as lengths_given
+from text.lengths import Lengths, count, limited, tell
 
 Look = Callable[[int, float, Tensor], None]  # step, its logsnr, the first sentence's ids (L,)
 
@@ -46,15 +48,18 @@ def draw_rows(
 
     def watch(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
         assert look is not None
-        look(i, logsnr, _nearest(learner, x0_hat[:1], ask)[0])
+        look(i, logsnr, _nearest(learner, x0_hat[:1], ask, lengths)[0])
 
+    lengths = _lengths(learner, seeds, ask)
+    condition, negative = _told(learner, how, ask, lengths)
     x0 = draw(
         learner,
         seeds,
         how,
-        condition=ask.source,
+        condition=condition,
+        negative=negative,
         start=_start(learner, ask),
-        wrap=_wrap(learner, how, ask),
+        wrap=_wrap(learner, how, ask, lengths, negative),
         watch=None if look is None else watch,
         grid_file=grid_file,
         progress=progress,
@@ -62,7 +67,48 @@ def draw_rows(
     )
     if isinstance(learner.codec, SentenceCodec):
         return learner.codec.words(x0, seeds)
-    return _nearest(learner, x0, ask)
+    return _nearest(learner, x0, ask, lengths)
+
+
+def _lengths(learner: DiffusionLearner, seeds: Sequence[int], ask: Ask) -> Tensor | None:
+    """How many tokens each sentence has (n,), of a model that is told: as asked, or as what it is
+    to vary, where all else that is asked allows it, or drawn. ConfigError for what cannot be."""
+    if not isinstance(learner.beside, Lengths):
+        if ask.length is not None:
+            raise ConfigError(
+                f"length = {ask.length}: this model writes the end of a sentence itself; train "
+                "with codec.explicit_length=true, or guide it: diptych control RUN length=N"
+            )
+        return None
+    places = learner.codec.latent_shape[0]
+    possible = torch.arange(places).expand(len(seeds), -1) > 0
+    if ask.automata is not None:
+        possible = possible & possible_lengths(ask.automata, places)
+    if ask.given is not None:
+        possible = possible & lengths_given(ask.given)
+    if ask.length is not None:
+        if not 0 < ask.length < places or not possible[:, ask.length].all():
+            raise ConfigError(
+                f"length = {ask.length}: expected 1 to {places - 1} tokens, and what else is asked "
+                "for to fit them"
+            )
+        return torch.full((len(seeds),), ask.length)
+    drawn = learner.beside.draw(seeds, ask.source, possible)
+    if ask.near is None:
+        return drawn
+    own = count(ask.near.ids)
+    return torch.where(possible.gather(1, own[:, None]).flatten(), own, drawn)
+
+
+def _told(
+    learner: DiffusionLearner, how: Sampling, ask: Ask, lengths: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The condition as the network reads it, and what guidance departs from: the same without the
+    source, where that is not just no condition."""
+    if lengths is None or ask.source is None or not how.guided:
+        return ask.source if lengths is None else tell(lengths, ask.source), None
+    warn_of_undropped(learner, how.guidance)
+    return tell(lengths, ask.source), tell(lengths, torch.zeros_like(ask.source))
 
 
 @torch.no_grad()
@@ -72,7 +118,13 @@ def _start(learner: DiffusionLearner, ask: Ask) -> Start | None:
     return Start(learner.codec.encode(ask.near.ids.to(_device(learner))), ask.near.time)
 
 
-def _wrap(learner: DiffusionLearner, how: Sampling, ask: Ask) -> Wrap | None:
+def _wrap(
+    learner: DiffusionLearner,
+    how: Sampling,
+    ask: Ask,
+    lengths: Tensor | None,
+    negative: Tensor | None,
+) -> Wrap | None:
     automata, given = ask.automata, ask.given
     if automata is not None:
         return lambda _, rows: controlled(
@@ -82,6 +134,8 @@ def _wrap(learner: DiffusionLearner, how: Sampling, ask: Ask) -> Wrap | None:
             how.temperature,
             how.one_scale(),
             how.guidance_interval,
+            None if lengths is None else lengths[rows].to(_device(learner)),
+            None if negative is None else negative[rows].to(_device(learner)),
         )
     return None if given is None else _infill(learner.codec, given, _device(learner))
 
@@ -97,16 +151,23 @@ def _infill(codec: Codec, given: Given, device: torch.device) -> Wrap:
 
 
 @torch.no_grad()
-def _nearest(learner: DiffusionLearner, x0: Tensor, ask: Ask) -> Tensor:
-    """x0 (n, L, ...) -> ids (n, L), the nearest that template and automata allow."""
+def _nearest(learner: DiffusionLearner, x0: Tensor, ask: Ask, lengths: Tensor | None) -> Tensor:
+    """x0 (n, L, ...) -> ids (n, L), the nearest that template, automata and lengths allow."""
+    if lengths is not None:
+        lengths = lengths[: len(x0)]
     if ask.automata is not None:
-        return nearest_accepted(learner.denoiser, x0, ask.automata[: len(x0)])
+        return nearest_accepted(learner.denoiser, x0, ask.automata[: len(x0)], lengths)
     codec, device = learner.codec, _device(learner)
-    if ask.given is None:
+    if ask.given is None and lengths is None:
         return codec.decode(x0.to(device)).cpu()
-    allowed = ask.given.allowed.to(device)
-    points = codec.encode(torch.arange(allowed.shape[1], device=device))
-    return nearness(x0.to(device), points).masked_fill(~allowed, -torch.inf).argmax(-1).cpu()
+    assert isinstance(codec, (Bits, Embedding, Ended))
+    points = codec.encode(torch.arange(codec.size, device=device))
+    scores = nearness(x0.to(device), points)
+    if ask.given is not None:
+        scores = scores.masked_fill(~ask.given.allowed.to(device), -torch.inf)
+    if lengths is not None:
+        scores = limited(scores, lengths)
+    return scores.argmax(-1).cpu()
 
 
 def _device(learner: DiffusionLearner) -> torch.device:

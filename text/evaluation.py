@@ -25,6 +25,11 @@ from text.yardstick import Yardstick, find_yardstick, of_split
 
 def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
     """Draw request.n sentences from a run and measure them."""
+    if request.likelihood and run.config.codec.explicit_length:
+        raise ConfigError(
+            "likelihood: this model was trained with codec.explicit_length, and its bound would "
+            "leave out how probable a length is; leave likelihood out"
+        )
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
     references = find_sources(pipeline, request)
     yardstick = find_yardstick(run, panel, request.split)

@@ -29,6 +29,19 @@ class Given:
     allowed: Tensor
 
 
+def possible_lengths(given: Given) -> Tensor:
+    """(L,) bool: how many tokens, 1 or more, a sentence may have that fills the template."""
+    words = given.allowed.clone()
+    words[:, [PAD, BOS, EOS]] = False
+    before = words.any(1).int().cumprod(0)[:-1]
+    after = given.allowed[:, PAD].int().flip(0).cumprod(0).flip(0)[1:]
+    found = given.allowed[:, EOS].clone()
+    found[1:] &= before.bool()
+    found[:-1] &= after.bool()
+    found[0] = False
+    return found
+
+
 def parse_given(template: str, tokenizer: Tokenizer, length: int) -> Given:
     """A template -> Given. ConfigError names a word that is unknown, a misplaced `[MASK]*`, and a
     template longer than `length` tokens with its end."""

@@ -33,12 +33,13 @@ from text.autoencoder.install import install
 from text.autoencoder.learner import AutoencoderLearner
 from text.autoencoder.network import SentenceNetwork
 from text.baseline import CausalLM
-from text.codec import Embedding
+from text.codec import Embedding, Ended
 from text.config import DataConfig, TextConfig
 from text.control.evaluation import control
 from text.control.evaluation import evaluate as evaluate_controls
 from text.data import read_corpus, to_rows
 from text.evaluation import evaluate
+from text.lengths import read_lengths, write_lengths
 from text.mbr import Candidate
 from text.net import TextNet
 from text.operators import control as operators
@@ -59,7 +60,8 @@ class TextPanel:
 
     def prepare(self, config: TextConfig, run: Path) -> None:
         """Train the tokenizer, or take that of the latents, and tell what of the data is used
-        (data.json); of an operator also its classes (labels.json)."""
+        (data.json); of an operator also its classes (labels.json), of a model that is told lengths
+        those that there are (lengths.json)."""
         if config.model == "operator":
             write_classes(config.data, run)
         if config.codec.kind == "sentence":
@@ -74,6 +76,8 @@ class TextPanel:
             )
             tokenizer.save(run / FILE)
         rows = to_rows(corpus, tokenizer, config.data)
+        if config.codec.explicit_length:
+            write_lengths(rows, run)
         facts = {
             "sentences": len(rows),
             "longer_than_length_dropped": rows.dropped,
@@ -124,13 +128,14 @@ class TextPanel:
             source=source,
             start=start,
             given=None if request.given is None else pipeline.template(request.given),
+            length=request.length,
             candidates=request.mbr,
             n_best=request.n_best,
             watch=watch,
         )
         result = pipeline.write(request.seeds, request, ask, progress=True)
         settings = request.settings() | {"weights": request.weights, "given": request.given}
-        settings |= {"prompt": request.prompt, "mbr": request.mbr}
+        settings |= {"prompt": request.prompt, "mbr": request.mbr, "length": request.length}
         images = [str(file) for file in request.image]
         written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
         if images:
@@ -284,8 +289,13 @@ def build_learner(config: TextConfig, size: int, run: Path | None = None) -> nn.
         config.net,
         config.diffusion.self_condition,
         conditions=_conditions(config.data, size),
+        explicit_length=config.codec.explicit_length,
     )
-    return DiffusionLearner(net, codec, config.diffusion, autocast=autocast)
+    beside = None
+    if config.codec.explicit_length:
+        assert run is not None
+        beside = read_lengths(run)
+    return DiffusionLearner(net, codec, config.diffusion, autocast=autocast, beside=beside)
 
 
 def _conditions(data: DataConfig, size: int) -> int | tuple[int, int]:
@@ -300,8 +310,10 @@ def _codec(config: TextConfig, size: int, run: Path | None) -> Codec:
         assert run is not None
         return load_codec(run, config.codec.temperature)
     if config.codec.kind == "bits":
-        return Bits(size, (config.data.length,))
-    return Embedding(size, config.data.length, config.codec.dim, config.codec.unit_norm)
+        tokens = Bits(size, (config.data.length,))
+    else:
+        tokens = Embedding(size, config.data.length, config.codec.dim, config.codec.unit_norm)
+    return Ended(tokens) if config.codec.explicit_length else tokens
 
 
 def _n_best_lines(n_best: list[list[Candidate]]) -> str:

@@ -111,6 +111,7 @@ class Pipeline:
         prompt: Prompt = None,
         image: Shown | Sequence[Shown] = (),
         given: str | None = None,
+        length: int | None = None,
         controls: Sequence[str] = (),
         guidance_scale: float = 1.0,
         control_scale: float = ControlRequest.control_scale,
@@ -127,7 +128,8 @@ class Pipeline:
         `guidance_scale` how strongly it follows that; the causal reference without a source begins
         with it. `image` is the same for a model that writes from pictures: one sentence for each,
         whatever n is. `given` is a template, see `text.given`; its words are in every sentence
-        exactly. `controls`, such as "length=9", are satisfied by every sentence, see
+        exactly. `length` is the tokens of each, of a model that is told it (`text.lengths`).
+        `controls`, such as "length=9", are satisfied by every sentence, see
         `text.control`; `control_scale` is how strongly the rest of it follows them. `watch` sees
         the estimate of the first sentence at every step. `temperature` divides the logits: below 1,
         surer words and less variety. `clamp` makes every estimate the nearest words. Of
@@ -151,6 +153,7 @@ class Pipeline:
             source=source,
             start=start,
             given=None if given is None else self.template(given),
+            length=length,
             automata=self.automata([asked] * len(chosen)) if asked else None,
             control_scale=control_scale,
             candidates=num_candidates,

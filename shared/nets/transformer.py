@@ -33,7 +33,8 @@ def level_features(logsnr: Tensor, dim: int) -> Tensor:
 
 class Block(nn.Module):
     """One residual block. Modulations m (B, 6, dim): shift, scale, gate of attention and MLP; or
-    (B, 6, S, dim), for S stretches of places with these `lengths`."""
+    (B, 6, S, dim), for S stretches of places with these `lengths`. Places attend to those that are
+    `seen`, a mask that broadcasts to (B, heads, L, L)."""
 
     def __init__(self, dim: int, heads: int, rotary: bool, cross: bool, dropout: float) -> None:
         super().__init__()
@@ -53,6 +54,7 @@ class Block(nn.Module):
         tokens: Tensor | None = None,
         mask: Tensor | None = None,
         lengths: Sequence[int] = (),
+        seen: Tensor | None = None,
     ) -> Tensor:
         each = m if m.ndim == 4 else m.unsqueeze(2)
         modulation = (each + self.table.unsqueeze(1)).to(x.dtype)
@@ -60,7 +62,7 @@ class Block(nn.Module):
             parts = zip(modulation.split(1, 2), lengths, strict=True)
             modulation = torch.cat([part.expand(-1, -1, n, -1) for part, n in parts], 2)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.unbind(1)
-        branch = self.attention(modulated(x, shift_a, scale_a))
+        branch = self.attention(modulated(x, shift_a, scale_a), mask=seen)
         x = torch.addcmul(x, gate_a, self.dropout(branch))
         if self.cross is not None and tokens is not None:
             x = x + self.cross(layer_norm(x), tokens, mask)
@@ -75,8 +77,12 @@ class Transformer(nn.Module):
     such a row, of vectors (B, M, D). 0 is "none": it fills a row up and does not count, unless the
     row holds nothing else. The mean of a row enters the modulation; with `cross_attention` the
     blocks also attend to its members one by one, and with `source_depth` what they attend to is the
-    row read as a sequence, by so many blocks. Unconditional when conditions = 0. ValueError for
-    tokens of another size, or for a condition that the network cannot take.
+    row read as a sequence, by so many blocks. Unconditional when conditions = 0.
+
+    With `told_lengths` rows have lengths (B,) in [1, L] of their own: what a place gives then does
+    not depend on those beyond its row's length, and each place is told how many follow it in the
+    row. ValueError for tokens of another size, or for a condition or lengths that the network
+    cannot take.
     """
 
     def __init__(
@@ -92,11 +98,13 @@ class Transformer(nn.Module):
         cross_attention: bool = False,
         source_depth: int = 0,
         dropout: float = 0.0,
+        told_lengths: bool = False,
     ) -> None:
         super().__init__()
         self.dim, self.token_shape = dim, (length, in_dim)
         self.embed = nn.Linear(in_dim, dim)
         self.place = nn.Parameter(torch.randn(length, dim) * 0.02)
+        self.to_go = nn.Parameter(torch.randn(length, dim) * 0.02) if told_lengths else None
         self.level = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.condition = _embedding(conditions, dim)
         reads = source_depth > 0 and self.condition is not None
@@ -113,13 +121,25 @@ class Transformer(nn.Module):
         if isinstance(self.condition, IdEmbedding):
             nn.init.normal_(self.condition.weight, std=0.02)
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        logsnr: Tensor,
+        condition: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         if x.ndim != 3 or x.shape[1:] != self.token_shape:  # one token would broadcast over places
             length, in_dim = self.token_shape
             raise ValueError(f"net: tokens {tuple(x.shape)}, expected (B, {length}, {in_dim})")
         if condition is not None and self.condition is None:
             raise ValueError("net: a condition was given, and the network has conditions = 0")
-        h = self.embed(x) + self.place
+        if (lengths is None) != (self.to_go is None):
+            raise ValueError("net: lengths are for a network with told_lengths, which needs them")
+        h, seen = self.embed(x) + self.place, None
+        if lengths is not None and self.to_go is not None:
+            follow = lengths[:, None] - 1 - torch.arange(x.shape[1], device=x.device)
+            seen = (follow >= 0)[:, None, None, :]
+            h = h + self.to_go[follow.clamp(min=0)]
         told = self.level(level_features(logsnr, self.dim).to(h.dtype))
         tokens = mask = None
         if self.condition is not None:
@@ -131,7 +151,7 @@ class Transformer(nn.Module):
             mask = counts[:, None, None, :] if self.cross_attention else None
         m = self.modulate(told).unflatten(-1, (6, self.dim))
         for block in self.blocks:
-            h = block(h, m, tokens, mask)
+            h = block(h, m, tokens, mask, seen=seen)
         shift, scale = self.finish(F.silu(told)).unsqueeze(1).chunk(2, dim=-1)
         return self.out(modulated(h, shift, scale))
 

@@ -8,7 +8,7 @@ that it ends at, accepted in any case.
 from text.control.automaton import Automaton
 from text.control.controls import NAMES, Control, compile_controls, parse_controls
 from text.control.denoise import controlled, nearest_accepted
-from text.control.paths import Automata
+from text.control.paths import Automata, possible_lengths
 from text.control.targets import Target, read_targets
 from text.control.vocabulary import Vocabulary
 from text.control.world import find_world
@@ -25,5 +25,6 @@ __all__ = [
     "find_world",
     "nearest_accepted",
     "parse_controls",
+    "possible_lengths",
     "read_targets",
 ]

@@ -22,6 +22,7 @@ from shared.guidance import classifier_free
 from shared.schedule import Level
 from text.codec import nearness
 from text.control.paths import Automata, best_row, log_accepted
+from text.lengths import limited
 
 CHUNK = 64  # rows whose scores of all words are held at once
 
@@ -33,11 +34,14 @@ def controlled(
     temperature: float = 1.0,
     guidance: float = 1.0,
     interval: tuple[float, float] | None = None,
+    lengths: Tensor | None = None,
+    negative: Tensor | None = None,
 ) -> Denoise:
     """The estimate for rows that the automata (one a row) should accept, the more strongly the
     larger `scale`; logits are guided towards the condition by the classifier-free scale `guidance`,
-    within the `interval` of logsnr, and divided by `temperature` first. Cost: one evaluation (two
-    when guided) and one backward pass. ConfigError for a model without logits."""
+    within the `interval` of logsnr, and divided by `temperature` first. They depart from those
+    under `negative` where it is given. Rows of known `lengths` (n,) end there. Cost: one evaluation
+    (two when guided) and one backward pass. ConfigError for a model without logits."""
     codec = denoiser.codec
     if denoiser.prediction != "categorical" or not isinstance(codec, DiscreteCodec):
         raise ConfigError(
@@ -45,7 +49,7 @@ def controlled(
             "train with 'categorical'"
         )
     automata = automata.to(next(denoiser.parameters()).device)
-    guided = classifier_free(denoiser.output, guidance, interval=interval)
+    guided = classifier_free(denoiser.output, guidance, negative=negative, interval=interval)
 
     def denoise(
         x_t: Tensor,
@@ -56,7 +60,10 @@ def controlled(
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
             logits = guided(x, level, condition, previous) / temperature
-            chance = log_accepted(codec.log_probs(logits), automata)
+            laws = codec.log_probs(logits)
+            if lengths is not None:
+                laws = limited(laws, lengths).log_softmax(-1)
+            chance = log_accepted(laws, automata)
             (gradient,) = torch.autograd.grad(chance.sum(), x)
         wide = level.widen(x_t.ndim)
         return codec.mean(logits.detach()) + scale * wide.sigma**2 / wide.alpha * gradient
@@ -64,13 +71,19 @@ def controlled(
     return denoise
 
 
-def nearest_accepted(denoiser: Denoiser, x0: Tensor, automata: Automata) -> Tensor:
-    """x0 (n, L, d) -> the accepted rows of ids (n, L) nearest to it, CHUNK at a time."""
+def nearest_accepted(
+    denoiser: Denoiser, x0: Tensor, automata: Automata, lengths: Tensor | None = None
+) -> Tensor:
+    """x0 (n, L, d) -> the accepted rows of ids (n, L), of these lengths (n,) where they are known,
+    nearest to it, CHUNK at a time."""
     device, codec = next(denoiser.parameters()).device, denoiser.codec
     assert codec is not None
     points = codec.encode(torch.arange(automata.size, device=device)).detach()
-    starts = range(0, len(x0), CHUNK)
-    parts = [slice(start, start + CHUNK) for start in starts]
-    return torch.cat(
-        [best_row(nearness(x0[i].to(device), points), automata[i].to(device)).cpu() for i in parts]
-    )
+    rows: list[Tensor] = []
+    for start in range(0, len(x0), CHUNK):
+        i = slice(start, start + CHUNK)
+        scores = nearness(x0[i].to(device), points)
+        if lengths is not None:
+            scores = limited(scores, lengths[i])
+        rows.append(best_row(scores, automata[i].to(device)).cpu())
+    return torch.cat(rows)

@@ -17,6 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from shared.tokenizer import BOS, EOS, PAD
 from text.control.automaton import Automaton
 
 FLOOR = -70.0  # the least log-probability of a token: what is asked for is never impossible
@@ -125,6 +126,36 @@ class _Edges:
         for kinds, label in labels.items():
             sets[label, list(kinds)] = True
         return cls(torch.tensor(rows).T, sets, automaton.accepts[kept])
+
+
+def possible_lengths(automata: Automata, places: int) -> Tensor:
+    """(B, places) bool: whether each accepts a row of so many tokens, 1 or more, EOS and PAD."""
+    held = torch.stack(
+        [sets[:, each] for sets, each in zip(automata.sets, automata.classes, strict=True)]
+    )
+    words = torch.ones(automata.size, dtype=torch.bool)
+    words[[PAD, BOS, EOS]] = False
+    source, target, label = automata.source, automata.target, automata.label
+
+    def edges(tokens: Tensor | list[int]) -> Tensor:
+        return held[..., tokens].any(-1).gather(1, label).int()
+
+    def moved(states: Tensor, allowed: Tensor, at: Tensor, to: Tensor) -> Tensor:
+        reached = states.gather(1, at) * allowed
+        return torch.zeros_like(states).scatter_reduce_(1, to, reached, "amax")
+
+    word, end, pad = edges(words), edges([EOS]), edges([PAD])
+    done = [automata.accepts.int()]  # by how many PAD are still to come
+    for _ in range(places - 1):
+        done.append(moved(done[-1], pad, target, source))
+    here = torch.zeros_like(done[0])
+    here[:, 0] = 1
+    found: list[Tensor] = []
+    for after in reversed(done):
+        found.append((moved(here, end, source, target) * after).any(1))
+        here = moved(here, word, source, target)
+    found[0] = torch.zeros_like(found[0])
+    return torch.stack(found, 1)[automata.which]
 
 
 def log_accepted(log_probs: Tensor, automata: Automata) -> Tensor:
