@@ -49,6 +49,26 @@ def test_samples_do_not_see_each_other():
     torch.testing.assert_close(net(x, logsnr)[1:], net(x[1:], logsnr[1:]))
 
 
+def test_rows_of_their_own_length_are_told_it_and_do_not_see_beyond_it():
+    x, logsnr = inputs()
+    net = opened(told_lengths=True)
+    lengths = torch.tensor([2, 4])
+    base, moved = net(x, logsnr, None, lengths), x.clone()
+    for i, length in enumerate(lengths.tolist()):
+        moved[i, length:] += 1
+        torch.testing.assert_close(net(moved, logsnr, None, lengths)[i, :length], base[i, :length])
+        longer = net(x, logsnr, None, lengths + 1)
+        assert bool(((longer - base)[i, :length].abs().amax(-1) > 1e-4).all())
+        within = moved.clone()
+        within[i, length - 1] += 1
+        changed = (net(within, logsnr, None, lengths) - base)[i, :length].abs().amax(-1)
+        assert bool((changed > 1e-4).all())
+    with pytest.raises(ValueError, match="told_lengths, which needs them"):
+        net(x, logsnr)
+    with pytest.raises(ValueError, match="told_lengths"):
+        opened()(x, logsnr, None, lengths)
+
+
 def test_output_depends_on_the_level_and_on_every_place():
     x, logsnr = inputs()
     net = opened()
