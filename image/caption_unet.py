@@ -1,21 +1,28 @@
 """A U-Net that reads captions: diffusers' `UNet2DConditionModel` under our networks' contract.
 
 The levels that attend do so to themselves and to the tokens of a caption (Rombach et al. 2022,
-sec. 3.3), which blocks trained with the network have read in their order. The mean of the tokens
-joins the noise level, as a class does in `image.unet`.
+sec. 3.3), which blocks trained with the network have read in their order, or a frozen encoder
+(`image.text_encoder`). The mean of the tokens joins the noise level, as a class does in
+`image.unet`.
 """
 
 import math
 from typing import Any
 
-import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from image.config import SOURCE_HEADS, UnetConfig
 from image.latent import channels_of, from_channels, to_channels
 from image.unet import GROUPS, PLAIN, check_size, close, timestep
-from shared.nets.condition import SourceReader, mean_token, that_count
+from shared.nets.condition import (
+    IdEmbedding,
+    SourceReader,
+    VectorEmbedding,
+    mean_token,
+    or_empty,
+    that_count,
+)
 
 # Names of diffusers' blocks that attend to captions, down and up; they resample by convolutions.
 ATTENDS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
@@ -25,8 +32,9 @@ class CaptionUnet(nn.Module):
     """net(x, logsnr, condition, previous) -> an output of x's shape.
 
     x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), in
-    the order of a text, 0 behind it; None is no text; with `beside` further channels (B, beside, H,
-    W) as a fifth argument. ConfigError when the levels do not divide the picture.
+    the order of a text, 0 behind it; None is no text; with `empty` (1, L, D), the states of the
+    empty text, it is states (B, L, D) of texts, zeros for none; with `beside` further channels (B,
+    beside, H, W) as a fifth argument. ConfigError when the levels do not divide the picture.
     """
 
     def __init__(
@@ -36,6 +44,7 @@ class CaptionUnet(nn.Module):
         self_condition: bool,
         conditions: int,
         beside: int = 0,
+        empty: Tensor | None = None,
     ) -> None:
         super().__init__()
         check_size(latent_shape, len(config.channels))
@@ -44,8 +53,14 @@ class CaptionUnet(nn.Module):
         inputs = channels * (2 if self_condition else 1) + beside
         self.trunk = _trunk(inputs, channels, config)
         dim = config.source_dim
-        self.condition = nn.Embedding(conditions, dim)
-        nn.init.normal_(self.condition.weight, std=0.02)
+        self.empty: Tensor | None
+        self.register_buffer("empty", empty, persistent=False)
+        self.condition: IdEmbedding | VectorEmbedding
+        if empty is None:
+            self.condition = IdEmbedding(conditions, dim)
+            nn.init.normal_(self.condition.weight, std=0.02)
+        else:
+            self.condition = VectorEmbedding(None, empty.shape[-1], dim)
         self.source = SourceReader(dim, config.source_depth, SOURCE_HEADS)
         self.told = nn.Linear(dim, self.trunk.time_embedding.linear_2.out_features)
         close(self.trunk)
@@ -59,9 +74,11 @@ class CaptionUnet(nn.Module):
         beside: Tensor | None = None,
     ) -> Tensor:
         h = to_channels(x, previous, self.self_condition, beside)
-        ids = x.new_zeros(len(x), 1, dtype=torch.long) if condition is None else condition
-        counts = that_count(ids)
-        tokens = self.source(self.condition(ids), counts)
+        row = self.condition.none(len(x)) if condition is None else condition
+        if self.empty is not None:
+            row = or_empty(condition, self.empty, len(x))
+        counts = that_count(row)
+        tokens = self.source(self.condition(row), counts)
         out = self.trunk(
             h,
             timestep(logsnr),

@@ -1,15 +1,22 @@
-"""Captions as conditions: rows of the ids of a tokenizer that is trained with the run."""
+"""Captions as conditions: rows of the ids of a tokenizer that is trained with the run.
 
+Where a frozen encoder reads captions (`image.text_encoder`), these ids are what a judge sees, and
+the states of the encoder what the network is told.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from image.config import ImageConfig
 from image.data import Pictures
 from image.data_config import DataConfig
 from shared.errors import ConfigError
-from shared.prompts import pad_rows
+from shared.prompts import pad_rows, prompt_ids
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer, train_tokenizer
 
 
@@ -25,14 +32,38 @@ def prepare_tokenizer(pictures: Pictures, config: DataConfig, run: Path) -> Toke
     return tokenizer
 
 
-def captioned(pictures: Pictures, tokenizer: Tokenizer, config: DataConfig) -> Pictures:
+def conditioned(pictures: Pictures, config: ImageConfig, run: Path) -> Pictures:
+    """Pictures of a run with their captions as conditions, where there are any; a classifier learns
+    captions where it has no classes."""
+    classes = config.model == "classifier" and pictures.condition is not None
+    if pictures.captions is None or classes:
+        return pictures
+    tokenizer, lengths = prepare_tokenizer(pictures, config.data, run), None
+    if config.data.text_encoder is not None:
+        from image.text_encoder import load_text_encoder  # seconds of transformers
+
+        lengths = load_text_encoder(config.data, run).lengths(pictures.captions)
+    return captioned(pictures, tokenizer, config.data, lengths)
+
+
+def captioned(
+    pictures: Pictures,
+    tokenizer: Tokenizer,
+    config: DataConfig,
+    lengths: Sequence[int] | None = None,
+) -> Pictures:
     """Pictures whose condition is their caption, (N, data.caption_length) of ids; without those
-    whose caption is longer, which count as skipped. ConfigError when no caption fits."""
+    whose caption is longer, also in the tokens of another reader (`lengths`, N), which count as
+    skipped. ConfigError when no caption fits."""
     assert pictures.captions is not None
     encoded = [tokenizer.encode(caption) for caption in pictures.captions]
-    fits = [0 < len(ids) <= config.caption_length for ids in encoded]
+    theirs = lengths or [0] * len(encoded)
+    longest = [max(len(ids), n) for ids, n in zip(encoded, theirs, strict=True)]
+    fits = [
+        bool(ids) and n <= config.caption_length for ids, n in zip(encoded, longest, strict=True)
+    ]
     if not any(fits):
-        shortest = min(map(len, encoded))
+        shortest = min(longest)
         raise ConfigError(
             f"data.caption_length = {config.caption_length}: none of {len(fits):,} captions fits, "
             f"the shortest has {shortest} tokens; set data.caption_length to {shortest} or more"
@@ -48,6 +79,17 @@ def captioned(pictures: Pictures, tokenizer: Tokenizer, config: DataConfig) -> P
         captions=tuple(compress(pictures.captions, fits)),
         skipped=pictures.skipped + fits.count(False),
     )
+
+
+def prompt_reader(config: DataConfig, run: Path) -> Callable[[Sequence[str], str], Tensor]:
+    """What makes conditions (n, ...) of n prompts and what they are called, for a run that learned
+    captions."""
+    if config.text_encoder is not None:
+        from image.text_encoder import load_text_encoder
+
+        return load_text_encoder(config, run)
+    tokenizer, length = load_tokenizer(run / FILE), config.caption_length
+    return lambda prompts, name: prompt_ids(prompts, tokenizer, length, "data.caption_length", name)
 
 
 def shown(pictures: Pictures) -> Pictures:

@@ -166,6 +166,7 @@ class ImageConfig:
         self._check_autoencoder()
         self._check_clip()
         self._check_condition()
+        self._check_dropped()
         self.upscale.check(self.model, self.codec.kind)
         if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
             raise ValueError(
@@ -222,6 +223,9 @@ class ImageConfig:
     def _check_condition(self) -> None:
         captions, unet = self.data.caption_column is not None, self.network == "unet"
         depth = self.unet.source_depth if unet else self.net.source_depth
+        if self.data.text_encoder is not None:
+            self._check_text_encoder(depth)
+            return
         wanted = "unet.source_depth = 2"
         if not unet:
             wanted = "net.cross_attention = true, net.source_depth = 2"
@@ -235,6 +239,26 @@ class ImageConfig:
                 f"unet.source_depth = {depth}: there is no caption to read without "
                 "data.caption_column"
             )
+
+    def _check_text_encoder(self, depth: int) -> None:
+        name = f"data.text_encoder = {self.data.text_encoder!r}"
+        if self.model != "diffusion" or self.upscale.factor > 1:
+            raise ValueError(
+                f"{name}: of model = 'diffusion' with upscale.factor = 1, got {self.model!r} with "
+                f"{self.upscale.factor}; leave it out"
+            )
+        section = "unet" if self.network == "unet" else "net"
+        if depth:
+            raise ValueError(
+                f"{section}.source_depth = {depth}: {name} reads captions in place of these "
+                f"blocks; set {section}.source_depth = 0"
+            )
+        if self.network != "unet" and not self.net.cross_attention:
+            raise ValueError(f"{name}: nothing attends to it; set net.cross_attention = true")
+        if self.network == "unet" and not self.unet.attention:
+            raise ValueError(f"{name}: no level attends to it; set unet.attention")
+
+    def _check_dropped(self) -> None:
         dropped = self.diffusion.drop_condition
         if isinstance(dropped, dict):
             known = [ALL, *self.data.condition_groups()]

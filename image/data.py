@@ -65,6 +65,7 @@ class Facts:
     conditions: int
     data_std: float  # root mean square of x0
     skipped: int = 0  # bad pictures, and captions that are too long
+    text_encoder: str | None = None  # the digest of the one that reads captions
 
 
 def load_pictures(

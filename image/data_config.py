@@ -36,6 +36,9 @@ class DataConfig:
     # (where there are any): a column, or `scene` in the scene world.
     caption_column: str | None = None
     caption_length: int = 48  # tokens; a picture with a longer caption is dropped, counted
+    # Folder of a CLIPTextModel or T5EncoderModel of transformers with its tokenizer, which reads
+    # captions in place of blocks trained with the network; $VARIABLES are expanded
+    text_encoder: str | None = None
     tokenizer: str = "word"
     vocabulary: int = 8192  # at most, special tokens included
     min_count: int = 1  # rarer words are unknown (word tokenizer)
@@ -58,6 +61,11 @@ class DataConfig:
         one_of("data.tokenizer", self.tokenizer, KINDS)
         if self.vocabulary <= SPECIAL:
             raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
+        if self.text_encoder is not None and self.caption_column is None:
+            raise ValueError(
+                f"data.text_encoder = {self.text_encoder!r}: reads captions, and "
+                "data.caption_column = null; name the column, or leave it out"
+            )
         self._check_scene()
 
     def condition_groups(self) -> dict[str, tuple[int, ...]]:

@@ -19,7 +19,7 @@ from image.agreement import (
     scene_agreement,
     unseen_agreement,
 )
-from image.captions import captioned, shown
+from image.captions import conditioned, shown
 from image.cascade import Low, fidelity
 from image.classifier import Classifier
 from image.clip.encoder import Encoder, RunEncoder, open_encoder
@@ -39,7 +39,6 @@ from shared.requests import EvaluateRequest
 from shared.runs import Run, load_learner
 from shared.scoring import BOUND, TRIED, UNDEFINED, Split, measured, score, told
 from shared.task import Panel
-from shared.tokenizer import FILE, load_tokenizer
 
 
 def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
@@ -221,8 +220,7 @@ def _draw(pipeline: Pipeline, request: EvaluateRequest, source: Pictures, rows: 
     """Levels (n, C, H, W) for the conditions of these rows, or of these rows made small."""
     small = pipeline.small
     low = None if small is None else Low(small.shrunk(source.images[rows]), 0.0)
-    condition = None if source.condition is None else source.condition[rows]
-    target = None
+    condition, target = pipeline.told(source, rows), None
     if request.classifier is not None:
         assert condition is not None  # as `_check_samples` has seen
         target = pipeline.target(request.classifier, condition)
@@ -260,11 +258,8 @@ def _compositional(
 
 
 def _conditioned(run: Run, pictures: Pictures) -> Pictures:
-    """Pictures with the condition that the run learned: their captions, where it learned those."""
-    classes = run.config.model == "classifier" and pictures.condition is not None
-    if pictures.captions is None or classes:
-        return pictures
-    return captioned(pictures, load_tokenizer(run.folder / FILE), run.config.data)
+    """Pictures with the condition that the run learned."""
+    return conditioned(pictures, run.config, run.folder)
 
 
 def _likelihood(
@@ -292,7 +287,7 @@ def _likelihood(
 
 def _split(pipeline: Pipeline, pictures: Pictures, rows: Tensor) -> Split:
     """Of a model of a cascade, given the same pictures small, without noise."""
-    data, condition = pictures.take(rows)
+    data, condition = pictures.images[rows], pipeline.told(pictures, rows)
     if pipeline.small is not None:
         small, a = pipeline.small.shrunk(data), torch.zeros(len(rows))
         condition = pipeline.small.told(small, a, condition, rows)

@@ -23,7 +23,13 @@ def load_guide(
     weaker = load_learner(run)
     if not isinstance(weaker, DiffusionLearner):
         raise ConfigError(f"guide = {run}: it draws nothing; use a run of model: diffusion")
-    conditions = read_facts(run).conditions
+    theirs = read_facts(run)
+    if theirs.text_encoder != facts.text_encoder:
+        raise ConfigError(
+            f"guide = {run}: its captions are read by another text encoder; expected a run with "
+            "the same data.text_encoder"
+        )
+    conditions = theirs.conditions
     if conditions != facts.conditions:
         raise ConfigError(
             f"guide = {run}: a model of {conditions} conditions, this one has {facts.conditions}; "

@@ -13,6 +13,7 @@ from shared.judges import trained_judge
 from shared.task import Panel
 
 BATCH = 256
+UNREAD: dict[str, Any] = {"text_encoder": None}  # of data: no part of what a judge is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +53,12 @@ class Judge:
 
 def find_judge(config: ImageConfig, training: Pictures, panel: Panel) -> Judge:
     """The judge of a run's data: from the cache, or trained now."""
+    data = dataclasses.replace(config.data, **UNREAD)
     settings = ImageConfig(
-        model="classifier", data=config.data, judge=config.judge, train=config.judge.train
+        model="classifier", data=data, judge=config.judge, train=config.judge.train
     )
     stated = {key: dataclasses.asdict(getattr(settings, key)) for key in ("data", "judge")}
+    stated["data"] = {key: value for key, value in stated["data"].items() if key not in UNREAD}
     assert training.condition is not None
     learned_from = (training.images, training.condition)
     model, run, facts = trained_judge(settings, stated, learned_from, panel)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from image.cascade import CascadeNet, Small
 from image.classifier import Classifier
@@ -42,7 +42,9 @@ def build_learner(config: ImageConfig, facts: Facts, run: Path) -> nn.Module:
         return NoisyClassifier(config, facts, codec, autocast)
     small, groups = build_small(config, facts), config.data.condition_groups()
     channels = 0 if small is None else small.channels
-    net = build_net(config, codec.latent_shape, facts.conditions, channels)
+    net = build_net(
+        config, codec.latent_shape, facts.conditions, channels, _load_empty(config, run)
+    )
     if small is not None:
         net = CascadeNet(net, small)
     return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast, groups, small)
@@ -53,6 +55,15 @@ def build_small(config: ImageConfig, facts: Facts) -> Small | None:
     if config.upscale.factor == 1:
         return None
     return Small(facts.shape, facts.levels, config.upscale.factor, config.upscale.augment)
+
+
+def _load_empty(config: ImageConfig, run: Path) -> Tensor | None:
+    """What a network is told where nothing is said, by a frozen text encoder."""
+    if config.data.text_encoder is None:
+        return None
+    from image.text_encoder import load_empty  # seconds of transformers
+
+    return load_empty(run)
 
 
 def _autoencoder(

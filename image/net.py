@@ -13,6 +13,7 @@ from image.given import CHANNELS, LayoutReader
 from image.latent import channels_of, from_channels, to_channels
 from shared.config import NetConfig
 from shared.errors import ConfigError
+from shared.nets.condition import or_empty
 from shared.nets.patches import patchify, unpatchify
 from shared.nets.transformer import Transformer
 
@@ -21,9 +22,10 @@ class PatchNet(nn.Module):
     """net(x, logsnr, condition, previous) -> an output of x's shape.
 
     x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), of
-    which the first are a layout of `layout_size` where one is given (`image.given`); with `beside`
-    further channels (B, beside, H, W) as a fifth argument. ConfigError when `patch` does not divide
-    the picture.
+    which the first are a layout of `layout_size` where one is given (`image.given`); with `empty`
+    (1, L, D), the states of the empty text, it is states (B, L, D) of texts, zeros or None for
+    none; with `beside` further channels (B, beside, H, W) as a fifth argument. ConfigError when
+    `patch` does not divide the picture.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class PatchNet(nn.Module):
         conditions: int = 0,
         layout_size: tuple[int, int] | None = None,
         beside: int = 0,
+        empty: Tensor | None = None,
     ) -> None:
         super().__init__()
         _, height, width = latent_shape[:3]
@@ -46,6 +49,8 @@ class PatchNet(nn.Module):
         self.layout = None
         if layout_size is not None:
             self.layout = LayoutReader(conditions, layout_size, (height, width))
+        self.empty: Tensor | None
+        self.register_buffer("empty", empty, persistent=False)
         channels = channels_of(latent_shape)
         given = channels * (2 if self_condition else 1) + (CHANNELS if self.layout else 0) + beside
         self.trunk = Transformer(
@@ -56,7 +61,7 @@ class PatchNet(nn.Module):
             depth=config.depth,
             heads=config.heads,
             rotary=False,
-            conditions=conditions,
+            conditions=conditions if empty is None else (None, empty.shape[-1]),
             cross_attention=config.cross_attention,
             source_depth=config.source_depth,
             dropout=config.dropout,
@@ -74,26 +79,33 @@ class PatchNet(nn.Module):
         if self.layout is not None:
             layout, condition = self.layout(condition, len(x))
             h = torch.cat([h, layout.to(h.dtype)], 1)
+        if self.empty is not None:
+            condition = or_empty(condition, self.empty, len(x))
         tokens = self.trunk(patchify(h, self.patch), logsnr, condition)
         out = unpatchify(tokens, self.patch, *self.latent_shape[1:3])
         return from_channels(out, self.latent_shape)
 
 
 def build_net(
-    config: ImageConfig, latent_shape: tuple[int, ...], conditions: int, beside: int = 0
+    config: ImageConfig,
+    latent_shape: tuple[int, ...],
+    conditions: int,
+    beside: int = 0,
+    empty: Tensor | None = None,
 ) -> nn.Module:
     """The network that a configuration names, for latents of a shape, so many condition ids, and so
-    many channels beside the latent's own."""
+    many channels beside the latent's own; or for states of texts, with those of the `empty` one."""
     self_condition = config.diffusion.self_condition
     layout_size = config.data.layout_size()
-    if config.network == "unet" and config.unet.source_depth:
+    if config.network == "unet" and (config.unet.source_depth or empty is not None):
         from image.caption_unet import CaptionUnet  # seconds of diffusers, which no other run needs
 
-        return CaptionUnet(latent_shape, config.unet, self_condition, conditions, beside)
+        return CaptionUnet(latent_shape, config.unet, self_condition, conditions, beside, empty)
     if config.network == "unet":
         from image.unet import Unet  # as above
 
         return Unet(latent_shape, config.unet, self_condition, conditions, layout_size, beside)
     return PatchNet(
-        latent_shape, config.patch, config.net, self_condition, conditions, layout_size, beside
-    )
+        latent_shape, config.patch, config.net, self_condition, conditions, layout_size, beside,
+        empty,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from image.captions import captioned, prepare_tokenizer
+from image.captions import conditioned
 from image.clip.choice import Choice, draw_best
 from image.codec import build_codec
 from image.comparison import some_rows
@@ -54,6 +54,11 @@ class ImagePanel:
 
     def prepare(self, config: ImageConfig, run: Path) -> None:
         """Tell what a model must know of the data: shape, levels, classes, spread (data.json)."""
+        reader = None
+        if config.data.text_encoder is not None:
+            from image.text_encoder import install_text_encoder  # seconds of transformers
+
+            reader = install_text_encoder(config.data, run)
         pictures = self._pictures(config, run)
         if config.model == "classifier" and pictures.condition is None:
             raise ConfigError("model = 'classifier' needs classes: set data.label_column")
@@ -81,6 +86,7 @@ class ImagePanel:
             conditions=pictures.conditions,
             data_std=data_std,
             skipped=pictures.skipped,
+            text_encoder=reader,
         )
         write_facts(facts, run)
         if config.model == "autoencoder":
@@ -89,7 +95,18 @@ class ImagePanel:
             install_perceptual(config.autoencoder.perceptual, facts, run)
 
     def examples(self, config: ImageConfig, run: Path) -> Examples:
-        """The pictures of the training split, or their latents."""
+        """The pictures of the training split, or their latents; with what they are told."""
+        examples = self._data(config, run)
+        if config.data.text_encoder is None:
+            return examples
+        from image.text_encoder import told
+
+        def load() -> Pictures:
+            return examples if isinstance(examples, Pictures) else self._pictures(config, run)
+
+        return told(examples, load, config.data, run)
+
+    def _data(self, config: ImageConfig, run: Path) -> Examples:
         if config.codec.cache_latents and config.model == "diffusion":
             from image.autoencoder.cache import cached_latents
             from image.autoencoder.codec import load_codec
@@ -100,14 +117,7 @@ class ImagePanel:
         return self._pictures(config, run)
 
     def _pictures(self, config: ImageConfig, run: Path) -> Pictures:
-        """With their captions as conditions where they are to be learned from. A classifier
-        learns captions where it has no classes."""
-        pictures = load_pictures(config.data)
-        classes = config.model == "classifier" and pictures.condition is not None
-        if pictures.captions is None or classes:
-            return pictures
-        tokenizer = prepare_tokenizer(pictures, config.data, run)
-        return captioned(pictures, tokenizer, config.data)
+        return conditioned(load_pictures(config.data), config, run)
 
     def learner(self, config: ImageConfig, run: Path) -> nn.Module:
         """A fresh diffusion model, classifier, autoencoder or dual encoder."""

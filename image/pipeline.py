@@ -22,10 +22,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from image.captions import prompt_reader
 from image.cascade import LOW_NOISE, Low, Small, enlargeable, enlarging
 from image.conditions import Labels, Words, count_asked, label_rows
 from image.config import ImageConfig
-from image.data import Facts, read_facts
+from image.data import Facts, Pictures, read_facts
 from image.edits import Edit, Entry, Invert
 from image.entering import enter
 from image.grid import to_bytes
@@ -36,12 +37,10 @@ from image.outputs import Glimpse, Output, as_asked, check_output
 from shared.drawing import Model, Target, Wrap, draw, nested
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
-from shared.prompts import prompt_ids
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
 from shared.scales import Scales
 from shared.seeds import chosen_seeds
-from shared.tokenizer import FILE, load_tokenizer
 
 INDEX = "model_index.json"  # of a pipeline that diffusers saved
 
@@ -76,10 +75,7 @@ class Pipeline:
         learner = cast(Model, load_learner(Path(run), weights))
         pipeline = cls(learner, read_facts(Path(run)), found.config)
         if found.config.data.caption_column is not None:
-            tokenizer, length = load_tokenizer(Path(run) / FILE), found.config.data.caption_length
-            pipeline.texts = lambda prompts, name: prompt_ids(
-                prompts, tokenizer, length, "data.caption_length", name
-            )
+            pipeline.texts = prompt_reader(found.config.data, Path(run))
         pipeline.grid_file = Path(run) / GRID
         return pipeline
 
@@ -224,6 +220,13 @@ class Pipeline:
             raise ConfigError(f"{name}: expected one or more")
         rows = self.texts(listed, name)
         return rows[torch.arange(n) % len(rows)]
+
+    def told(self, pictures: Pictures, rows: Tensor) -> Tensor | None:
+        """The conditions (n, ...) of these rows (n,) of a split, as the model reads them."""
+        if self.texts is not None and self.facts.text_encoder is not None:
+            assert pictures.captions is not None
+            return self.texts([pictures.captions[row] for row in rows.tolist()], "caption")
+        return None if pictures.condition is None else pictures.condition[rows]
 
     def asked(
         self, labels: Labels | None, prompt: Words, n: int, classifier: str | None = None

@@ -11,7 +11,16 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 LENGTH = 9  # tokens of a prompt
 SIDE = 16  # of the pictures that a tiny CLIPModel takes
@@ -62,6 +71,25 @@ def tiny_text_encoder() -> CLIPTextModel:
         pad_token_id=1,
     )  # fmt: skip
     return CLIPTextModel(config).eval()
+
+
+def save_text_encoder(kind: str, folder: Path) -> Path:
+    """A tiny "clip" or "t5", far from zero, with its tokenizer, in one folder."""
+    if kind == "clip":
+        model: Any = tiny_text_encoder()
+        tiny_tokenizer(folder.with_name(f"{folder.name}-words")).save_pretrained(folder)
+    else:
+        torch.manual_seed(7)
+        config = T5Config(vocab_size=40, d_model=14, d_kv=4, d_ff=20, num_layers=2, num_heads=2)
+        model = T5EncoderModel(config).eval()
+        special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
+        letters = [(chr(ord("a") + i), -3.0) for i in range(26)]
+        T5Tokenizer(special + letters, extra_ids=0).save_pretrained(folder)
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            nn.init.normal_(weight, std=0.5)
+    model.save_pretrained(folder)
+    return folder
 
 
 def tiny_clip() -> CLIPModel:

@@ -29,9 +29,10 @@ def classifier_free(
     """Guide towards the condition (B, M) of ids by `scale`: 0 unconditional, 1 conditional.
 
     With a sequence of K scales the condition is (B, K, M), one scale each. `null` is the id of no
-    condition; `negative`, ids (M,) or (B, M), takes its place as what to depart from, also when the
-    loop has no condition. Outside the `interval` of logsnr, ends included, every scale is 1
-    (Kynkaanniemi et al. 2024; asking for it makes the host wait for the level).
+    condition; `negative`, ids (M,) or (B, M), or vectors (B, M, D), takes its place as what to
+    depart from, also when the loop has no condition. Outside the `interval` of logsnr, ends
+    included, every scale is 1 (Kynkaanniemi et al. 2024; asking for it makes the host wait for the
+    level).
 
     Order: first, around the network. NFE per call, in one batch: the conditions of scale other than
     0, and 1 for the base unless the scales sum to 1. So 2, or 1 at scale 0 and at scale 1. A model
@@ -80,7 +81,8 @@ def _base(condition: Tensor | None, negative: Tensor | None, null: int, rows: in
     if negative is None:
         assert condition is not None
         return torch.full_like(condition, null)
-    shape = (rows, *negative.shape[-1:]) if condition is None else condition.shape
+    member = negative.shape if negative.ndim == 1 else negative.shape[1:]
+    shape = (rows, *member) if condition is None else condition.shape
     if negative.shape not in (shape, shape[1:]):
         raise ValueError(
             f"negative {tuple(negative.shape)}: expected {tuple(shape)} or {tuple(shape[1:])}, "

@@ -31,26 +31,36 @@ class IdEmbedding(nn.Embedding):
 
 class VectorEmbedding(nn.Module):
     """Rows of `length` vectors (B, length, size) -> tokens (B, length, dim): a linear map of each,
-    and a learned position (Dosovitskiy et al. 2021, eq. 1). ValueError for rows of another
-    shape."""
+    and a learned position (Dosovitskiy et al. 2021, eq. 1). Of length None, rows of any length, by
+    the linear map alone: vectors that know their places. ValueError for rows of another shape."""
 
-    def __init__(self, length: int, size: int, dim: int) -> None:
+    def __init__(self, length: int | None, size: int, dim: int) -> None:
         super().__init__()
-        self.row_shape = (length, size)
+        self.length, self.size = length, size
         self.embed = nn.Linear(size, dim)
-        self.place = nn.Parameter(torch.randn(length, dim) * 0.02)
+        self.place = None if length is None else nn.Parameter(torch.randn(length, dim) * 0.02)
 
     def forward(self, rows: Tensor) -> Tensor:
-        if rows.shape[1:] != self.row_shape:
-            length, size = self.row_shape
+        length = rows.shape[1] if self.length is None else self.length
+        if rows.shape[1:] != (length, self.size):
             raise ValueError(
-                f"net: a condition {tuple(rows.shape)}, expected (B, {length}, {size})"
+                f"net: a condition {tuple(rows.shape)}, expected (B, {length}, {self.size})"
             )
-        return self.embed(rows) + self.place
+        tokens = self.embed(rows)
+        return tokens if self.place is None else tokens + self.place
 
     def none(self, rows: int) -> Tensor:
         """Rows (B, length, size) of no condition."""
-        return self.place.new_zeros(rows, *self.row_shape)
+        return self.embed.weight.new_zeros(rows, self.length or 1, self.size)
+
+
+def or_empty(row: Tensor | None, empty: Tensor, rows: int) -> Tensor:
+    """Rows of vectors (B, M, D), or None -> the same with `empty` (1, M, D), what a reader makes of
+    nothing, in place of those that are all 0, "none"."""
+    if row is None:
+        return empty.expand(rows, -1, -1)
+    none = ~(row != 0).flatten(1).any(1)
+    return torch.where(none[:, None, None], empty.to(row), row)
 
 
 def mean_token(tokens: Tensor, counts: Tensor) -> Tensor:

@@ -74,10 +74,11 @@ class Transformer(nn.Module):
     """tokens in (B, L, in_dim), logsnr (B,), condition -> tokens out (B, L, out_dim).
 
     A condition is a row of ids (B, M) in [0, conditions), or, where `conditions` is the shape of
-    such a row, of vectors (B, M, D). 0 is "none": it fills a row up and does not count, unless the
-    row holds nothing else. The mean of a row enters the modulation; with `cross_attention` the
-    blocks also attend to its members one by one, and with `source_depth` what they attend to is the
-    row read as a sequence, by so many blocks. Unconditional when conditions = 0.
+    such a row, of vectors (B, M, D), M None for rows of any length. 0 is "none": it fills a row up
+    and does not count, unless the row holds nothing else. The mean of a row enters the modulation;
+    with `cross_attention` the blocks also attend to its members one by one, and with `source_depth`
+    what they attend to is the row read as a sequence, by so many blocks. Unconditional when
+    conditions = 0.
 
     With `told_lengths` rows have lengths (B,) in [1, L] of their own: what a place gives then does
     not depend on those beyond its row's length, and each place is told how many follow it in the
@@ -94,7 +95,7 @@ class Transformer(nn.Module):
         depth: int = 4,
         heads: int = 4,
         rotary: bool = True,
-        conditions: int | tuple[int, int] = 0,
+        conditions: int | tuple[int | None, int] = 0,
         cross_attention: bool = False,
         source_depth: int = 0,
         dropout: float = 0.0,
@@ -161,7 +162,9 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, layer_norm(x), 1 + scale)
 
 
-def _embedding(conditions: int | tuple[int, int], dim: int) -> IdEmbedding | VectorEmbedding | None:
+def _embedding(
+    conditions: int | tuple[int | None, int], dim: int
+) -> IdEmbedding | VectorEmbedding | None:
     if isinstance(conditions, tuple):
         return VectorEmbedding(*conditions, dim)
     return IdEmbedding(conditions, dim) if conditions else None

@@ -55,5 +55,6 @@ def drop_condition(
         within = torch.zeros(condition.shape[1], dtype=torch.bool, device=condition.device)
         within[list(columns[name])] = True
         drop = (u < rate.get(name, 0.0)).to(condition.device)
-        condition = condition.masked_fill(drop[:, None] & within, 0)
+        there = (drop[:, None] & within).view(*condition.shape[:2], *[1] * (condition.ndim - 2))
+        condition = condition.masked_fill(there, 0)
     return condition

@@ -13,6 +13,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
 
+from image import shards
 from image.autoencoder import cache
 from image.autoencoder.codec import LatentCodec, Measured, load_codec, measure, write_codec
 from image.autoencoder.network import latent_shape, load_network
@@ -280,14 +281,14 @@ def test_cached_latents_train_the_same_model_and_the_encoder_rests(
     words = (*LATENT, f"codec.run={make_run(*AUTOENCODER)}", "codec.sample=true")
     train(image_config(*words), tmp_path / "plain", PANEL, quiet=True)
     cached = (*words, "codec.cache_latents=true")
-    monkeypatch.setattr(cache, "SHARD", 500)
+    monkeypatch.setattr(shards, "SHARD", 500)
     train(image_config(*cached, "train.steps=1"), tmp_path / "cached", PANEL, quiet=True)
-    shards = sorted((tmp_path / "cached" / "latents").iterdir())
-    assert [shard.name for shard in shards] == [f"{i:05d}.safetensors" for i in range(3)]
-    kept = [shard.stat().st_mtime_ns for shard in shards]
-    shards[1].unlink()  # as if interrupted there
+    files = sorted((tmp_path / "cached" / "latents").iterdir())
+    assert [shard.name for shard in files] == [f"{i:05d}.safetensors" for i in range(3)]
+    kept = [shard.stat().st_mtime_ns for shard in files]
+    files[1].unlink()  # as if interrupted there
     train(image_config(*cached, "train.steps=2"), tmp_path / "cached", PANEL, quiet=True)
-    assert [shard.stat().st_mtime_ns for shard in (shards[0], shards[2])] == [kept[0], kept[2]]
+    assert [shard.stat().st_mtime_ns for shard in (files[0], files[2])] == [kept[0], kept[2]]
 
     def fail(*_: Any) -> None:
         raise AssertionError("the encoder was asked")
