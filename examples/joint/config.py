@@ -76,16 +76,14 @@ class JointConfig:
     net: NetConfig = NetConfig(dim=256, depth=6)
     patch: int = 4  # pixels along the side of a token
     embedding: int = 16  # coordinates of a word
-    text_weight: float = (
-        1.0  # of the cross-entropy of words, nats a token, beside the picture's loss
-    )
+    balance: bool = True  # divide each side's loss by a learned estimate of it; false: their sum
     alone: str | None = None  # image or text: this side only, always given the other
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self) -> None:
         one_of("panel", self.panel, ["joint"])
-        for name in ("patch", "embedding", "text_weight"):
+        for name in ("patch", "embedding"):
             positive(name, getattr(self, name))
         if self.alone is not None:
             one_of("alone", self.alone, SIDES)

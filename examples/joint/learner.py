@@ -1,11 +1,12 @@
 """The joint objective: one noise level for each side, at independent times.
 
-    L = E_{x, t^0, t^1, eps^0, eps^1} [ l^0 + w l^1 ]
+    L = E_{x, t^0, t^1, eps^0, eps^1} [ l^0 + l^1 ]
 
 with t^0 and t^1 independent and uniform, each side's loss l^i at its own level and from one
 evaluation of the network that sees both (Bao et al. 2023, eq. 5). Their l^i is the squared error of
 eps; here it is the side's own weighting of the error of x0 (`eps` gives theirs), or the
-cross-entropy of a side of words.
+cross-entropy of a side of words. Those have different units, the second's gradient some thirty
+times the first's, so each is divided by what it can be expected to be (`Balance`).
 
 `alone` trains one side only, the other one clean: the dedicated model of the same size that a joint
 one is measured against.
@@ -62,12 +63,29 @@ def _at(level: Level, rows: Tensor) -> Level:
     return Level(level.logsnr[rows], level.alpha[rows], level.sigma[rows])
 
 
+class Balance(nn.Module):
+    """sum_i l^i / e^(u_i) + u_i with learned u (Kendall et al. 2018, eq. 7, up to constants): least
+    at u_i = ln E[l^i], where each side has the gradient of its relative error."""
+
+    RATE = 16  # of u beside its parameters, which AdamW moves by about the learning rate a step
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(2))
+
+    def forward(self, losses: Pair) -> Tensor:
+        """Losses of both sides (B,) -> (B,)."""
+        u = self.RATE * self.weights
+        (first, second), share = losses, torch.exp(-u)
+        return first * share[0] + u[0] + second * share[1] + u[1]
+
+
 class JointLearner(nn.Module):
     """forward(data (B, N0 + N1), None, keys (B,), t (B,)) -> losses (B,) and None.
 
-    t, uniform in [0, 1], is the first side's time; the second's is a function of the key. `weight`
-    is the second side's share of the loss. ValueError for rows that are no pairs, and for a
-    condition, which a pair has none of.
+    t, uniform in [0, 1], is the first side's time; the second's is a function of the key. With
+    `balance` both losses are weighed by a learned `Balance`. ValueError for rows that are no pairs,
+    and for a condition, which a pair has none of.
     """
 
     def __init__(
@@ -75,24 +93,22 @@ class JointLearner(nn.Module):
         denoiser: PairDenoiser,
         codec: PairCodec,
         schedule: Schedule,
-        weight: float = 1.0,
         alone: int | None = None,
+        balance: bool = False,
     ) -> None:
         super().__init__()
         self.denoiser, self.codec, self.schedule = denoiser, codec, schedule
-        self.weight, self.alone = weight, alone
+        self.alone, self.balance = alone, Balance() if balance else None
 
     def forward(
         self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
     ) -> tuple[Tensor, None]:
         if condition is not None:
             raise ValueError("condition: pairs have none; one side is the condition of the other")
-        first, second = pair_losses(
-            self.denoiser, self.codec.data(data), self.levels(keys, t), keys
-        )
+        losses = pair_losses(self.denoiser, self.codec.data(data), self.levels(keys, t), keys)
         if self.alone is not None:
-            return (first, second)[self.alone], None
-        return first + self.weight * second, None
+            return losses[self.alone], None
+        return losses[0] + losses[1] if self.balance is None else self.balance(losses), None
 
     def levels(self, keys: Tensor, t: Tensor) -> Levels:
         """The levels (B,) of both sides: at independent times, or one of them clean."""

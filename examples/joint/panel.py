@@ -87,7 +87,7 @@ def build_learner(config: JointConfig, facts: Facts, tokenizer: Tokenizer) -> Jo
     codec = PairCodec((pixels, words), (facts.shape, (config.data.length,)))
     schedule = build_schedule(config.diffusion)
     alone = None if config.alone is None else SIDES.index(config.alone)
-    return JointLearner(denoiser, codec, schedule, config.text_weight, alone)
+    return JointLearner(denoiser, codec, schedule, alone, config.balance and alone is None)
 
 
 PANEL = JointPanel()

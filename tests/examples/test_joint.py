@@ -15,7 +15,7 @@ from examples.joint.__main__ import main
 from examples.joint.config import DataConfig, JointConfig
 from examples.joint.data import Captioned, read_pairs, to_pairs
 from examples.joint.evaluation import agreement
-from examples.joint.learner import JointLearner, pair_losses
+from examples.joint.learner import Balance, JointLearner, pair_losses
 from examples.joint.net import JointNet
 from examples.joint.panel import PANEL
 from examples.joint.pipeline import JointPipeline
@@ -76,9 +76,7 @@ class Mixing(nn.Module):
         )
 
 
-def continuous(
-    weighting: str = "eps", self_condition: bool = False, **words: float
-) -> JointLearner:
+def continuous(weighting: str = "eps", self_condition: bool = False, **words: int) -> JointLearner:
     """A pair of plain vectors, 2 and 3 long, whose noise is predicted."""
     sides = tuple(Side(Identity((n,)), "eps", std, weighting) for n, std in ((2, 0.5), (3, 2.0)))
     codec = PairCodec((sides[0].codec, sides[1].codec), ((2,), (3,)))
@@ -91,8 +89,8 @@ def continuous(
 
 def test_loss_is_that_of_unidiffuser_written_out():
     """|eps^x - eps_hat^x|^2 + |eps^y - eps_hat^y|^2 at x_{t^x}, y_{t^y}, t^x and t^y independent
-    (Bao et al. 2023, eq. 5), here with means over a side's elements and a weight."""
-    learner = continuous(weight=0.25)
+    (Bao et al. 2023, eq. 5), here with means over a side's elements."""
+    learner = continuous()
     data = torch.tensor([[1, -2, 3, 0, 2], [0, 1, -1, 4, -3], [2, 2, 0, 1, 1], [-1, 0, 5, 2, 0]])
     keys, t = torch.arange(4) + 7, torch.tensor([0.1, 0.4, 0.6, 0.9])
     losses, logsnr = learner(data, None, keys, t)
@@ -112,8 +110,27 @@ def test_loss_is_that_of_unidiffuser_written_out():
             sides.append((seen, level, eps))
         (x, a, eps_x), (y, b, eps_y) = sides
         by_hand = (eps_x - (x * a + across[0] * y.mean() * b)).square().mean()
-        by_hand = by_hand + 0.25 * (eps_y - (y * b + across[1] * x.mean() * a)).square().mean()
+        by_hand = by_hand + (eps_y - (y * b + across[1] * x.mean() * a)).square().mean()
         torch.testing.assert_close(losses[i], by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_balance_is_least_where_each_side_is_divided_by_its_expected_loss():
+    """There the gradient of l^i is 1 / E[l^i], and the sum is 2 + ln E[l^0] + ln E[l^1]."""
+    learner = continuous(balance=True)
+    balance = learner.balance
+    assert isinstance(balance, Balance)
+    data, keys, t = torch.ones(4, 5, dtype=torch.int64), torch.arange(4), torch.rand(4)
+    plain = pair_losses(learner.denoiser, learner.codec.data(data), learner.levels(keys, t), keys)
+    torch.testing.assert_close(learner(data, None, keys, t)[0], plain[0] + plain[1])  # u = 0
+    losses = torch.tensor([0.004, 0.002]), torch.tensor([3.0, 1.0])
+    parts = tuple(one.clone().requires_grad_() for one in losses)
+    with torch.no_grad():
+        balance.weights.copy_(torch.tensor([0.003, 2.0]).log() / Balance.RATE)
+    balance((parts[0], parts[1])).mean().backward()
+    for part, mean in zip(parts, (0.003, 2.0), strict=True):
+        torch.testing.assert_close(part.grad, torch.full((2,), 0.5 / mean))
+    assert balance.weights.grad is not None
+    torch.testing.assert_close(balance.weights.grad, torch.zeros(2), atol=1e-5, rtol=0)
 
 
 def test_times_of_the_sides_are_independent_and_uniform():
