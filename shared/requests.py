@@ -258,7 +258,8 @@ class EvaluateRequest(Request):
         likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
         draws: Draws of noise a datum for that bound.
         features: In whose features samples are compared: those of the judge that the suite trains,
-            or of a further network, NAME:FILE with its weights (pictures: inception:FILE).
+            or of a further network, NAME:FILE with its weights (pictures: inception:FILE;
+            sentences: transformers:FOLDER, what from_pretrained reads).
         clip: Run of a dual encoder of pictures and captions (model: clip), or a folder of a
             CLIPModel: also score samples by their captions, and find the right one among 100.
         reference: A file of feature statistics to compare with, in place of the training split's

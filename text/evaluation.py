@@ -32,7 +32,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         )
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
     references = find_sources(pipeline, request)
-    yardstick = find_yardstick(run, panel, request.split)
+    yardstick = find_yardstick(run, panel, request.split, request.features)
     texts = draw_texts(pipeline, request, references)
     result = yardstick.measure(texts)
     if references is not None:
@@ -85,6 +85,7 @@ def circumstances(yardstick: Yardstick, request: EvaluateRequest) -> dict[str, A
     return {
         "held_out": {"sentences": len(held_out), "dropped": held_out.dropped},
         "judge": yardstick.judge.facts,
+        "features": yardstick.compared_in.facts,
         "settings": {
             "model": config.model,
             **request.settings(),

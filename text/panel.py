@@ -229,17 +229,18 @@ class TextPanel:
     def evaluate(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Perplexity under a judge, diversity, novelty, grammaticality, see `text.evaluation`; of
         an autoencoder what comes back, of an operator how often it is right."""
-        of_pictures = (request.reference, request.clip)
-        if request.features != "judge" or any(of is not None for of in of_pictures):
-            raise ConfigError(
-                "features, reference, clip: for runs of the image panel; leave them out"
-            )
+        if request.reference is not None or request.clip is not None:
+            raise ConfigError("reference, clip: for runs of the image panel; leave them out")
         found = open_run(run)
-        if found.config.model == "autoencoder":
-            return autoencoder.evaluate(found, request)
-        if found.config.model == "operator":
-            return classified.evaluate(found, request)
-        return evaluate(found, request, self)
+        others = {"autoencoder": autoencoder.evaluate, "operator": classified.evaluate}
+        if found.config.model not in others:
+            return evaluate(found, request, self)
+        if request.features != "judge":
+            raise ConfigError(
+                f"features: a run of model: {found.config.model} writes nothing that could be "
+                "compared in them; leave it out"
+            )
+        return others[found.config.model](found, request)
 
     def frontier(self, run: Path, request: EvaluateRequest) -> dict[str, Any]:
         """Perplexity beside entropy at several values of a setting; see `text.frontier`."""

@@ -15,8 +15,9 @@ from shared.task import Panel
 from shared.tokenizer import FILE, PAD, Tokenizer, load_tokenizer
 from text.config import TextConfig
 from text.data import Rows, read_corpus, some, to_rows
+from text.features import JUDGE, FeatureModel, JudgeFeatures, build_features
 from text.judge import Judge, find_judge
-from text.metrics import diversity, lengths, perplexity, self_bleu
+from text.metrics import diversity, lengths, mauve, perplexity, self_bleu
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Yardstick:
     training: Rows
     held_out: Rows
     judge: Judge
+    features: FeatureModel | None = None  # what sentences are compared in; none: the judge's
 
     def measure(self, texts: list[str]) -> dict[str, Any]:
         """Everything that is measured of sentences, by name."""
@@ -42,6 +44,7 @@ class Yardstick:
             "mean_perplexity_held_out": theirs["mean_perplexity"],
             **diversity.compute(texts, references, self._training),
             **self_bleu.compute(texts, references),
+            **self._mauve(texts),
             **lengths.compute(
                 self._lengths(texts), self._lengths(references), self._training_lengths
             ),
@@ -49,6 +52,11 @@ class Yardstick:
         if self.config.data.name == "scene":
             result |= self._against_the_grammar(texts)
         return result
+
+    @cached_property
+    def compared_in(self) -> FeatureModel:
+        """The model in whose features sentences are compared."""
+        return self.features or JudgeFeatures(self.judge)
 
     def nats_per_token(self, texts: Sequence[str]) -> float:
         """Under the judge, the ends of sentences included."""
@@ -79,6 +87,15 @@ class Yardstick:
     def _perplexity(self, texts: Sequence[str]) -> dict[str, Any]:
         return perplexity.compute(texts, self.judge.model, self.judge.tokenizer)
 
+    def _mauve(self, texts: list[str]) -> dict[str, float]:
+        """Of as many sentences as there are held-out ones to compare twice; {} for fewer than 2."""
+        n = min(len(texts), len(self._references) // 2)
+        if n < 2:
+            return {}
+        held_out = self.compared_in.features(some(self._references, 2 * n))
+        ours = self.compared_in.features(texts[:n])
+        return mauve.compute(ours, held_out[:n], held_out[n:])
+
     def _lengths(self, texts: list[str]) -> list[int]:
         """In tokens, without the end."""
         return [len(self.tokenizer.encode(text)) for text in texts]
@@ -96,9 +113,13 @@ class Yardstick:
         }
 
 
-def find_yardstick(run: Run, panel: Panel, split: str | None = None) -> Yardstick:
+def find_yardstick(
+    run: Run, panel: Panel, split: str | None = None, features: str = JUDGE
+) -> Yardstick:
     """What a run is measured with, on this split of held-out data if it is named; its judge is
-    trained now unless it is in the cache."""
+    trained now unless it is in the cache. ConfigError and CheckpointError for `features` that there
+    are not."""
+    chosen = build_features(features)
     config: TextConfig = run.config
     tokenizer = load_tokenizer(run.folder / FILE)
     measured = of_split(config, split)
@@ -107,7 +128,7 @@ def find_yardstick(run: Run, panel: Panel, split: str | None = None) -> Yardstic
         for held_out in (False, True)
     )
     judge = find_judge(config, training.ids, panel)
-    return Yardstick(measured, tokenizer, training, held_out, judge)
+    return Yardstick(measured, tokenizer, training, held_out, judge, chosen)
 
 
 def of_split(config: TextConfig, split: str | None) -> TextConfig:

@@ -90,9 +90,9 @@ def test_impossible_settings_are_refused_by_name(assignment: str, message: str) 
         validate(TextConfig, override({"panel": "text"}, [assignment]), "test")
 
 
-def test_feature_networks_and_their_statistics_are_refused(make_run) -> None:
+def test_statistics_of_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="for runs of the image panel"):
-        PANEL.evaluate(make_run("codec.kind=embedding"), EvaluateRequest(n=9, features="x:y"))
+        PANEL.evaluate(tmp_path, EvaluateRequest(n=9, reference=tmp_path))
 
 
 def test_encoders_of_pictures_are_refused(tmp_path: Path) -> None:
