@@ -1,4 +1,5 @@
-"""torch-fidelity and torchmetrics, without the torchvision that parts of them import."""
+"""torch-fidelity, torchmetrics and denoising-diffusion-pytorch, without the torchvision that parts
+of them import."""
 
 import importlib
 import importlib.util
@@ -8,7 +9,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-TORCHVISION = ("datasets", "transforms", "transforms.functional")
+TORCHVISION = ("datasets", "transforms", "transforms.functional", "utils")
+UNET = "denoising_diffusion_pytorch"
 
 
 def fidelity(module: str) -> Any:
@@ -32,6 +34,22 @@ def torchmetrics(module: str) -> Any:
     return importlib.import_module(f"torchmetrics.{module}")
 
 
+def denoising_diffusion() -> Any:
+    """The module of denoising-diffusion-pytorch with its Unet, GaussianDiffusion and EMA, without
+    progress bars, or None where it or what it imports is not installed.
+
+    `pip install --no-deps denoising-diffusion-pytorch ema-pytorch pytorch-fid accelerate einops` is
+    enough.
+    """
+    needed = (UNET, "ema_pytorch", "pytorch_fid", "accelerate", "einops", "scipy", "tqdm")
+    if any(importlib.util.find_spec(name) is None for name in needed):
+        return None
+    with _without_torchvision():
+        module: Any = importlib.import_module(f"{UNET}.{UNET}")
+    module.tqdm = lambda steps, **_: steps
+    return module
+
+
 @contextmanager
 def _without_torchvision() -> Iterator[None]:
     """Empty modules in the place of torchvision while a package is imported, where it is missing;
@@ -45,6 +63,7 @@ def _without_torchvision() -> Iterator[None]:
         stubs[f"torchvision.{name}"] = ModuleType(f"torchvision.{name}")
     root.datasets, root.transforms = stubs["torchvision.datasets"], stubs["torchvision.transforms"]
     root.transforms.functional = stubs["torchvision.transforms.functional"]
+    root.utils = stubs["torchvision.utils"]
     for name in ("CIFAR10", "CIFAR100", "STL10"):
         setattr(root.datasets, name, object)
     sys.modules |= stubs
