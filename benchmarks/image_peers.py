@@ -131,8 +131,12 @@ def denoising_diffusion_pytorch(
     if theirs is None:
         raise ConfigError(f"denoising-diffusion-pytorch is not installed: {INSTALL}")
     C, size = pictures.images.shape[1], sides(pictures, 8)
-    widths = [(dim, (1, 2, 4, last)) for last in (8, 7, 9, 6, 10) for dim in range(8, 130, 2)]
-    networks = (partial(theirs.Unet, dim, dim_mults=mults, channels=C) for dim, mults in widths)
+    wanted = ((1, 2, third, last) for third in (4, 3, 5) for last in (8, 7, 9, 6, 10))
+    networks = (
+        partial(theirs.Unet, dim, dim_mults=mults, channels=C)
+        for mults in wanted  # the default's first
+        for dim in range(8, 130, 2)
+    )
     network = nearest(networks, target)
     diffusion = theirs.GaussianDiffusion(
         network, image_size=size, sampling_timesteps=SAMPLING_STEPS

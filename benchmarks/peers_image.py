@@ -42,7 +42,7 @@ PEERS = {
 }
 BASE = "image/fashion_mnist"  # whose judge, and all that is not said here
 DATA = {"fashion_mnist": "$DIPTYCH_DATA/fashion_mnist", "cifar10": "$DIPTYCH_DATA/cifar10_jpeg"}
-RECIPE = ("net.dim=192", "train.warmup=100", "train.ema=0.995")
+RECIPE = ("net.dim=128", "train.batch=16", "train.warmup=100", "train.ema=0.995")
 SHOWN = 40  # samples of a picture, and columns of it
 COLUMNS = 20
 

@@ -3,10 +3,11 @@ whether pictures show what was asked for.
 
 Every number has that of the held-out split beside it, see `image.comparison`. On request, the same
 in the features of a further network, under its name, and the likelihood of held-out pictures: an
-upper bound on -log p given their conditions.
+upper bound on -log p given their conditions; with `ode` also that of the flow. Of a run without
+conditions, in no given network's features, the likelihood is all that is measured.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from image.agreement import (
     scene_agreement,
     unseen_agreement,
 )
+from image.bound import likelihood
 from image.captions import conditioned, shown
 from image.cascade import Low, fidelity
 from image.classifier import Classifier
@@ -27,17 +29,15 @@ from image.clip.evaluation import pairs, prompted
 from image.comparison import K, compare, some_rows
 from image.config import ImageConfig
 from image.data import Pictures, load_pictures, unseen_pictures
-from image.features import JUDGE, build_features
+from image.features import JUDGE, FeatureNetwork, build_features
 from image.figures.agreement import figure_agreement, unseen_figure_agreement
 from image.judge import Judge, find_judge
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
 from shared.errors import ConfigError, DataError
-from shared.learner import DiffusionLearner
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
 from shared.runs import Run, load_learner
-from shared.scoring import BOUND, TRIED, UNDEFINED, Split, measured, score, told
 from shared.task import Panel
 
 
@@ -60,9 +60,50 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         return _of_clip(run, request, held_out)
     encoder = _open_encoder(request, held_out)
     network = build_features(request.features, training.levels)
-    _check_samples(request, training, held_out, split, network is not None)
+    # without classes and another network there is nothing to compare in, but there is a likelihood
+    compared = training.condition is not None or network is not None or not request.likelihood
+    if compared:
+        _check_samples(request, training, held_out, split, network is not None)
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
-    judge = None if training.condition is None else find_judge(config, shown(training), panel)
+    result: dict[str, Any] = {}
+    if compared:
+        judge = None if training.condition is None else find_judge(config, shown(training), panel)
+        data = _Data(read, training, held_out)
+        result |= _compared(run, request, pipeline, data, judge, network, encoder)
+    if request.likelihood:
+        result["likelihood"] = likelihood(pipeline, training, held_out, request)
+    return result | {
+        "settings": {
+            **request.settings(),
+            "split": split,
+            "seed": request.seed,
+            "weights": request.weights,
+            "precision": "fp32",
+        },
+        "provenance": provenance(),
+    }
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The training split as it is, and with the run's conditions; the held-out one with them."""
+
+    read: Pictures
+    training: Pictures
+    held_out: Pictures
+
+
+def _compared(
+    run: Run,
+    request: EvaluateRequest,
+    pipeline: Pipeline,
+    data: _Data,
+    judge: Judge | None,
+    network: FeatureNetwork | None,
+    encoder: Encoder | None,
+) -> dict[str, Any]:
+    """Of request.n pictures, drawn for the conditions of data."""
+    config, training, held_out = run.config, data.training, data.held_out
     source = _source(config, training, held_out)
     rows = some_rows(len(source), request.n, request.seed)
     asked = None if source.condition is None else shown(source).condition
@@ -77,24 +118,13 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         result |= _agreement(config, judge, images, asked)
         result["judge"] = judge.facts | _accuracy(judge, shown(held_out))
     if encoder is not None:
-        result |= _prompted(config, encoder, images, read, held_out, request)
+        result |= _prompted(config, encoder, images, data.read, held_out, request)
     if config.data.compositional:
         result |= _compositional(pipeline, request, run)
     if network is not None:
         found = compare(network, images, training, held_out, request.seed, request.reference)
         result[network.name] = found | {"network": network.facts}
-    if request.likelihood:
-        result |= _likelihood(pipeline, training, held_out, request)
-    return result | {
-        "settings": {
-            **request.settings(),
-            "split": split,
-            "seed": request.seed,
-            "weights": request.weights,
-            "precision": "fp32",
-        },
-        "provenance": provenance(),
-    }
+    return result
 
 
 def _check_samples(
@@ -260,38 +290,6 @@ def _compositional(
 def _conditioned(run: Run, pictures: Pictures) -> Pictures:
     """Pictures with the condition that the run learned."""
     return conditioned(pictures, run.config, run.folder)
-
-
-def _likelihood(
-    pipeline: Pipeline, training: Pictures, held_out: Pictures, request: EvaluateRequest
-) -> dict[str, dict[str, Any]]:
-    """The bound on request.n held-out pictures, or all there are, given their conditions."""
-    measure, choose = (
-        _split(pipeline, some, some_rows(len(some), min(n, len(some)), request.seed))
-        for some, n in ((held_out, request.n), (training, TRIED))
-    )
-    learner, config = pipeline.learner, pipeline.config
-    assert isinstance(learner, DiffusionLearner)
-    assert config is not None
-    scored = score(learner, measure, choose, request.draws, request.seed)
-    if scored is None:
-        return {"likelihood": {"what": UNDEFINED}}
-    found = scored.likelihood
-    facts = told(found, BOUND, "picture") | measured("bits_per_dim", found.bits_per_dim)
-    facts |= {"dims": found.dims, "split": request.split or config.data.held_out}
-    facts["cleanest_logsnr"] = scored.cleanest_logsnr
-    if config.data.name == "scene":  # a picture is a function of its scene
-        facts["nats_per_picture_floor"] = 0.0
-    return {"likelihood": facts}
-
-
-def _split(pipeline: Pipeline, pictures: Pictures, rows: Tensor) -> Split:
-    """Of a model of a cascade, given the same pictures small, without noise."""
-    data, condition = pictures.images[rows], pipeline.told(pictures, rows)
-    if pipeline.small is not None:
-        small, a = pipeline.small.shrunk(data), torch.zeros(len(rows))
-        condition = pipeline.small.told(small, a, condition, rows)
-    return Split(data, condition)
 
 
 def _by_level(model: NoisyClassifier, held_out: Pictures) -> dict[str, Any]:

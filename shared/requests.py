@@ -257,6 +257,8 @@ class EvaluateRequest(Request):
             most, by minimum Bayes risk (panels that can compare them).
         likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
         draws: Draws of noise a datum for that bound.
+        ode: Also bound it by the density of the probability-flow ODE, of this many of these data:
+            each takes a hundred network evaluations and more, with their gradients.
         features: In whose features samples are compared: those of the judge that the suite trains,
             or of a further network, NAME:FILE with its weights (pictures: inception:FILE;
             sentences: transformers:FOLDER, what from_pretrained reads).
@@ -275,6 +277,7 @@ class EvaluateRequest(Request):
     mbr: int = 1
     likelihood: bool = False
     draws: int = 8
+    ode: int = 0
     features: Annotated[str, tyro.conf.arg(metavar="judge|NAME:FILE")] = "judge"
     clip: str | None = None
     reference: Path | None = None
@@ -284,6 +287,11 @@ class EvaluateRequest(Request):
         super().__post_init__()
         if self.draws < 1:
             raise ConfigError(f"draws = {self.draws}: expected 1 or more")
+        if not 0 <= self.ode <= (self.n if self.likelihood else 0):
+            raise ConfigError(
+                f"ode = {self.ode}: expected at most n = {self.n}, with likelihood; it is another "
+                "bound on -log p of the same data"
+            )
         if self.frontier is not None:
             if self.likelihood:
                 raise ConfigError(

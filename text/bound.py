@@ -8,10 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shared.errors import ConfigError
 from shared.learner import DiffusionLearner
 from shared.likelihood import Likelihood
 from shared.requests import EvaluateRequest
-from shared.scoring import BOUND, EXACT, TRIED, UNDEFINED, Split, measured, score, told
+from shared.scoring import (
+    BOUND,
+    EXACT,
+    FLOW,
+    TRIED,
+    UNDEFINED,
+    Split,
+    flow_score,
+    measured,
+    score,
+    told,
+)
 from shared.tokenizer import PAD
 from text.baseline import CausalLM
 from text.data import Rows, fixed_order
@@ -30,6 +42,8 @@ def likelihood(
     learner, split = pipeline.learner, _some(yardstick.held_out, request.n)
     tokens = (split.data != PAD).sum(1)
     if isinstance(learner, CausalLM):
+        if request.ode:
+            raise ConfigError("ode: a causal model's likelihood is exact without it; leave it out")
         nats = _exact(learner, split)
         found = Likelihood({"exact": nats}, split.data.shape[1], draws=1, nfe=1)
         facts, perplexity = told(found, EXACT, "sentence"), "perplexity"
@@ -42,6 +56,10 @@ def likelihood(
         found = scored.likelihood
         facts, perplexity = told(found, BOUND, "sentence"), "perplexity_bound"
         facts["cleanest_logsnr"] = scored.cleanest_logsnr
+        if request.ode:
+            few = flow_score(learner, split.first(request.ode), scored, request.seed)
+            facts["ode"] = told(few, FLOW, "sentence")
+            facts["ode"] |= measured("nats_per_token", few.nats_per_token(tokens[: request.ode]))
     facts |= measured("nats_per_token", found.nats_per_token(tokens))
     facts |= measured(perplexity, found.perplexity(tokens))
     data = yardstick.config.data

@@ -15,7 +15,7 @@ from image.panel import PANEL
 from image.pipeline import Pipeline
 from shared.cli import main
 from shared.errors import ConfigError
-from shared.likelihood import elbo
+from shared.likelihood import elbo, ode
 from shared.requests import EvaluateRequest
 from shared.schedule import Schedule
 from tests.image.conftest import image_config
@@ -74,6 +74,43 @@ def test_scenes_are_certain_given_all_their_attributes(make_run):
     assert told["nats_per_picture_floor"] == 0
     assert told["nats_per_picture"] > 3 * told["nats_per_picture_standard_error"]
     assert told["dims"] == 3 * 32 * 32
+
+
+@pytest.mark.parametrize("more", [(), ("diffusion.self_condition=false", "codec.kind=bits")])
+def test_the_flow_bounds_the_first_of_these_pictures(make_run, more: tuple[str, ...]):
+    run = make_run(*more)
+    told = PANEL.evaluate(run, asked(seed=5, ode=3))["likelihood"]
+    learner: Any = Pipeline.from_pretrained(run).learner
+    held_out = load_pictures(image_config().data, held_out=True)
+    images, condition = held_out.take(some_rows(len(held_out), 9, 5)[:3])
+    found = ode(
+        learner.denoiser, learner.codec, images, learner.schedule, condition, seed=5,
+        cleanest=cleanest(learner.schedule, told), passes=1 if more else 2,
+        data_std=learner.denoiser.data_std,
+    )  # fmt: skip
+    flow = told["ode"]
+    assert (flow["pictures"], flow["draws"], told["pictures"]) == (3, 1, 9)
+    assert flow["nats_per_picture"] == pytest.approx(found.nats_per_datum.value, rel=1e-4)
+    for name in ("flow", "noise", "reconstruction"):
+        assert flow[f"{name}_nats_per_picture"] == pytest.approx(found.term(name).value, rel=1e-4)
+    assert flow["bits_per_dim"] == pytest.approx(flow["nats_per_picture"] / 64 / math.log(2))
+    assert flow["network_evaluations_per_draw"] > 20
+
+
+def test_a_run_without_classes_has_a_likelihood_and_nothing_else(make_run):
+    run = make_run("data.label_column=null")
+    result = PANEL.evaluate(run, asked(9, ode=2))
+    assert set(result) == {"likelihood", "settings", "provenance"}
+    assert result["likelihood"]["pictures"] == 9
+    assert result["likelihood"]["ode"]["pictures"] == 2
+    with pytest.raises(ConfigError, match=r"data\.label_column = null"):
+        PANEL.evaluate(run, EvaluateRequest(n=9, steps=2))
+
+
+@pytest.mark.parametrize("wrong", [{"ode": 10}, {"ode": -1}, {"ode": 3, "likelihood": False}])
+def test_the_flow_bounds_no_more_than_the_bound_does(wrong: dict[str, Any]):
+    with pytest.raises(ConfigError, match=r"ode = .*at most n = 9, with likelihood"):
+        EvaluateRequest(**({"n": 9, "likelihood": True} | wrong))
 
 
 def test_a_codec_without_log_prob_leaves_it_undefined_and_says_why(make_run, monkeypatch):

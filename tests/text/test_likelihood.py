@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from shared.likelihood import elbo
+from shared.errors import ConfigError
+from shared.likelihood import elbo, ode
 from shared.requests import EvaluateRequest
 from shared.tokenizer import PAD
 from tests.text.conftest import text_config
@@ -79,6 +80,29 @@ def test_the_causal_reference_is_exact_and_above_the_entropy(make_run):
     assert told["nats_per_sentence"] > told["nats_per_sentence_floor"]
     assert "perplexity_bound" not in told
     assert "exact_nats_per_sentence" not in told
+
+
+def test_the_flow_bounds_the_first_of_these_sentences(make_run):
+    run = make_run("codec.kind=embedding")
+    told = PANEL.evaluate(run, asked(ode=3))["likelihood"]
+    pipeline = Pipeline.from_pretrained(run)
+    rows = to_rows(Corpus(held_out(pipeline)[:3]), pipeline.tokenizer, text_config().data).ids
+    learner: Any = pipeline.learner
+    end = learner.schedule.time(torch.tensor(told["cleanest_logsnr"], dtype=torch.float64))
+    found = ode(
+        learner.denoiser, learner.codec, rows, learner.schedule, passes=2, cleanest=float(end),
+        data_std=learner.denoiser.data_std,
+    )  # fmt: skip
+    flow, tokens = told["ode"], (rows != PAD).sum(1)
+    assert (flow["sentences"], told["sentences"]) == (3, 11)
+    assert flow["nats_per_sentence"] == pytest.approx(found.nats_per_datum.value, rel=1e-3)
+    per_token = flow["nats_per_sentence"] * 3 / int(tokens.sum())
+    assert flow["nats_per_token"] == pytest.approx(per_token)
+
+
+def test_the_flow_has_no_part_in_an_exact_likelihood(make_run):
+    with pytest.raises(ConfigError, match="ode: a causal model's likelihood is exact"):
+        PANEL.evaluate(make_run("model=causal"), asked(ode=3))
 
 
 def test_one_sentence_has_no_standard_error(make_run):

@@ -1,0 +1,64 @@
+"""The likelihood of held-out pictures under the model itself, given their conditions where it has
+any: an upper bound on -log p, in bits per dimension too.
+
+Pictures are integers, and so are the data of the bound: what is noised to the cleanest level is
+turned back into levels by the codec's log_prob, whose cost is the term `reconstruction`. On request
+the density of the probability-flow ODE takes the place of the reverse process.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from image.comparison import some_rows
+from image.data import Pictures
+from image.pipeline import Pipeline
+from shared.learner import DiffusionLearner
+from shared.requests import EvaluateRequest
+from shared.scoring import (
+    BOUND,
+    FLOW,
+    TRIED,
+    UNDEFINED,
+    Split,
+    flow_score,
+    measured,
+    score,
+    told,
+)
+
+
+def likelihood(
+    pipeline: Pipeline, training: Pictures, held_out: Pictures, request: EvaluateRequest
+) -> dict[str, Any]:
+    """The bound on request.n held-out pictures, or all there are, given their conditions."""
+    measure, choose = (
+        _split(pipeline, some, some_rows(len(some), min(n, len(some)), request.seed))
+        for some, n in ((held_out, request.n), (training, TRIED))
+    )
+    learner, config = pipeline.learner, pipeline.config
+    assert isinstance(learner, DiffusionLearner)
+    assert config is not None
+    scored = score(learner, measure, choose, request.draws, request.seed)
+    if scored is None:
+        return {"what": UNDEFINED}
+    found = scored.likelihood
+    facts = told(found, BOUND, "picture") | measured("bits_per_dim", found.bits_per_dim)
+    facts |= {"dims": found.dims, "split": request.split or config.data.held_out}
+    facts["cleanest_logsnr"] = scored.cleanest_logsnr
+    if request.ode:
+        few = flow_score(learner, measure.first(request.ode), scored, request.seed)
+        facts["ode"] = told(few, FLOW, "picture") | measured("bits_per_dim", few.bits_per_dim)
+    if config.data.name == "scene":  # a picture is a function of its scene
+        facts["nats_per_picture_floor"] = 0.0
+    return facts
+
+
+def _split(pipeline: Pipeline, pictures: Pictures, rows: Tensor) -> Split:
+    """Of a model of a cascade, given the same pictures small, without noise."""
+    data, condition = pictures.images[rows], pipeline.told(pictures, rows)
+    if pipeline.small is not None:
+        small, a = pipeline.small.shrunk(data), torch.zeros(len(rows))
+        condition = pipeline.small.told(small, a, condition, rows)
+    return Split(data, condition)
