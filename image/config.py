@@ -163,6 +163,10 @@ class ImageConfig:
                 f"unet: network = {self.network!r} does not read it; add network=unet, or leave "
                 "unet out"
             )
+        if self.data.flip and self.model != "diffusion":
+            raise ValueError(
+                f"data.flip = true: of model = 'diffusion', got {self.model!r}; leave it out"
+            )
         self._check_autoencoder()
         self._check_clip()
         self._check_condition()

@@ -30,6 +30,7 @@ class DataConfig:
     size: int | None = None  # pixels along a side, cropped and scaled to it; null: as they are
     channels: int | None = None  # 1 (grey) or 3 (RGB); null: as the first picture has
     limit: int | None = None  # of pictures, evenly spread over the split
+    flip: bool = False  # mirror half of the training pictures left to right, each time anew
     skip_bad: bool = False  # leave out, and count, what cannot be read or has no caption
 
     # Texts as the condition, in place of classes, which then only the judge of `evaluate` learns
@@ -95,6 +96,11 @@ class DataConfig:
         return columns(self.size or DRAWN_SIZE) if self.name == "figures" else COLUMNS
 
     def _check_scene(self) -> None:
+        if self.drawn and self.flip:
+            raise ValueError(
+                f"data.flip = true: what is known of {self.name} says where things are, and would "
+                "be wrong of their mirror images; leave it out"
+            )
         if not self.drawn and (self.groups or self.compositional):
             raise ValueError(
                 "data.groups, data.compositional: of the scene world and of figures; data.name = "

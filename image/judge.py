@@ -13,7 +13,7 @@ from shared.judges import trained_judge
 from shared.task import Panel
 
 BATCH = 256
-UNREAD: dict[str, Any] = {"text_encoder": None}  # of data: no part of what a judge is
+UNREAD: dict[str, Any] = {"text_encoder": None, "flip": False}  # of data: no part of a judge
 
 
 @dataclasses.dataclass(frozen=True)

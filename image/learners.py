@@ -12,6 +12,7 @@ from image.clip.network import DualEncoder
 from image.codec import build_codec
 from image.config import ImageConfig
 from image.data import Facts
+from image.flips import flipped
 from image.net import build_net
 from image.noisy_classifier import NoisyClassifier
 from shared.learner import DiffusionLearner
@@ -47,7 +48,10 @@ def build_learner(config: ImageConfig, facts: Facts, run: Path) -> nn.Module:
     )
     if small is not None:
         net = CascadeNet(net, small)
-    return DiffusionLearner(net, codec, config.diffusion, facts.data_std, autocast, groups, small)
+    augment = flipped if config.data.flip else None
+    return DiffusionLearner(
+        net, codec, config.diffusion, facts.data_std, autocast, groups, small, augment
+    )
 
 
 def build_small(config: ImageConfig, facts: Facts) -> Small | None:

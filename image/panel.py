@@ -113,7 +113,10 @@ class ImagePanel:
 
             facts = read_facts(run)
             codec = load_codec(config.codec, facts.levels, facts.shape, run)
-            return cached_latents(codec, lambda: self._pictures(config, run), facts.images, run)
+            flip = config.data.flip
+            return cached_latents(
+                codec, lambda: self._pictures(config, run), facts.images, run, flip
+            )
         return self._pictures(config, run)
 
     def _pictures(self, config: ImageConfig, run: Path) -> Pictures:

@@ -4,7 +4,7 @@ The trainable module of both panels. It holds the denoiser, the codec and the sc
 learn too) and, when asked, the density of training times that is fitted to the loss.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class DiffusionLearner(nn.Module):
     `groups` of the condition's columns may be dropped and guided by one. ConfigError for a rate of
     a group that there is not. `beside(data, condition, keys)` makes the condition that the network
     reads of these ids, where it is also told something about the data themselves.
+    `augment(data, keys)` makes what training sees in place of data; a model in eval mode sees them
+    as they are.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class DiffusionLearner(nn.Module):
         autocast: torch.dtype | None = None,
         groups: Groups | None = None,
         beside: nn.Module | None = None,
+        augment: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.augment = augment
         self.groups: Groups = groups or {}
         self.drop, self.beside = config.drop_condition, beside
         if isinstance(self.drop, dict):
@@ -105,6 +109,8 @@ class DiffusionLearner(nn.Module):
     def forward(
         self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
+        if self.augment is not None and self.training:
+            data = self.augment(data, keys)
         if condition is not None:
             condition = drop_condition(condition, keys, self.drop, self.groups)
         if self.beside is not None:
