@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from image.metrics import efficientnet
+from image.metrics.efficientnet import EfficientNetFeatures
 from image.metrics.inception import InceptionFeatures
 from shared.errors import ConfigError
 from shared.schema import one_of
@@ -47,21 +49,27 @@ class FeatureNetwork(Protocol):
 
 # name -> (file of weights, levels of the pictures) -> network: `--features NAME:FILE`
 NETWORKS: dict[str, Callable[[Path, int], FeatureNetwork]] = {"inception": InceptionFeatures}
+# the same with weights of an installed package: `--features NAME`
+INSTALLED: dict[str, Callable[[int], FeatureNetwork]] = {efficientnet.NAME: EfficientNetFeatures}
 
 
 def build_features(asked: str, levels: int) -> FeatureNetwork | None:
     """The network that `--features` asks for, of pictures of `levels`; None for the judge.
 
-    ConfigError for an unknown name or a missing file name, DataError for a file that is not its
-    weights.
+    ConfigError for an unknown name, a missing file name, or a package that is not installed;
+    DataError for a file that is not its weights.
     """
     if asked == JUDGE:
         return None
     name, colon, file = asked.partition(":")
     try:
-        one_of("features", name, [JUDGE, *NETWORKS])
+        one_of("features", name, [JUDGE, *NETWORKS, *INSTALLED])
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if name in INSTALLED:
+        if colon:
+            raise ConfigError(f"features = {asked!r}: its weights are installed; give {name}")
+        return INSTALLED[name](levels)
     if not colon or not file:
         raise ConfigError(f"features = {asked!r}: expected {name}:FILE, the file of its weights")
     return NETWORKS[name](Path(file).expanduser(), levels)

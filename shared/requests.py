@@ -260,8 +260,9 @@ class EvaluateRequest(Request):
         ode: Also bound it by the density of the probability-flow ODE, of this many of these data:
             each takes a hundred network evaluations and more, with their gradients.
         features: In whose features samples are compared: those of the judge that the suite trains,
-            or of a further network, NAME:FILE with its weights (pictures: inception:FILE;
-            sentences: transformers:FOLDER, what from_pretrained reads).
+            or of a further network: NAME:FILE with its weights, or NAME, installed (pictures:
+            inception:FILE, efficientnet-lite0; sentences: transformers:FOLDER, what from_pretrained
+            reads).
         clip: Run of a dual encoder of pictures and captions (model: clip), or a folder of a
             CLIPModel: also score samples by their captions, and find the right one among 100.
         reference: A file of feature statistics to compare with, in place of the training split's
@@ -278,7 +279,7 @@ class EvaluateRequest(Request):
     likelihood: bool = False
     draws: int = 8
     ode: int = 0
-    features: Annotated[str, tyro.conf.arg(metavar="judge|NAME:FILE")] = "judge"
+    features: Annotated[str, tyro.conf.arg(metavar="judge|NAME|NAME:FILE")] = "judge"
     clip: str | None = None
     reference: Path | None = None
     frontier: Annotated[str | None, tyro.conf.arg(metavar="NAME=VALUE,...")] = None
