@@ -201,6 +201,7 @@ class WriteRequest(Request):
             also asked for what is not asked for now.
         strength: How far variations may go, in (0, 1]: the time that the one to vary is noised to.
         control_scale: How strongly the rest follows the words of the message.
+        candidates: Draw this many times as many, and keep those that the model itself is surest of.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
@@ -212,10 +213,13 @@ class WriteRequest(Request):
     more_like: int | None = None
     strength: float = 0.6
     control_scale: float = 1.0  # more, or guidance, costs grammar: docs/results.md
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_control_scale(self.control_scale)
+        if self.candidates < 1:
+            raise ConfigError(f"candidates = {self.candidates}: expected 1 or more")
         if not 0 < self.strength <= 1:
             raise ConfigError(f"strength = {self.strength}: expected a number in (0, 1]")
 

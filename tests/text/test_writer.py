@@ -1,23 +1,34 @@
 """The writer: what a wish asks of the model, different sentences, variations, and refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch.testing import assert_close
 
 from benchmarks import told as told_by
 from shared.errors import ConfigError, DataError
+from shared.learner import DiffusionLearner
+from shared.objective import diffusion_loss, sample_keys
 from shared.requests import WriteRequest
+from shared.tokenizer import EOS
 from tests.test_command import assert_refused, diptych, told
 from text.control.lexicon import scene_phrases
+from text.data import pad_rows
 from text.panel import PANEL
 from text.pipeline import Pipeline
+from text.sureness import own_losses
 from text.writer import FILE, Wish, success, write
 
 TOLD = (
     "data.source=scene", "data.source_length=12", "data.partial_sources=0.5",
     "data.only={count: 1}", "net.cross_attention=true", "net.source_depth=1",
 )  # fmt: skip
+
+
+LENGTH = 24  # of the tests' configuration
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +132,45 @@ def test_a_little_noise_gives_the_sentence_back_and_nothing_new(copies: Pipeline
     assert found["drawn"] == 16
 
 
+def test_the_models_loss_of_a_sentence_is_its_mean_over_levels_with_the_noise_of_all(
+    pipe: Pipeline,
+):
+    """Written out for two draws: the key of a draw and its level are every sentence's, so that a
+    sentence has the loss it has alone."""
+    learner = pipe.learner
+    assert isinstance(learner, DiffusionLearner)
+    texts = ["there is a red star at the top .", "star star the the"]
+    rows = pad_rows([[*pipe.tokenizer.encode(text), EOS] for text in texts], LENGTH)
+    condition = pipe.prompted("formal child , red star", 2)[0]
+    assert condition is not None
+    by_hand = torch.zeros(2)
+    for draw, t in ((0, 0.25), (1, 0.75)):
+        keys = sample_keys(draw, torch.zeros(2, dtype=torch.long))
+        given = rows, condition, torch.full((2,), t), keys, learner.schedule
+        by_hand += diffusion_loss(learner.denoiser, learner.codec, *given, "x0")[0].detach() / 2
+    found = own_losses(learner, rows, condition, draws=2)
+    assert_close(found, by_hand)
+    assert_close(own_losses(learner, rows[1:], condition[1:], draws=2), by_hand[1:])
+    other = own_losses(learner, rows, torch.zeros_like(condition), draws=2)
+    assert not torch.allclose(other, found)
+
+
+def test_of_several_candidates_the_model_keeps_those_it_is_surest_of(pipe: Pipeline):
+    asked = WriteRequest(n=2, steps=3, message="red star", tone="formal", candidates=4)
+    every = write(pipe, replace(asked, n=8, candidates=1))
+    kept = write(pipe, asked)
+    assert kept["drawn"] == every["drawn"]
+    rows = pad_rows(
+        [[*pipe.tokenizer.encode(text), EOS][:LENGTH] for text in every["texts"]], LENGTH
+    )
+    assert isinstance(pipe.learner, DiffusionLearner)
+    losses = own_losses(pipe.learner, rows, pipe.prompted(every["source"], 8)[0])
+    best = losses.argsort()[:2].tolist()
+    assert kept["texts"] == [every["texts"][i] for i in best]
+    assert kept["seeds"] == [every["seeds"][i] for i in best]
+    assert kept["settings"]["candidates"] == 4
+
+
 def test_what_cannot_be_written_is_refused(run: Path, make_run, tmp_path: Path):
     with pytest.raises(DataError, match="no sentences to vary"):
         PANEL.write(run, WriteRequest(more_like=0), tmp_path)
@@ -130,6 +180,8 @@ def test_what_cannot_be_written_is_refused(run: Path, make_run, tmp_path: Path):
         PANEL.write(make_run(), WriteRequest(message="star"), tmp_path)
     with pytest.raises(ConfigError, match=r"strength = 0: expected a number in \(0, 1\]"):
         WriteRequest(message="star", strength=0)
+    with pytest.raises(ConfigError, match="candidates = 0: expected 1 or more"):
+        WriteRequest(message="star", candidates=0)
     assert not list(tmp_path.iterdir())
 
 
@@ -151,6 +203,7 @@ def test_the_benchmark_measures_sources_of_every_kind_and_the_writer(run: Path, 
         each=2,
         scales=((1.0, 1.0),),
         strengths=(0.9,),
+        candidates=(2,),
         steps=2,
         json_file=file,
     )
@@ -158,7 +211,8 @@ def test_the_benchmark_measures_sources_of_every_kind_and_the_writer(run: Path, 
     assert [(row["source"], row["guidance"]) for row in found["told"]] == [
         (kind, scale) for kind in ("whole", "in part", "manner alone") for scale in (1.0, 2.0)
     ]
-    assert [row["what"] for row in found["written"]] == ["written", "varied, strength 0.9"]
+    kinds = ["written", "best of 2", "varied, strength 0.9"]
+    assert [row["what"] for row in found["written"]] == kinds
     assert all(row["words"] == 1.0 for row in found["written"])
     assert found["written"][0]["sentences"] == 4
     for wish in told_by.wishes(20, {"count": "1"}):

@@ -1,0 +1,36 @@
+"""How sure a diffusion model is of sentences: its own loss of them, so that several can be ranked.
+
+    loss(w) = 1/K sum_k l(w; t_k, eps_k, source),    t_k = (k - 1/2) / K
+
+with l the loss that training minimises, at the levels where training has most to learn: an estimate
+of the bound on -log p(w | source), in nats a place, weighed as in training. All sentences of a call
+get the same noise at the same level, so that their differences are estimated far better than their
+values (common random numbers; Glasserman & Yao 1992).
+"""
+
+import torch
+from torch import Tensor
+
+from shared.learner import DiffusionLearner
+from shared.objective import diffusion_loss, sample_keys
+
+DRAWS = 32  # K
+
+
+@torch.no_grad()
+def own_losses(
+    learner: DiffusionLearner, rows: Tensor, condition: Tensor | None, draws: int = DRAWS
+) -> Tensor:
+    """Rows of ids (n, L) and their condition (n, M), or None -> the model's loss of each (n,), on
+    the CPU; the lower, the surer. Each draw is one evaluation, or two with self-conditioning."""
+    device = next(learner.parameters()).device
+    rows = rows.to(device)
+    condition = None if condition is None else condition.to(device)
+    total = torch.zeros(len(rows), device=device)
+    for draw in range(draws):
+        keys = sample_keys(draw, torch.zeros(len(rows), dtype=torch.long, device=device))
+        t = torch.full((len(rows),), (draw + 0.5) / draws, device=device)
+        told = condition if learner.beside is None else learner.beside(rows, condition, keys)
+        given = rows, told, t, keys, learner.schedule
+        total += diffusion_loss(learner.denoiser, learner.codec, *given, learner.weighting)[0]
+    return (total / draws).cpu()
