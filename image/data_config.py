@@ -17,9 +17,9 @@ class DataConfig:
     """Pictures and their labels.
 
     `name` is `digits`, `scene` or `figures` (embedded), a .parquet file, a folder of such files
-    named by split, an image folder, a folder that `datasets` saved, or a data set of the hub;
-    $VARIABLES in it are expanded. A single file holds out every 20th picture as its `held_out`
-    split.
+    or tar shards (`shared.tars`) named by split, an image folder, a folder that `datasets` saved,
+    or a data set of the hub; $VARIABLES in it are expanded. A single file holds out every 20th
+    picture as its `held_out` split.
     """
 
     name: str = "digits"

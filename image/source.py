@@ -53,7 +53,7 @@ def read_source(config: DataConfig, held_out: bool, classes: Sequence[str] | Non
     rows = [some[i] for i in spread(len(some), config.limit).tolist()]
     if not rows:
         raise DataError(f"data.name = {config.name!r}: no pictures in it")
-    images, kept = _images(config, table, rows, captions)
+    images, kept = _images(config, table, rows, captions, labelled)
     labels, names = _labels(config, table, kept, classes) if labelled else (None, ())
     told = None if captions is None else tuple(captions[i] for i in kept)
     return Source(images, labels, names, told, len(rows) - len(kept))
@@ -131,17 +131,20 @@ def _labels(
 
 
 def _images(
-    config: DataConfig, table: Any, rows: list[int], captions: list[str] | None
+    config: DataConfig, table: Any, rows: list[int], captions: list[str] | None, labelled: bool
 ) -> tuple[Tensor, list[int]]:
     """The decoded pictures (N, C, H, W), uint8, and the rows that they come from."""
     encoded = encoded_pictures(table, rows, "data.image_column", config.image_column)
+    labels = list(table.select(rows)[config.label_column]) if labelled else [0] * len(rows)
     channels, found, kept = config.channels, list[Image.Image](), list[int]()
-    for row, item in zip(rows, encoded, strict=True):
+    for row, item, label in zip(rows, encoded, labels, strict=True):
         where = named(config.name, item, row)
         try:
             picture = decode(item, where)
             if captions is not None and not captions[row]:
                 raise DataError(f"{where} has no caption")
+            if label is None:
+                raise DataError(f"{where} has no class")
         except DataError as error:
             if not config.skip_bad:
                 hint = "data.skip_bad=true leaves such pictures out and counts them"

@@ -24,7 +24,8 @@ WIDE = ("I", "F")  # 16 and 32 bits a pixel; converting them to 8 would clip
 
 def open_pictures(name: str, path: str, split: str, training: str) -> tuple[Any, bool]:
     """A split of pictures, and whether the source has no splits: a .parquet file, a folder of such
-    files, an image folder, a folder that `datasets` saved, or a data set of the hub.
+    files, or of tar shards (`shared.tars`), an image folder, a folder that `datasets` saved, or a
+    data set of the hub.
 
     `path` is `name`, data.name, expanded; an image folder has splits when it holds a folder called
     as `training` is. DataError when there is no such source or split.
@@ -48,20 +49,33 @@ def _open_folder(name: str, folder: Path, split: str, training: str) -> tuple[An
         return load_saved(name, str(folder / split), split), False
     if (folder / "state.json").is_file():
         return load_saved(name, str(folder), split), True
-    shards = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
-    if shards:  # train.parquet, or train-00000-of-00002.parquet as the hub names them
-        splits = {shard: shard.stem.split("-")[0] for shard in shards}
-        _check_split(name, split, list(splits.values()))
-        files = [str(shard) for shard in shards if splits[shard] == split]
-        return load_table(name, "parquet", split, data_files={split: files}), False
+    files = _files(name, folder, "parquet", split)
+    if files:
+        found = [str(file) for file in files]
+        return load_table(name, "parquet", split, data_files={split: found}), False
+    files = _files(name, folder, "tar", split)
+    if files:
+        from shared.tars import load_shards  # a second of `datasets`
+
+        return load_shards(name, split, files), False
     folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     divided = training in folders
     if divided:
         _check_split(name, split, folders)
         folder = folder / split
     # named outright: looking for splits by name, `datasets` would go through the folder 66 times
-    files = {"train": f"{folder}/**"}
-    return load_table(name, "imagefolder", "train", data_files=files), not divided
+    every = {"train": f"{folder}/**"}
+    return load_table(name, "imagefolder", "train", data_files=every), not divided
+
+
+def _files(name: str, folder: Path, suffix: str, split: str) -> list[Path]:
+    """The files of a split, if the folder holds any of this kind: train.parquet, or
+    train-00000-of-00002.parquet as the hub names them, there or in data/."""
+    every = sorted([*folder.glob(f"*.{suffix}"), *folder.glob(f"data/*.{suffix}")])
+    splits = {file: file.stem.split("-")[0] for file in every}
+    if every:
+        _check_split(name, split, list(splits.values()))
+    return [file for file in every if splits[file] == split]
 
 
 def _check_split(name: str, split: str, found: list[str]) -> None:

@@ -26,7 +26,7 @@ def load_table(name: str, builder: str, split: str, **where: Any) -> Any:
     try:
         return datasets.load_dataset(builder, split=split, **where)
     except Exception as error:  # the loaders of `datasets` raise what their libraries raise
-        raise _unreadable(name, split, error) from None
+        raise unreadable(name, split, error) from None
 
 
 def load_saved(name: str, folder: str, split: str) -> Any:
@@ -36,9 +36,10 @@ def load_saved(name: str, folder: str, split: str) -> Any:
     try:
         return datasets.load_from_disk(folder)
     except Exception as error:  # as above
-        raise _unreadable(name, split, error) from None
+        raise unreadable(name, split, error) from None
 
 
-def _unreadable(name: str, split: str, error: Exception) -> DataError:
+def unreadable(name: str, split: str, error: Exception) -> DataError:
+    """What to raise for what a loader of `datasets` raised."""
     reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
     return DataError(f"data.name = {name!r}, split {split!r}: cannot be read: {reason[0]}")
