@@ -113,7 +113,7 @@ def run(
     count: int = 25,
     each: int = 4,
     scales: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.0, 1.5), (1.5, 1.0), (1.5, 1.5)),
-    candidates: tuple[int, ...] = (4,),
+    surest: tuple[int, ...] = (4,),
     strengths: tuple[float, ...] = (0.4, 0.6, 0.8),
     steps: int = 64,
     td: float = 1.0,
@@ -128,7 +128,7 @@ def run(
         count: Wishes to the writer.
         each: Different sentences of each wish.
         scales: Of guidance and control, for the writer; what follows takes the first pair.
-        candidates: So many times as many sentences of each wish, of which the surest are kept.
+        surest: So many times as many sentences of each wish, of which the surest are kept.
         strengths: How far variations go.
         steps: Of the ancestral solver.
         td: Asymmetric intervals, as in `diptych sample`.
@@ -146,8 +146,8 @@ def run(
     written = [granted(pipeline, asked, ask, []) for ask in asks]
     rows = [_row(asked, one, "written", ask) for one, ask in zip(written, asks, strict=True)]
     first = written[0]
-    for several in candidates:
-        ask = replace(asks[0], candidates=several)
+    for several in surest:
+        ask = replace(asks[0], surest=several)
         rows.append(_row(asked, granted(pipeline, asked, ask, []), f"best of {several}", ask))
     for strength in strengths:
         ask = replace(asks[0], strength=strength, seed=1000)

@@ -44,8 +44,8 @@ from shared.task import Panel
 def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]:
     """Measure request.n pictures drawn from a run, or a classifier, autoencoder or dual encoder."""
     config: ImageConfig = run.config
-    if request.prompt is not None or request.mbr != 1:
-        raise ConfigError("prompt, mbr: for runs of the text panel; leave them out")
+    if request.prompt is not None or (request.mbr, request.surest) != (1, 1):
+        raise ConfigError("prompt, mbr, surest: for runs of the text panel; leave them out")
     split = request.split or config.data.held_out
     read = load_pictures(config.data)
     training = _conditioned(run, read)

@@ -135,8 +135,10 @@ class ImagePanel:
             raise ConfigError("given: the image panel cannot infill yet; leave it out")
         if request.length is not None:
             raise ConfigError("length: of sentences; pictures have one size, leave it out")
-        if (request.mbr, request.n_best) != (1, 1):
-            raise ConfigError("mbr, n_best: the image panel compares no candidates; leave them out")
+        if (request.mbr, request.surest, request.n_best) != (1, 1, 1):
+            raise ConfigError(
+                "mbr, surest, n_best: the image panel compares no candidates; leave them out"
+            )
         if request.image:
             raise ConfigError("image: the image panel draws from words; leave it out")
         if not is_pipeline(run) and open_run(run).config.model == "autoencoder":

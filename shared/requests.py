@@ -62,8 +62,8 @@ class SampleRequest(Request):
         trajectory: Also write the denoising of the first sample.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk (panels that can compare them).
-        n_best: Also write the best of these candidates, this many (mbr at most), with how much the
-            others agree with each.
+        surest: The same, but keep the one that the model itself is surest of, by its own loss.
+        n_best: Also write the best of these candidates, this many at most, with what ranked each.
         clip: Run of a dual encoder of pictures and captions (model: clip), or a folder of a
             CLIPModel, that scores pictures by their prompt.
         candidates: Draw this many for each picture and keep the one with the best of these scores.
@@ -82,6 +82,7 @@ class SampleRequest(Request):
     low_noise: float = 0.1
     trajectory: bool = False
     mbr: int = 1
+    surest: int = 1
     n_best: int = 1
     clip: str | None = None
     candidates: int = 1
@@ -201,7 +202,7 @@ class WriteRequest(Request):
             also asked for what is not asked for now.
         strength: How far variations may go, in (0, 1]: the time that the one to vary is noised to.
         control_scale: How strongly the rest follows the words of the message.
-        candidates: Draw this many times as many, and keep those that the model itself is surest of.
+        surest: Draw this many times as many, and keep those that the model itself is surest of.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
@@ -213,13 +214,13 @@ class WriteRequest(Request):
     more_like: int | None = None
     strength: float = 0.6
     control_scale: float = 1.0  # more, or guidance, costs grammar: docs/results.md
-    candidates: int = 1
+    surest: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_control_scale(self.control_scale)
-        if self.candidates < 1:
-            raise ConfigError(f"candidates = {self.candidates}: expected 1 or more")
+        if self.surest < 1:
+            raise ConfigError(f"surest = {self.surest}: expected 1 or more")
         if not 0 < self.strength <= 1:
             raise ConfigError(f"strength = {self.strength}: expected a number in (0, 1]")
 
@@ -259,6 +260,7 @@ class EvaluateRequest(Request):
         prompt: What to write all of them from, in place of held-out sources.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk (panels that can compare them).
+        surest: The same, but keep the one that the model itself is surest of, by its own loss.
         likelihood: Also bound -log p of n held-out data: nats, bits/dim or nats/token.
         draws: Draws of noise a datum for that bound.
         ode: Also bound it by the density of the probability-flow ODE, of this many of these data:
@@ -280,6 +282,7 @@ class EvaluateRequest(Request):
     split: str | None = None
     prompt: str | None = None
     mbr: int = 1
+    surest: int = 1
     likelihood: bool = False
     draws: int = 8
     ode: int = 0

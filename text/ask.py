@@ -3,11 +3,12 @@ words."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from torch import Tensor
 
 from shared.errors import ConfigError
-from shared.requests import ControlRequest
+from shared.requests import ControlRequest, EvaluateRequest, SampleRequest
 from shared.sampling import Sampling
 from text.control import Automata
 from text.given import Given
@@ -31,6 +32,9 @@ class Near:
     time: float
 
 
+Rank = Literal["agreement", "sureness"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ask:
     """What n sentences are asked for.
@@ -40,7 +44,8 @@ class Ask:
     length: how many tokens each has, of a model that is told it; drawn when not given.
     automata: one for each, which it must be accepted by; `control_scale` is how strongly the rest
     of it follows. near: what each begins as, in place of noise. Of `candidates` drawn for each, the
-    best is kept and the `n_best` come along. `watch` sees the first one's estimates.
+    best is kept, by `rank` (`text.mbr`, or `text.sureness`), and the `n_best` come along. `watch`
+    sees the first one's estimates.
     """
 
     source: Tensor | None = None
@@ -51,6 +56,7 @@ class Ask:
     control_scale: float = ControlRequest.control_scale
     near: Near | None = None
     candidates: int = 1
+    rank: Rank = "agreement"
     n_best: int = 1
     watch: Callable[[Glimpse], None] | None = None
 
@@ -58,8 +64,8 @@ class Ask:
         check_candidates(self.candidates, self.n_best)
         if self.watch is not None and self.candidates > 1:
             raise ConfigError(
-                "trajectory, mbr: which candidate is kept is known when all are drawn, too late to "
-                "watch it; leave one of them out"
+                "trajectory, mbr, surest: which candidate is kept is known when all are drawn, too "
+                "late to watch it; leave one of them out"
             )
         if self.automata is not None and self.given is not None:
             raise ConfigError("given and controls: say both as one control, pattern='...'")
@@ -77,6 +83,18 @@ class Ask:
         )
 
 
+def choice(request: SampleRequest | EvaluateRequest) -> dict[str, Any]:
+    """`candidates` and `rank` of an Ask, as they are asked for. ConfigError for both ways to choose
+    at once."""
+    if request.surest < 1:
+        raise ConfigError(f"surest = {request.surest}: expected 1 candidate a sample or more")
+    if request.surest == 1:
+        return {"candidates": request.mbr, "rank": "agreement"}
+    if request.mbr != 1:
+        raise ConfigError("mbr, surest: two ways to choose among candidates; leave one of them out")
+    return {"candidates": request.surest, "rank": "sureness"}
+
+
 def check_diffusion(ask: Ask, how: Sampling) -> None:
     """ConfigError for what a diffusion model cannot do."""
     if ask.automata is not None and how.clamp:
@@ -89,6 +107,10 @@ def check_diffusion(ask: Ask, how: Sampling) -> None:
 
 def check_causal(ask: Ask, how: Sampling) -> None:
     """ConfigError for what the causal reference cannot do."""
+    if ask.rank == "sureness":
+        raise ConfigError(
+            "surest: ranks what diffusion wrote; the causal reference compares by mbr"
+        )
     parts = (ask.given, ask.watch, ask.automata, ask.near)
     if how.clamp or any(part is not None for part in parts):
         raise ConfigError(

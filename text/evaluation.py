@@ -13,7 +13,7 @@ from shared.provenance import provenance
 from shared.requests import EvaluateRequest
 from shared.runs import Run
 from shared.task import Panel
-from text.ask import Ask
+from text.ask import Ask, choice
 from text.bound import likelihood
 from text.config import DataConfig
 from text.metrics import faithfulness, overlap, recovery, slots
@@ -59,7 +59,7 @@ def draw_texts(
     pipeline: Pipeline, request: EvaluateRequest, references: References | None
 ) -> list[str]:
     """request.n sentences, each from its source if there are any."""
-    ask = Ask(source=None if references is None else references.rows, candidates=request.mbr)
+    ask = Ask(source=None if references is None else references.rows, **choice(request))
     return pipeline.write(request.seeds, request, ask, progress=True).texts
 
 
@@ -92,6 +92,7 @@ def circumstances(yardstick: Yardstick, request: EvaluateRequest) -> dict[str, A
             **told,
             "split": config.data.held_out,
             "mbr": request.mbr,
+            "surest": request.surest,
             "seed": request.seed,
             "weights": request.weights,
             "precision": "fp32",

@@ -26,7 +26,7 @@ from shared.runs import open_run
 from shared.scene import Scene
 from shared.task import Examples
 from shared.tokenizer import FILE, UNK, load_tokenizer, train_tokenizer
-from text.ask import Ask, Glimpse
+from text.ask import Ask, Glimpse, choice
 from text.autoencoder import evaluation as autoencoder
 from text.autoencoder.codec import load_codec, read_shape
 from text.autoencoder.install import install
@@ -113,7 +113,7 @@ class TextPanel:
         if request.condition is not None:
             raise ConfigError("class: sentences have none; say what to write from with --prompt")
         if request.clip is not None:
-            raise ConfigError("clip: sees pictures; sentences are chosen with --mbr")
+            raise ConfigError("clip: sees pictures; sentences are chosen with --mbr or --surest")
         if request.negative_prompt is not None:
             raise ConfigError(
                 "negative_prompt: for pictures; what no sentence may say is control avoids="
@@ -129,18 +129,18 @@ class TextPanel:
             start=start,
             given=None if request.given is None else pipeline.template(request.given),
             length=request.length,
-            candidates=request.mbr,
+            **choice(request),
             n_best=request.n_best,
             watch=watch,
         )
         result = pipeline.write(request.seeds, request, ask, progress=True)
         settings = request.settings() | {"weights": request.weights, "given": request.given}
-        settings |= {"prompt": request.prompt, "mbr": request.mbr, "length": request.length}
+        settings |= {name: getattr(request, name) for name in ("prompt", "mbr", "surest", "length")}
         images = [str(file) for file in request.image]
         written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
         if images:
             written["images"] = images
-        if request.mbr > 1:
+        if ask.candidates > 1:
             written["n_best"] = [[vars(one) for one in best] for best in result.n_best]
             write_text(out / "n_best.txt", _n_best_lines(result.n_best))
         write_text(out / "samples.txt", "".join(text + "\n" for text in result.texts))

@@ -26,8 +26,8 @@ from shared.requests import ControlRequest
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
 from shared.seeds import candidate_seeds, chosen_seeds
-from shared.tokenizer import FILE, Tokenizer, load_tokenizer
-from text.ask import Ask, Glimpse
+from shared.tokenizer import EOS, FILE, Tokenizer, load_tokenizer
+from text.ask import Ask, Glimpse, Rank
 from text.baseline import CausalLM
 from text.captions import Shown, show
 from text.config import TextConfig
@@ -40,10 +40,12 @@ from text.control import (
     find_world,
     parse_controls,
 )
+from text.data import pad_rows
 from text.drawing import draw_rows
 from text.given import Given, parse_given
 from text.mbr import Candidate, rank_each
 from text.sources import beginning_ids, source_ids
+from text.sureness import own_losses, surest_each
 
 Prompt = str | Sequence[str] | None  # one for all sentences, or one each
 
@@ -118,6 +120,7 @@ class Pipeline:
         temperature: float = 1.0,
         clamp: bool = False,
         num_candidates: int = 1,
+        rank: Rank = "agreement",
         n_best: int = 1,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
@@ -134,8 +137,9 @@ class Pipeline:
         the estimate of the first sentence at every step. `temperature` divides the logits: below 1,
         surer words and less variety. `clamp` makes every estimate the nearest words. Of
         `num_candidates` drawn for each sentence, the one that agrees most with the others is kept
-        (`text.mbr`); the `n_best` different ones come along. ConfigError for what the model cannot
-        do.
+        (`text.mbr`), or with rank="sureness" the one that the model itself is surest of
+        (`text.sureness`); the `n_best` different ones come along. ConfigError for what the model
+        cannot do.
         """
         how = Sampling(
             solver=solver,
@@ -157,6 +161,7 @@ class Pipeline:
             automata=self.automata([asked] * len(chosen)) if asked else None,
             control_scale=control_scale,
             candidates=num_candidates,
+            rank=rank,
             n_best=n_best,
             watch=watch,
         )
@@ -223,11 +228,28 @@ class Pipeline:
         do."""
         ask = ask or Ask()
         drawn = [own for seed in seeds for own in candidate_seeds(seed, ask.candidates)]
-        texts = self._texts(drawn, how, ask.each_candidate(), progress)
-        ranked = rank_each(texts, drawn, ask.candidates, progress)
+        each = ask.each_candidate()
+        texts = self._texts(drawn, how, each, progress)
+        if ask.rank == "sureness" and ask.candidates > 1:
+            losses = self.own_losses(texts, each.source).tolist()
+            ranked = surest_each(texts, losses, drawn, ask.candidates)
+        else:
+            ranked = rank_each(texts, drawn, ask.candidates, progress)
         return Output(
             [best[0].text for best in ranked], list(seeds), [best[: ask.n_best] for best in ranked]
         )
+
+    def rows(self, texts: Sequence[str]) -> Tensor:
+        """Sentences that the model wrote -> ids (n, L); one that fills all places has no end."""
+        length = self.config.data.length
+        rows = [[*self.tokenizer.encode(text), EOS][:length] for text in texts]
+        return pad_rows(rows, length)
+
+    def own_losses(self, texts: Sequence[str], source: Tensor | None) -> Tensor:
+        """The model's loss (n,) of each sentence that it wrote from its row of source (n, ...); the
+        lower, the surer. See `text.sureness`."""
+        assert isinstance(self.learner, DiffusionLearner)
+        return own_losses(self.learner, self.rows(texts), source)
 
     def _texts(self, seeds: list[int], how: Sampling, ask: Ask, progress: bool) -> list[str]:
         """One sentence per seed, as drawn."""

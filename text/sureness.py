@@ -8,21 +8,52 @@ get the same noise at the same level, so that their differences are estimated fa
 values (common random numbers; Glasserman & Yao 1992).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from shared.learner import DiffusionLearner
 from shared.objective import diffusion_loss, sample_keys
+from text.mbr import Candidate
 
 DRAWS = 32  # K
+CHUNK = 256  # sentences at once
 
 
 @torch.no_grad()
 def own_losses(
     learner: DiffusionLearner, rows: Tensor, condition: Tensor | None, draws: int = DRAWS
 ) -> Tensor:
-    """Rows of ids (n, L) and their condition (n, M), or None -> the model's loss of each (n,), on
-    the CPU; the lower, the surer. Each draw is one evaluation, or two with self-conditioning."""
+    """Rows of ids (n, L) and their condition (n, M, ...), or None -> the model's loss of each (n,),
+    on the CPU; the lower, the surer. Each draw is one evaluation, or two with self-conditioning."""
+    starts = [slice(i, i + CHUNK) for i in range(0, len(rows), CHUNK)]
+    parts = [
+        _losses(learner, rows[some], None if condition is None else condition[some], draws)
+        for some in starts
+    ]
+    return torch.cat(parts)
+
+
+def surest_each(
+    texts: Sequence[str], losses: Sequence[float], seeds: Sequence[int], count: int
+) -> list[list[Candidate]]:
+    """The draws of several samples, `count` of each in turn, with their losses -> the different
+    ones of every sample, the surest first; their utility is -loss."""
+    ranked: list[list[Candidate]] = []
+    for start in range(0, len(texts), count):
+        found: dict[str, Candidate] = {}
+        for i in range(start, start + count):
+            one = found.get(texts[i], Candidate(texts[i], -losses[i], 0, seeds[i]))
+            found[one.text] = replace(one, count=one.count + 1)
+        ranked.append(sorted(found.values(), key=lambda one: (-(one.utility or 0.0), one.text)))
+    return ranked
+
+
+def _losses(
+    learner: DiffusionLearner, rows: Tensor, condition: Tensor | None, draws: int
+) -> Tensor:
     device = next(learner.parameters()).device
     rows = rows.to(device)
     condition = None if condition is None else condition.to(device)

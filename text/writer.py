@@ -7,7 +7,7 @@ For runs of the scene world that write from parts of a scene (`data.partial_sour
 for becomes the source: the manner, and the facts that words of the message stand for, so that the
 rest of a sentence agrees with them. The words themselves are in every sentence by control.
 
-Of several times as many `candidates`, those are kept of which the model itself is surest
+With `--surest 4`, four times as many are drawn and those kept of which the model itself is surest
 (`text.sureness`); the reader, which tells success, has no part in that.
 
 A variation is sentence K noised to a time, `strength`, and denoised as asked for (SDEdit; Meng et
@@ -21,28 +21,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from shared.errors import ConfigError, DataError
-from shared.learner import DiffusionLearner
 from shared.requests import WriteRequest
 from shared.scene import ATTRIBUTES, AUDIENCES, TONES
 from shared.schema import one_of
-from shared.tokenizer import EOS
 from text.ask import Ask, Near
 from text.config import TextConfig
 from text.control import Control, parse_controls
 from text.control.lexicon import scene_phrases
-from text.data import pad_rows
 from text.metrics import faithfulness
 from text.pipeline import Pipeline
-from text.sureness import own_losses
 
 FILE = "written.json"
 ROUNDS = 8  # of drawing what is still missing, before fewer sentences have to do
 ORDER = ("size", "colour", "texture", "shape")  # of a thing's facts in a source; places are phrases
 ASKED = ("message", "tone", "audience")
-SETTINGS = ("weights", "strength", "control_scale", "candidates")
+SETTINGS = ("weights", "strength", "control_scale", "surest")
 
 
 @dataclass(frozen=True)
@@ -96,9 +90,9 @@ def write(
     def draw(some: range) -> list[str]:
         return pipeline.write(some, how, _ask(pipeline, wish, model, request, len(some))).texts
 
-    seed_of, drawn = _different(draw, request.n * request.candidates, request.seed, model)
+    seed_of, drawn = _different(draw, request.n * request.surest, request.seed, model)
     texts = list(seed_of)
-    if request.candidates > 1 and texts:
+    if request.surest > 1 and texts:
         texts = _surest(pipeline, texts, source)[: request.n]
     return {
         **{name: getattr(wish, name) for name in ASKED},
@@ -159,10 +153,8 @@ def _different(
 
 def _surest(pipeline: Pipeline, texts: Sequence[str], source: str) -> list[str]:
     """The sentences, the one that the model is surest of first."""
-    assert isinstance(pipeline.learner, DiffusionLearner)
-    condition = pipeline.prompted(source or None, len(texts))[0]
-    losses = own_losses(pipeline.learner, _rows(pipeline, texts), condition).tolist()
-    return [text for _, text in sorted(zip(losses, texts, strict=True))]
+    losses = pipeline.own_losses(texts, pipeline.prompted(source or None, len(texts))[0])
+    return [text for _, text in sorted(zip(losses.tolist(), texts, strict=True))]
 
 
 def _check_model(config: TextConfig) -> None:
@@ -199,20 +191,13 @@ def _sentence(request: WriteRequest, before: Mapping[str, Any] | None) -> str | 
 def _ask(pipeline: Pipeline, wish: Wish, model: str | None, request: WriteRequest, n: int) -> Ask:
     controls, near = wish.controls, None
     if model is not None:
-        near = Near(_rows(pipeline, [model] * n), request.strength)
+        near = Near(pipeline.rows([model] * n), request.strength)
     return Ask(
         source=pipeline.prompted(wish.source or None, n)[0],
         automata=pipeline.automata([controls] * n) if controls else None,
         control_scale=request.control_scale,
         near=near,
     )
-
-
-def _rows(pipeline: Pipeline, texts: Sequence[str]) -> Tensor:
-    """Sentences that the model wrote -> ids (n, L); one that fills all places has no end."""
-    length = pipeline.config.data.length
-    rows = [[*pipeline.tokenizer.encode(text), EOS][:length] for text in texts]
-    return pad_rows(rows, length)
 
 
 @cache

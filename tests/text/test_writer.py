@@ -12,23 +12,21 @@ from benchmarks import told as told_by
 from shared.errors import ConfigError, DataError
 from shared.learner import DiffusionLearner
 from shared.objective import diffusion_loss, sample_keys
-from shared.requests import WriteRequest
-from shared.tokenizer import EOS
+from shared.requests import SampleRequest, WriteRequest
+from shared.seeds import candidate_seeds
 from tests.test_command import assert_refused, diptych, told
+from text.ask import choice
 from text.control.lexicon import scene_phrases
-from text.data import pad_rows
+from text.mbr import Candidate
 from text.panel import PANEL
 from text.pipeline import Pipeline
-from text.sureness import own_losses
+from text.sureness import own_losses, surest_each
 from text.writer import FILE, Wish, success, write
 
 TOLD = (
     "data.source=scene", "data.source_length=12", "data.partial_sources=0.5",
     "data.only={count: 1}", "net.cross_attention=true", "net.source_depth=1",
 )  # fmt: skip
-
-
-LENGTH = 24  # of the tests' configuration
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +138,7 @@ def test_the_models_loss_of_a_sentence_is_its_mean_over_levels_with_the_noise_of
     learner = pipe.learner
     assert isinstance(learner, DiffusionLearner)
     texts = ["there is a red star at the top .", "star star the the"]
-    rows = pad_rows([[*pipe.tokenizer.encode(text), EOS] for text in texts], LENGTH)
+    rows = pipe.rows(texts)
     condition = pipe.prompted("formal child , red star", 2)[0]
     assert condition is not None
     by_hand = torch.zeros(2)
@@ -155,20 +153,38 @@ def test_the_models_loss_of_a_sentence_is_its_mean_over_levels_with_the_noise_of
     assert not torch.allclose(other, found)
 
 
+def test_a_sentence_is_the_one_of_its_candidates_that_the_model_is_surest_of(pipe: Pipeline):
+    source = "formal child , red star"
+    found = pipe(2, 3, prompt=source, seeds=[3, 4], num_candidates=4, rank="sureness", n_best=4)
+    assert found.texts == [best[0].text for best in found.n_best]
+    drawn = [own for seed in (3, 4) for own in candidate_seeds(seed, 4)]
+    each = pipe(8, 3, prompt=source, seeds=drawn).texts
+    assert isinstance(pipe.learner, DiffusionLearner)
+    for i, best in enumerate(found.n_best):
+        assert {one.text for one in best} == set(each[4 * i : 4 * i + 4])
+        rows = pipe.rows([one.text for one in best])
+        losses = own_losses(pipe.learner, rows, pipe.prompted(source, len(best))[0])
+        assert losses.tolist() == sorted(losses.tolist())
+        assert_close(torch.tensor([-(one.utility or 0.0) for one in best]), losses)
+    with pytest.raises(ConfigError, match="two ways to choose"):
+        choice(SampleRequest(mbr=2, surest=2))
+    assert surest_each(["b", "a", "b", "c"], [2.0, 1.0, 2.0, 3.0], [5, 6, 7, 8], 4) == [
+        [Candidate("a", -1.0, 1, 6), Candidate("b", -2.0, 2, 5), Candidate("c", -3.0, 1, 8)]
+    ]
+
+
 def test_of_several_candidates_the_model_keeps_those_it_is_surest_of(pipe: Pipeline):
-    asked = WriteRequest(n=2, steps=3, message="red star", tone="formal", candidates=4)
-    every = write(pipe, replace(asked, n=8, candidates=1))
+    asked = WriteRequest(n=2, steps=3, message="red star", tone="formal", surest=4)
+    every = write(pipe, replace(asked, n=8, surest=1))
     kept = write(pipe, asked)
     assert kept["drawn"] == every["drawn"]
-    rows = pad_rows(
-        [[*pipe.tokenizer.encode(text), EOS][:LENGTH] for text in every["texts"]], LENGTH
-    )
+    rows = pipe.rows(every["texts"])
     assert isinstance(pipe.learner, DiffusionLearner)
     losses = own_losses(pipe.learner, rows, pipe.prompted(every["source"], 8)[0])
     best = losses.argsort()[:2].tolist()
     assert kept["texts"] == [every["texts"][i] for i in best]
     assert kept["seeds"] == [every["seeds"][i] for i in best]
-    assert kept["settings"]["candidates"] == 4
+    assert kept["settings"]["surest"] == 4
 
 
 def test_what_cannot_be_written_is_refused(run: Path, make_run, tmp_path: Path):
@@ -180,8 +196,8 @@ def test_what_cannot_be_written_is_refused(run: Path, make_run, tmp_path: Path):
         PANEL.write(make_run(), WriteRequest(message="star"), tmp_path)
     with pytest.raises(ConfigError, match=r"strength = 0: expected a number in \(0, 1\]"):
         WriteRequest(message="star", strength=0)
-    with pytest.raises(ConfigError, match="candidates = 0: expected 1 or more"):
-        WriteRequest(message="star", candidates=0)
+    with pytest.raises(ConfigError, match="surest = 0: expected 1 or more"):
+        WriteRequest(message="star", surest=0)
     assert not list(tmp_path.iterdir())
 
 
@@ -203,7 +219,7 @@ def test_the_benchmark_measures_sources_of_every_kind_and_the_writer(run: Path, 
         each=2,
         scales=((1.0, 1.0),),
         strengths=(0.9,),
-        candidates=(2,),
+        surest=(2,),
         steps=2,
         json_file=file,
     )
