@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from shared.density import LossDensity, named_density
 from shared.objective import TIMES, WEIGHTINGS, TimeSampler, named_times
 from shared.prediction import PREDICTIONS
 from shared.schedule import SCHEDULES, Schedule, named_schedule, schedule_options
@@ -59,6 +60,7 @@ class DiffusionConfig:
     scale_input: bool = True  # to unit variance; without, as in the papers before EDM
     evidence: bool = False  # categorical: the network adds to the exact logits of independent data
     weighting: str = "sigmoid"
+    weigh_cross_entropy: bool = False  # categorical: the weighting is of its cross-entropy, too
     uncertainty: bool = False  # learn ln E[loss] by level, and divide by it (EDM2)
     self_condition: bool = True
     # share of samples trained without their condition (Ho & Salimans), or one for each group of its
@@ -66,6 +68,8 @@ class DiffusionConfig:
     drop_condition: float | dict[str, float] = 0.1
     # fit the density of training times to the slope of the loss (Dieleman et al. 2022, sec. 3.3)
     fit_density: bool = False
+    # its numbers: bins, floor (the uniform share), power (of the slope; 0.5: CoBit's entropy rate)
+    density_options: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
     # steps of the chain on which a table of latents is learned with the model (Li et al. 2022)
     end_to_end: int | None = None
 
@@ -92,8 +96,16 @@ class DiffusionConfig:
             raise ValueError("diffusion.logsnr_min must be below diffusion.logsnr_max")
         if self.end_to_end is not None:
             self._check_end_to_end(self.end_to_end)
+        if self.weigh_cross_entropy and self.prediction != "categorical":
+            raise ValueError(
+                "diffusion.weigh_cross_entropy = true: needs diffusion.prediction = 'categorical', "
+                f"got {self.prediction!r}, whose loss is weighted anyway"
+            )
         self._check_loss()
-        for part, check in (("schedule", self.base_schedule), ("times", self.sampler)):
+        if self.density_options and not self.fit_density:
+            raise ValueError("diffusion.density_options: of what? Set diffusion.fit_density = true")
+        parts = {"schedule": self.base_schedule, "times": self.sampler, "density": self.density}
+        for part, check in parts.items():
             try:
                 check()
             except ValueError as error:
@@ -114,6 +126,12 @@ class DiffusionConfig:
     def sampler(self) -> TimeSampler:
         """The sampler of training times named here, on the schedule before any shift."""
         return named_times(self.times, self.times_options, self.base_schedule())
+
+    def density(self) -> LossDensity | None:
+        """The density of training times that is to be fitted, before any shift, if one is."""
+        if not self.fit_density:
+            return None
+        return named_density(self.base_schedule(), self.density_options)
 
     def _check_end_to_end(self, steps: int) -> None:
         positive("diffusion.end_to_end", steps)

@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from shared.codec import Codec, PointCodec
 from shared.config import DiffusionConfig
 from shared.denoiser import Denoiser
-from shared.density import LossDensity
+from shared.density import LossDensity, named_density
 from shared.groups import ALL, Groups, check_groups
-from shared.objective import EndToEnd, Uncertainty, diffusion_loss, drop_condition, named_times
+from shared.objective import (
+    EndToEnd,
+    Uncertainty,
+    diffusion_loss,
+    drop_condition,
+    named_times,
+    weight,
+)
 from shared.schedule import FromBetas, Schedule, Shifted, from_betas, sqrt_betas
 
 
@@ -66,9 +73,11 @@ class DiffusionLearner(nn.Module):
             scale_input=config.scale_input,
         )
         self.codec = codec
-        self.weighting = config.weighting
+        self.weighting, self.weighs = config.weighting, config.weigh_cross_entropy
         self.base = build_schedule(config)
-        self.density = LossDensity(self.base) if config.fit_density else None
+        self.density: LossDensity | None = None
+        if config.fit_density:
+            self.density = named_density(self.base, config.density_options)
         self.fitted: Schedule | None = None
         self.times = named_times(config.times, config.times_options, self.base)
         self.integral = config.integral
@@ -106,6 +115,13 @@ class DiffusionLearner(nn.Module):
         if self.density is not None:
             self.fitted = self.density.schedule()
 
+    def unweighted(self, losses: Tensor, logsnr: Tensor) -> Tensor:
+        """What a density is fitted to: losses (B,) at logsnr (B,), cross-entropies without their
+        weights."""
+        if not self.weighs:
+            return losses
+        return losses / weight(self.weighting, self.base.family(logsnr), self.data_std)
+
     def forward(
         self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -131,6 +147,8 @@ class DiffusionLearner(nn.Module):
             self.weighting,
             density if self.integral else None,
         )
+        if self.weighs:
+            losses = losses * weight(self.weighting, level, self.data_std)
         if self.uncertainty is not None:
             losses = self.uncertainty(losses, level.logsnr)
         return losses, level.logsnr

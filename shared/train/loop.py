@@ -191,7 +191,8 @@ class Trainer:
         facts = torch.stack([losses.sum().float(), losses.new_tensor(float(stop))])
         if self.diffusion is None or self.diffusion.density is None or logsnr is None:
             return facts
-        return torch.cat([facts, self.diffusion.density.statistics(losses, logsnr).flatten()])
+        plain = self.diffusion.unweighted(losses, logsnr)
+        return torch.cat([facts, self.diffusion.density.statistics(plain, logsnr).flatten()])
 
     def _agree(self, facts: Tensor) -> Tensor:
         """Sum over processes, before the weights move: all of them stop at a bad loss."""

@@ -244,6 +244,11 @@ def test_any_assignments_are_a_mapping_or_a_clear_error(assignments: list[str]):
         (["fit_density=true", "times=log_normal"], "fits the times to the plain loss"),
         (["fit_density=true", "uncertainty=true"], "fits the times to the plain loss"),
         (["fit_density=true", "schedule=learned", "integral=true"], "fits the times"),
+        (["density_options.power=0.5"], "density_options: of what"),
+        (["fit_density=true", "density_options.powr=1"], r"no option powr: .*did you mean power"),
+        (["fit_density=true", "density_options.bins=1"], "bins = 1, .*expected 2 bins"),
+        (["fit_density=true", "density_options.power=0"], "power = 0.0: expected"),
+        (["weigh_cross_entropy=true"], "whose loss is weighted anyway"),
     ],
 )
 def test_numbers_that_a_schedule_or_a_loss_cannot_have_are_refused(

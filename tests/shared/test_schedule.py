@@ -149,6 +149,24 @@ def test_knots_are_the_quantiles_of_a_known_density():
     )
 
 
+def test_knots_by_the_root_of_the_slope_are_the_quantiles_of_a_known_density():
+    """The root of the slope of sigmoid(-logsnr) is sech(logsnr / 2) / 2, whose integral is
+    2 atan(tanh(logsnr / 4))."""
+    bins, low, high, floor = 1024, -9.0, 7.0, 0.2
+    centres = low + (torch.arange(bins, dtype=torch.float64) + 0.5) * (high - low) / bins
+    knots = quantile_knots(torch.sigmoid(-centres), low, high, floor, power=0.5)
+
+    def below(logsnr: torch.Tensor) -> torch.Tensor:
+        return torch.atan(torch.tanh(logsnr / 4))
+
+    ends = below(torch.tensor([low, high], dtype=torch.float64))
+    steep = (ends[1] - below(knots)) / (ends[1] - ends[0])
+    above = (1 - floor) * steep + floor * (high - knots) / (high - low)
+    torch.testing.assert_close(
+        above, torch.linspace(0, 1, 129, dtype=torch.float64), atol=2e-3, rtol=0
+    )
+
+
 def test_density_of_a_loss_that_tells_nothing_is_uniform():
     for loss in (torch.full((16,), 2.0), torch.arange(16.0)):  # flat, and rising with logsnr
         knots = quantile_knots(loss, -4.0, 4.0, floor=0.1)
