@@ -248,7 +248,10 @@ def test_any_assignments_are_a_mapping_or_a_clear_error(assignments: list[str]):
         (["fit_density=true", "density_options.powr=1"], r"no option powr: .*did you mean power"),
         (["fit_density=true", "density_options.bins=1"], "bins = 1, .*expected 2 bins"),
         (["fit_density=true", "density_options.power=0"], "power = 0.0: expected"),
-        (["weigh_cross_entropy=true"], "whose loss is weighted anyway"),
+        (
+            ["prediction=v", "evidence=false", "weigh_cross_entropy=true"],
+            "whose loss is weighted anyway",
+        ),
     ],
 )
 def test_numbers_that_a_schedule_or_a_loss_cannot_have_are_refused(
