@@ -96,7 +96,7 @@ def _lengths(learner: DiffusionLearner, seeds: Sequence[int], ask: Ask) -> Tenso
     drawn = learner.beside.draw(seeds, ask.source, possible)
     if ask.near is None:
         return drawn
-    own = count(ask.near.ids)
+    own = count(ask.near.ids).clamp(max=places - 1)
     return torch.where(possible.gather(1, own[:, None]).flatten(), own, drawn)
 
 
