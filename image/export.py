@@ -8,26 +8,38 @@ The network: UNet2DModel with a table of T rows in place of its sines, time_embe
 "learned", since ours is told logsnr and theirs a step: row i is what ours makes of the level of
 step i. Class k is label k, and "none" the label after the last class.
 
+Latents of an autoencoder make an LDMPipeline, which draws squares without classes and knows a
+scaling factor but no shift. The shift of z = x0 / scaling_factor + shift goes into the 1 x 1
+convolutions on both sides of it, and of a table into its codes: exactly the same pictures.
+
 What has no place there is refused: self-conditioning and an input scaled by level (the pipeline
-calls unet(x_t, step) and nothing else), schedules that are not variance preserving, latents that
-are not pictures in [-1, 1], conditions of several ids, and the transformer.
+calls unet(x_t, step) and nothing else), schedules that are not variance preserving, bits and pixels
+that are not in [-1, 1], conditions of several ids, and the transformer.
 """
 
+import copy
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.consistency_models.pipeline_consistency_models import (
     ConsistencyModelPipeline,
 )
 from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
+from diffusers.pipelines.deprecated.latent_diffusion_uncond import (
+    pipeline_latent_diffusion_uncond as pipeline_ldm,
+)
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
+from image.autoencoder.codec import LatentCodec
+from image.autoencoder.network import Network
 from image.codec import Pixels
 from image.data import FACTS, Facts
 from image.unet import Unet, timestep
@@ -43,9 +55,9 @@ NAMES = {ours: theirs for theirs, ours in PREDICTION_TYPES.items() if ours != "v
 def to_diffusers(
     learner: DiffusionLearner, facts: Facts, timesteps: int = 1000
 ) -> DiffusionPipeline:
-    """A DDIMPipeline; with classes a ConsistencyModelPipeline, the one of diffusers that hands a
-    UNet2DModel its `class_labels`, around the same DDIMScheduler. ConfigError for a part that is
-    not representable."""
+    """A DDIMPipeline, of latents an LDMPipeline; with classes a ConsistencyModelPipeline, the one
+    of diffusers that hands a UNet2DModel its `class_labels`, around the same DDIMScheduler.
+    ConfigError for a part that is not representable."""
     _check(learner, facts)
     betas = _betas(learner, timesteps)
     numbers: dict[str, Any] = {
@@ -55,9 +67,13 @@ def to_diffusers(
         "clip_sample": False,
         "timestep_spacing": "trailing",
     }
-    scheduler = DDIMScheduler(**numbers)
+    scheduler: Any = DDIMScheduler(**numbers)
+    network = _network(learner.denoiser.net, betas)  # type: ignore[arg-type]
+    if isinstance(learner.codec, LatentCodec):
+        autoencoder: Any = _unshifted(learner.codec)
+        return pipeline_ldm.LDMPipeline(autoencoder, network, scheduler)
     made = DDIMPipeline if facts.conditions == 0 else ConsistencyModelPipeline
-    return made(_network(learner.denoiser.net, betas), scheduler)  # type: ignore[arg-type]
+    return made(network, scheduler)
 
 
 def export(learner: DiffusionLearner, facts: Facts, folder: Path, timesteps: int = 1000) -> str:
@@ -83,11 +99,14 @@ def _check(learner: DiffusionLearner, facts: Facts) -> None:
             "ours learns a table of positions and is told logsnr",
             "network=unet",
         )
-    if not isinstance(learner.codec, Pixels) or learner.codec.scale != 1:
+    codec = learner.codec
+    if isinstance(codec, LatentCodec):
+        _check_latents(codec, facts)
+    elif not isinstance(codec, Pixels) or codec.scale != 1:
         raise _refused(
             "codec",
             "their pixel pipelines draw pictures in [-1, 1]",
-            "codec.kind=pixels codec.scale=1",
+            "codec.kind=pixels codec.scale=1, or codec.kind=autoencoder",
         )
     if denoiser.self_condition:
         raise _refused(
@@ -111,6 +130,35 @@ def _check(learner: DiffusionLearner, facts: Facts) -> None:
         raise _refused("the condition", "their networks take one class, not a scene's ids")
     if facts.classes and facts.shape[1] != facts.shape[2]:
         raise _refused("data.size", "their pipeline with classes draws squares", "data.size=PIXELS")
+
+
+def _check_latents(codec: LatentCodec, facts: Facts) -> None:
+    network, name = codec.network, f"codec: a {type(codec.network).__name__}"
+    whole = not isinstance(network, AutoencoderTiny) and network.quant_conv is not None
+    if not whole or network.config.get("norm_type") == "spatial":
+        raise _refused(
+            name,
+            "their pipeline of latents without text has no shift, which only convolutions beside "
+            "the latent of an AutoencoderKL or a VQModel take",
+        )
+    if facts.conditions:
+        raise _refused(name, "their pipeline of latents without text knows no classes")
+    if codec.latent_shape[1] != codec.latent_shape[2]:
+        raise _refused("data.size", "their pipeline of latents draws squares", "data.size=PIXELS")
+
+
+@torch.no_grad()
+def _unshifted(codec: LatentCodec) -> Network:
+    """The autoencoder whose latents are z - shift, with its scaling factor."""
+    network: Any = copy.deepcopy(codec.network).cpu()
+    shift, c = codec.measured.shift, codec.latent_shape[0]
+    network.quant_conv.bias[:c] -= shift  # of a Gaussian the means, which come first
+    network.post_quant_conv.bias += shift * network.post_quant_conv.weight.flatten(1).sum(1)
+    if isinstance(network, VQModel):
+        network.quantize.embedding.weight -= shift
+    stated = {"scaling_factor": codec.factor, "shift_factor": None}
+    network.register_to_config(**{k: v for k, v in stated.items() if k in network.config})
+    return network
 
 
 def _refused(part: str, reason: str, instead: str | None = None) -> ConfigError:

@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.pipelines.consistency_models import pipeline_consistency_models as pipeline_classes
 from diffusers.pipelines.ddim import pipeline_ddim
+from diffusers.pipelines.deprecated.latent_diffusion_uncond import (
+    pipeline_latent_diffusion_uncond as pipeline_ldm,
+)
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
 import image
+from image.autoencoder.codec import LatentCodec, Measured
 from image.codec import build_codec
 from image.config import CodecConfig, ImageConfig, UnetConfig
 from image.data import Facts
@@ -20,14 +25,17 @@ from image.export import to_diffusers
 from image.net import build_net
 from image.pipeline import Pipeline
 from shared import noise
+from shared.cli import main
 from shared.config import DiffusionConfig, NetConfig
 from shared.errors import ConfigError
 from shared.learner import DiffusionLearner
+from tests.folders import tiny_vae, tiny_vq
 
 SEEDS = [3, 8]
 NEAR = 3e-5  # of pixels in [0, 1]: betas and their products are float32 in diffusers
 PLAIN: dict[str, Any] = {"self_condition": False, "scale_input": False}
 CLASSES = ("ape", "bee", "cow")
+MEASURED = Measured("here", 9, 0.3, 0.7, None)  # shift and std of latents
 
 
 def start(shape: tuple[int, ...]) -> Tensor:
@@ -42,6 +50,7 @@ def build(
     diffusion: DiffusionConfig | None = None,
     classes: tuple[str, ...] = (),
     side: tuple[int, int] = (8, 8),
+    autoencoder: Any = None,
     **settings: Any,
 ) -> Pipeline:
     """A pipeline whose network is random but far from zero everywhere."""
@@ -52,7 +61,9 @@ def build(
     } | settings
     config, facts = ImageConfig(**settings), facts_of(classes, side)
     torch.manual_seed(1)
-    codec = build_codec(config.codec, facts.levels, facts.shape)
+    codec: Any = build_codec(config.codec, facts.levels, facts.shape)
+    if autoencoder is not None:
+        codec = LatentCodec(autoencoder, facts.levels, facts.shape, MEASURED, scale=0.8)
     net = build_net(config, codec.latent_shape, facts.conditions)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -66,7 +77,7 @@ def in_unit(latents: Tensor) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def our_noise(monkeypatch: pytest.MonkeyPatch):
-    for module in (pipeline_ddim, pipeline_classes):
+    for module in (pipeline_ddim, pipeline_classes, pipeline_ldm):
         monkeypatch.setattr(module, "randn_tensor", lambda shape, **_: start(shape))
 
 
@@ -136,6 +147,48 @@ def test_classes_keep_their_numbers_and_none_is_the_label_after_them(tmp_path: P
     torch.testing.assert_close(one, two, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("make", [tiny_vae, tiny_vq])
+def test_latents_and_their_autoencoder_draw_our_pictures(make: Any, tmp_path: Path):
+    autoencoder = make()
+    for bias in (autoencoder.quant_conv.bias, autoencoder.post_quant_conv.bias):
+        torch.nn.init.normal_(bias)
+    ours = build(autoencoder=autoencoder, side=(16, 16))
+    kept = {name: weight.clone() for name, weight in autoencoder.state_dict().items()}
+    assert ours.save_pretrained(tmp_path / "out") == "LDMPipeline"
+    assert all(torch.equal(weight, kept[name]) for name, weight in autoencoder.state_dict().items())
+    settings: dict[str, Any] = {"seeds": SEEDS, "num_inference_steps": 10, "solver": "ddim"}
+    latents = ours(**settings, output_type="latent").images
+    codec: Any = ours.learner.codec
+    pictures = load(tmp_path / "out")(batch_size=2, num_inference_steps=10, output_type="np").images
+    with torch.no_grad():
+        np.testing.assert_allclose(in_unit(codec.pictures(latents)), pictures, atol=NEAR, rtol=0)
+    assert pictures.std() > 0.01
+    again = image.Pipeline.from_pretrained(tmp_path / "out")
+    back = again(**settings, output_type="latent").images
+    torch.testing.assert_close(back, latents, atol=NEAR * float(latents.abs().max()), rtol=0)
+    levels = torch.randint(256, (2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    theirs: Any = again.learner.codec
+    if make is tiny_vae:  # of a table theirs is what is not yet put in it
+        torch.testing.assert_close(
+            theirs.encode(levels), codec.encode(levels), atol=1e-5, rtol=1e-5
+        )
+    assert torch.equal(theirs.decode(latents), codec.decode(latents))
+
+
+def test_a_run_of_latents_is_exported_from_the_command_line(make_run, tmp_path: Path):
+    autoencoder = make_run(
+        "model=autoencoder", "autoencoder.channels=[8, 16]", "autoencoder.latent_channels=2"
+    )
+    run = make_run(
+        "codec.kind=autoencoder", f"codec.run={autoencoder}", "network=unet",
+        "unet.channels=[8, 16]", "unet.layers=1", "unet.attention=[1]", "unet.head_dim=8",
+        "data.label_column=null", "diffusion.self_condition=false", "diffusion.scale_input=false",
+    )  # fmt: skip
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    drawn = load(tmp_path / "out")(batch_size=2, num_inference_steps=2, output_type="np").images
+    assert drawn.shape == (2, 8, 8, 1)
+
+
 def test_exported_network_runs_under_another_scheduler_of_theirs(tmp_path: Path):
     """DPM-Solver++ on the same chain: their solver around our network is our solver."""
     ours = build(DiffusionConfig(**PLAIN, schedule="linear", prediction="eps"))
@@ -175,6 +228,20 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 # -- what is refused ---------------------------------------------------------------------------
 
+
+def tiny() -> Any:
+    blocks: dict[str, Any] = dict.fromkeys(("num_encoder_blocks", "num_decoder_blocks"), (1, 1))
+    widths = dict.fromkeys(("encoder_block_out_channels", "decoder_block_out_channels"), (4, 4))
+    return AutoencoderTiny(**blocks, **widths, latent_channels=2)
+
+
+def spatial() -> Any:
+    """Says that its decoder also reads the latent before the convolution."""
+    network = tiny_vq()
+    network.register_to_config(norm_type="spatial")
+    return network
+
+
 SMALL = NetConfig(dim=16, depth=1, heads=2)
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
@@ -195,6 +262,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"diffusion": DiffusionConfig(**PLAIN, schedule="ve")}, "diffusion.schedule: a chain of"),
     ({"diffusion": DiffusionConfig(**PLAIN, schedule="flow")}, "diffusion.schedule: a chain of"),
     ({"classes": CLASSES, "side": (8, 12)}, "draws squares"),
+    ({"classes": CLASSES, "autoencoder": tiny_vae()}, "without text knows no classes"),
+    ({"autoencoder": tiny_vae(), "side": (16, 32)}, "pipeline of latents draws squares"),
+    ({"autoencoder": tiny_vae(use_quant_conv=False)}, "codec: a AutoencoderKL: .*convolutions"),
+    ({"autoencoder": tiny()}, "codec: a AutoencoderTiny: .*convolutions"),
+    ({"autoencoder": spatial()}, "codec: a VQModel: .*convolutions"),
 ]
 
 
