@@ -56,9 +56,9 @@ def likelihood(
 
 
 def _split(pipeline: Pipeline, pictures: Pictures, rows: Tensor) -> Split:
-    """Of a model of a cascade, given the same pictures small, without noise."""
+    """Of a model that reads pictures, given those made of the same ones, without noise."""
     data, condition = pictures.images[rows], pipeline.told(pictures, rows)
-    if pipeline.small is not None:
-        small, a = pipeline.small.shrunk(data), torch.zeros(len(rows))
-        condition = pipeline.small.told(small, a, condition, rows)
+    if pipeline.beside is not None:
+        seen, a = pipeline.beside.seen(data), torch.zeros(len(rows))
+        condition = pipeline.beside.told(seen, a, condition, rows)
     return Split(data, condition)

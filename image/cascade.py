@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from image.metrics.reconstruction import WINDOW, psnr, ssim
 from image.opening import Given, given, to_levels
+from image.sketch import Sketch
 from shared import noise
 from shared.errors import ConfigError
 from shared.objective.streams import AUGMENT
@@ -33,12 +34,14 @@ LOW_NOISE = 0.1  # time to which what a model drew is noised before it is enlarg
 
 
 class Small(nn.Module):
-    """What small pictures are and how they are told; without weights.
+    """What small pictures are and how they are told, as `image.sketch.Sketch`; without weights.
 
     forward(data (B, C, H, W) of levels, ids (B, M) or None, keys (B,)) -> the condition of
     training, (B, M + 1 + C h w), a function of keys. ConfigError when the factor does not divide
     the picture.
     """
+
+    name, task = "low", "enlarges a picture"
 
     def __init__(
         self, shape: tuple[int, int, int], levels: int, factor: int, augment: float
@@ -59,9 +62,9 @@ class Small(nn.Module):
 
     def forward(self, data: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
         a = self.augment * noise.uniform(keys, AUGMENT, device=data.device)
-        return self.told(self.shrunk(data), a, ids, keys)
+        return self.told(self.seen(data), a, ids, keys)
 
-    def shrunk(self, data: Tensor) -> Tensor:
+    def seen(self, data: Tensor) -> Tensor:
         """Levels (B, C, H, W) -> the means of blocks, (B, C, h, w) in [-1, 1]."""
         return F.avg_pool2d(2 * data.float() / (self.levels - 1) - 1, self.factor)
 
@@ -94,99 +97,106 @@ class Small(nn.Module):
         return torch.cat([torch.zeros_like(condition[:, :M]), condition[:, M:]], dim=1)
 
 
-class CascadeNet(nn.Module):
-    """A network of this panel that reads the conditions of `small`: (x, logsnr, condition,
+Beside = Small | Sketch  # what stands beside a noisy picture
+
+
+class BesideNet(nn.Module):
+    """A network of this panel that reads the conditions of `given`: (x, logsnr, condition,
     previous) -> an output of x's shape. `net` takes the channels beside as its fifth argument."""
 
-    def __init__(self, net: nn.Module, small: Small) -> None:
+    def __init__(self, net: nn.Module, given: Beside) -> None:
         super().__init__()
-        self.net, self.small = net, small
+        self.net, self.given = net, given
 
     def forward(
         self, x: Tensor, logsnr: Tensor, condition: Tensor | None, previous: Tensor | None
     ) -> Tensor:
         if condition is None:
             raise ConfigError(
-                "low: this model draws a picture that is given small: name it; and the grid of "
-                "solver auto is fitted without one: choose another solver"
+                f"{self.given.name}: this model {self.given.task}: name it; and the grid of solver "
+                "auto is fitted without one: choose another solver"
             )
-        ids, beside = self.small.read(condition)
+        ids, beside = self.given.read(condition)
         return self.net(x, logsnr, ids, previous, beside)
 
 
 @dataclass(frozen=True)
 class Low:
-    """What a model of a cascade is to enlarge: pictures (n, C, h, w) or (1, C, h, w) in [-1, 1],
-    noised to a time in [0, 1): 0 for true pictures, about 0.1 for what a model drew."""
+    """What a model of a cascade is to enlarge, or the sketch that another is to follow: pictures
+    (n, C, h, w) or (1, C, h, w) in [-1, 1], noised to a time in [0, 1): 0 for true pictures and
+    sketches, about 0.1 for what a model drew."""
 
     pictures: Tensor
     noise: float
 
 
-def enlargeable(small: Small | None, low: Given | Sequence[Given], n: int) -> Tensor:
-    """A picture or a list of them, taken in turn -> (n, C, h, w) in [-1, 1], as `small` has them.
-    ConfigError for a model that enlarges none, and as `image.opening.given`."""
-    if small is None:
-        raise _draws_alone()
-    C, h, w = small.shape
+def readable(
+    beside: Beside | None, low: Given | Sequence[Given], n: int, name: str = "low"
+) -> Tensor:
+    """A picture or a list of them, taken in turn -> (n, C, h, w) in [-1, 1], as `beside` has them.
+    ConfigError for a model that reads none of this name, and as `image.opening.given`."""
+    if beside is None or beside.name != name:
+        raise _draws_alone(name)
+    C, h, w = beside.shape
     listed = [low] if isinstance(low, str | Path | Image.Image | np.ndarray) else list(low)
     box = Image.Resampling.BOX  # of a larger picture: the means of blocks, as in training
-    parts = [to_levels(fit(given(each, "low"), C, (h, w), box), 256) for each in listed]
+    parts = [to_levels(fit(given(each, name), C, (h, w), box), 256) for each in listed]
     rows = torch.arange(n) % len(parts)
     return torch.stack(parts)[rows].float() / 127.5 - 1
 
 
-def _draws_alone() -> ConfigError:
+def _draws_alone(name: str) -> ConfigError:
     return ConfigError(
-        "low: this model draws pictures from nothing; a run with upscale.factor enlarges them"
+        f"{name}: this model was not trained with it: one with upscale.factor enlarges pictures "
+        "(low), one with sketch=true follows sketches"
     )
 
 
-def enlarging(
-    small: Small | None,
+def beside_conditions(
+    beside: Beside | None,
     low: Low | None,
     ids: Tensor | None,
     negative: Tensor | None,
     seeds: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Ids (n, M) or None, and those that guidance departs from -> the conditions of a model of a
-    cascade and what guidance departs from: the same small pictures, under `negative` or "none".
+    """Ids (n, M) or None, and those that guidance departs from -> the conditions of a model that
+    reads pictures and what guidance departs from: the same ones, under `negative` or "none".
 
     Their noise is a function of the seeds. ConfigError for a model or pictures of another kind.
     """
-    if small is None:
-        raise _draws_alone()
+    if beside is None:
+        raise _draws_alone("low")
     if low is None:
-        _, h, w = small.shape
+        _, h, w = beside.shape
+        drawn = ", or a run that draws it" if isinstance(beside, Small) else ""
         raise ConfigError(
-            f"low: this model enlarges a picture of {h} x {w} pixels: name one, or a run that "
-            "draws it"
+            f"{beside.name}: this model {beside.task} of {h} x {w} pixels: name one{drawn}"
         )
-    if low.pictures.shape[1:] != small.shape:
+    if low.pictures.shape[1:] != beside.shape:
         raise ConfigError(
-            f"low: pictures {tuple(low.pictures.shape[1:])}: expected {small.shape}, channels, "
-            "height and width"
+            f"{beside.name}: pictures {tuple(low.pictures.shape[1:])}: expected {beside.shape}, "
+            "channels, height and width"
         )
-    if not 0 <= low.noise <= small.augment:
+    if not 0 <= low.noise <= beside.augment:
         raise ConfigError(
-            f"low_noise = {low.noise}: expected a time in [0, {small.augment}], what the model "
+            f"low_noise = {low.noise}: expected a time in [0, {beside.augment}], what the model "
             "was trained with"
         )
     n, keys = len(seeds), torch.as_tensor(list(seeds))
     pictures = low.pictures.float().cpu().expand(n, -1, -1, -1)
-    told = small.told(pictures, torch.full((n,), low.noise), ids, keys)
+    told = beside.told(pictures, torch.full((n,), low.noise), ids, keys)
     if negative is not None:
         return told, torch.cat([negative.to(told), told[:, negative.shape[1] :]], dim=1)
-    return told, small.unnamed(told)
+    return told, beside.unnamed(told)
 
 
 def fidelity(small: Small, images: Tensor, originals: Tensor) -> dict[str, float]:
     """Enlarged pictures (n, C, H, W) of levels beside those they were enlarged from: PSNR, SSIM
     where sides reach its window, both of a bicubic enlargement too, and the PSNR between what both
     become when shrunk: whether a picture still shows what it was made of."""
-    large = small.enlarged(small.shrunk(originals))
+    large = small.enlarged(small.seen(originals))
     bicubic = ((large + 1) / 2 * (small.levels - 1)).round().clamp(0, small.levels - 1)
-    again = small.shrunk(images) - small.shrunk(originals)
+    again = small.seen(images) - small.seen(originals)
     error = again.double().square().mean((1, 2, 3)).clamp_min(1e-10)  # 106 dB: within rounding
     found = {"consistency_psnr": float((10 * torch.log10(4 / error)).mean())}
     for name, drawn in (("", images), ("bicubic_", bicubic)):

@@ -139,6 +139,9 @@ class ImageConfig:
     unet: UnetConfig = UnetConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     upscale: UpscaleConfig = UpscaleConfig()
+    sketch: bool = (
+        False  # draw pictures after their sketches, which `diptych sample --sketch` gives
+    )
     train: TrainConfig = TrainConfig()
     judge: JudgeConfig = JudgeConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
@@ -172,6 +175,13 @@ class ImageConfig:
         self._check_condition()
         self._check_dropped()
         self.upscale.check(self.model, self.codec.kind)
+        latent, other = self.codec.kind == "autoencoder", self.upscale.factor > 1
+        if self.sketch and (self.model != "diffusion" or latent or other):
+            raise ValueError(
+                "sketch = true: of model = 'diffusion' with pixels or bits and upscale.factor = 1, "
+                f"got {self.model!r} with codec.kind = {self.codec.kind!r} and "
+                f"{self.upscale.factor}; leave it out"
+            )
         if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
             raise ValueError(
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "
@@ -246,10 +256,10 @@ class ImageConfig:
 
     def _check_text_encoder(self, depth: int) -> None:
         name = f"data.text_encoder = {self.data.text_encoder!r}"
-        if self.model != "diffusion" or self.upscale.factor > 1:
+        if self.model != "diffusion" or self.upscale.factor > 1 or self.sketch:
             raise ValueError(
-                f"{name}: of model = 'diffusion' with upscale.factor = 1, got {self.model!r} with "
-                f"{self.upscale.factor}; leave it out"
+                f"{name}: of model = 'diffusion' without sketch, with upscale.factor = 1, got "
+                f"{self.model!r} with {self.upscale.factor}; leave it out"
             )
         section = "unet" if self.network == "unet" else "net"
         if depth:

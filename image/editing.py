@@ -124,12 +124,14 @@ def _way(request: EditRequest) -> Way:
 
 
 def low_of(pipeline: Pipeline, request: SampleRequest) -> Low | None:
-    """What a model of a cascade is to enlarge: a picture, or what the run of another model draws
-    with the same seeds and settings, class or prompt."""
+    """The sketch that a model is to follow, or what one of a cascade is to enlarge: a picture, or
+    what the run of another model draws with the same seeds and settings, class or prompt."""
+    if request.sketch is not None:
+        return pipeline.to_read(request.sketch, request.n, 0.0, "sketch")
     if request.low is None:
         return None
     if not request.low.is_dir():
-        return pipeline.to_enlarge(request.low, request.n, request.low_noise)
+        return pipeline.to_read(request.low, request.n, request.low_noise)
     first = Pipeline.from_pretrained(request.low, request.weights)
     condition, _ = first.asked(request.condition, request.prompt, request.n)
     negative = first.words(request.negative_prompt, request.n, "negative_prompt")

@@ -22,7 +22,7 @@ from image.agreement import (
 )
 from image.bound import likelihood
 from image.captions import conditioned, shown
-from image.cascade import Low, fidelity
+from image.cascade import Low, Small, fidelity
 from image.classifier import Classifier
 from image.clip.encoder import Encoder, RunEncoder, open_encoder
 from image.clip.evaluation import pairs, prompted
@@ -34,6 +34,7 @@ from image.figures.agreement import figure_agreement, unseen_figure_agreement
 from image.judge import Judge, find_judge
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
+from image.sketch import likeness
 from shared.errors import ConfigError, DataError
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
@@ -110,8 +111,10 @@ def _compared(
     asked = None if asked is None else asked[rows]
     images = _draw(pipeline, request, source, rows)
     result: dict[str, Any] = {"samples": request.n}
-    if pipeline.small is not None:
-        result["upscaling"] = fidelity(pipeline.small, images, source.images[rows])
+    if isinstance(pipeline.beside, Small):
+        result["upscaling"] = fidelity(pipeline.beside, images, source.images[rows])
+    elif pipeline.beside is not None:
+        result |= likeness(pipeline.beside, images, source.images[rows])
     if judge is not None and asked is not None:
         own = request.reference if network is None else None
         result |= compare(judge, images, training, held_out, request.seed, own)
@@ -241,15 +244,16 @@ def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
 
 def _source(config: ImageConfig, training: Pictures, held_out: Pictures) -> Pictures:
     """What conditions are of: classes as often as in the training split; scenes, figures, captions
-    and what is to be enlarged never trained on."""
+    what is to be enlarged and sketches never trained on."""
     new = config.data.drawn or config.data.caption_column is not None
-    return held_out if new or config.upscale.factor > 1 else training
+    return held_out if new or config.upscale.factor > 1 or config.sketch else training
 
 
 def _draw(pipeline: Pipeline, request: EvaluateRequest, source: Pictures, rows: Tensor) -> Tensor:
-    """Levels (n, C, H, W) for the conditions of these rows, or of these rows made small."""
-    small = pipeline.small
-    low = None if small is None else Low(small.shrunk(source.images[rows]), 0.0)
+    """Levels (n, C, H, W) for the conditions of these rows, or of these rows made small, or as
+    sketches."""
+    beside = pipeline.beside
+    low = None if beside is None else Low(beside.seen(source.images[rows]), 0.0)
     condition, target = pipeline.told(source, rows), None
     if request.classifier is not None:
         assert condition is not None  # as `_check_samples` has seen

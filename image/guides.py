@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from image.cascade import Small
+from image.cascade import Beside
 from image.config import CodecConfig, ImageConfig
 from image.data import Facts, read_facts
 from image.noisy_classifier import NoisyClassifier
@@ -16,10 +16,10 @@ from shared.runs import load_learner, open_run
 
 
 def load_guide(
-    run: Path, facts: Facts, device: torch.device, small: Small | None = None
+    run: Path, facts: Facts, device: torch.device, beside: Beside | None = None
 ) -> DiffusionLearner:
     """The weaker model of a run, for autoguidance of one of these facts, or of one that enlarges
-    `small` pictures. ConfigError when it does not draw, or has other conditions."""
+    pictures, or follows sketches. ConfigError when it does not draw, or has other conditions."""
     weaker = load_learner(run)
     if not isinstance(weaker, DiffusionLearner):
         raise ConfigError(f"guide = {run}: it draws nothing; use a run of model: diffusion")
@@ -35,10 +35,10 @@ def load_guide(
             f"guide = {run}: a model of {conditions} conditions, this one has {facts.conditions}; "
             "expected a run of the same data"
         )
-    if (weaker.beside is None) != (small is None):
+    if type(weaker.beside) is not type(beside):
         raise ConfigError(
-            f"guide = {run}: one of the two models enlarges pictures and the other does not; "
-            "expected a run with the same upscale.factor"
+            f"guide = {run}: one of the two models enlarges pictures or follows sketches and the "
+            "other does not; expected a run with the same upscale.factor and sketch"
         )
     weaker.denoiser.autocast = None
     return weaker.to(device)

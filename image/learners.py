@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from image.cascade import CascadeNet, Small
+from image.cascade import Beside, BesideNet, Small
 from image.classifier import Classifier
 from image.clip.learner import ClipLearner
 from image.clip.network import DualEncoder
@@ -15,6 +15,7 @@ from image.data import Facts
 from image.flips import flipped
 from image.net import build_net
 from image.noisy_classifier import NoisyClassifier
+from image.sketch import Sketch
 from shared.learner import DiffusionLearner
 
 
@@ -41,21 +42,23 @@ def build_learner(config: ImageConfig, facts: Facts, run: Path) -> nn.Module:
     codec = build_codec(config.codec, facts.levels, facts.shape, run)
     if config.noisy:
         return NoisyClassifier(config, facts, codec, autocast)
-    small, groups = build_small(config, facts), config.data.condition_groups()
-    channels = 0 if small is None else small.channels
+    beside, groups = build_beside(config, facts), config.data.condition_groups()
+    channels = 0 if beside is None else beside.channels
     net = build_net(
         config, codec.latent_shape, facts.conditions, channels, _load_empty(config, run)
     )
-    if small is not None:
-        net = CascadeNet(net, small)
+    if beside is not None:
+        net = BesideNet(net, beside)
     augment = flipped if config.data.flip else None
     return DiffusionLearner(
-        net, codec, config.diffusion, facts.data_std, autocast, groups, small, augment
+        net, codec, config.diffusion, facts.data_std, autocast, groups, beside, augment
     )
 
 
-def build_small(config: ImageConfig, facts: Facts) -> Small | None:
-    """The condition of a cascade, where a configuration asks for one."""
+def build_beside(config: ImageConfig, facts: Facts) -> Beside | None:
+    """What is told beside the noisy picture, where a configuration asks for it."""
+    if config.sketch:
+        return Sketch(facts.shape, facts.levels)
     if config.upscale.factor == 1:
         return None
     return Small(facts.shape, facts.levels, config.upscale.factor, config.upscale.augment)

@@ -169,7 +169,9 @@ class ImagePanel:
         _save_arrays(out / "samples.npz", images, seeds, ids)
         settings = {"class": request.condition, **request.settings(), "weights": request.weights}
         settings |= {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-        if low is not None:
+        if request.sketch is not None:
+            settings |= {"sketch": str(request.sketch)}
+        elif low is not None:
             settings |= {"low": str(request.low), "low_noise": request.low_noise}
         written = {
             "settings": settings,

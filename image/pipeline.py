@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from image.captions import prompt_reader
-from image.cascade import LOW_NOISE, Low, Small, enlargeable, enlarging
+from image.cascade import LOW_NOISE, Beside, Low, beside_conditions, readable
 from image.conditions import Labels, Words, count_asked, label_rows
 from image.config import ImageConfig
 from image.data import Facts, Pictures, read_facts
@@ -58,10 +58,10 @@ class Pipeline:
         self.texts: Callable[[Sequence[str], str], Tensor] | None = None
         self.nothing: Tensor | None = None  # the row of no prompt, (1, ...), if it is not id 0
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
-        self.small: Small | None = None  # of a cascade: the pictures that it enlarges
+        self.beside: Beside | None = None  # pictures that it enlarges, or sketches that it follows
         if isinstance(learner, DiffusionLearner):
             learner.eval().denoiser.autocast = None
-            self.small = learner.beside if isinstance(learner.beside, Small) else None
+            self.beside = learner.beside if isinstance(learner.beside, Beside) else None
 
     @classmethod
     def from_pretrained(cls, run: str | Path, weights: str = "ema") -> "Pipeline":
@@ -134,6 +134,7 @@ class Pipeline:
         negative_prompt: Words = None,
         low: Given | Sequence[Given] | None = None,
         low_noise: float = LOW_NOISE,
+        sketch: Given | Sequence[Given] | None = None,
         edit: Edit | None = None,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
@@ -152,7 +153,8 @@ class Pipeline:
         pictures, whose gradient is added by `classifier_scale`. `temperature` divides the logits of
         a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes whole.
         `low`: what a model of a cascade enlarges, a file, PIL picture or array, or a list of them
-        taken in turn; noised to the time `low_noise`, 0 for true pictures. `edit`: a given picture
+        taken in turn; noised to the time `low_noise`, 0 for true pictures. `sketch`: the same of
+        what a model of sketches follows, dark lines on white. `edit`: a given picture
         and what is to be done with it, see `image.edits`; of latents the known is not put back.
         `watch` sees the first picture at every step. ConfigError for what the model cannot do.
         """
@@ -172,10 +174,12 @@ class Pipeline:
             temperature=temperature,
         )
         negative = self.words(negative_prompt, len(chosen), "negative_prompt")
-        small = None if low is None else self.to_enlarge(low, len(chosen), low_noise)
+        beside = None if low is None else self.to_read(low, len(chosen), low_noise)
+        if sketch is not None:
+            beside = self.to_read(sketch, len(chosen), 0.0, "sketch")
         entry = None if edit is None else self.enter(edit, chosen, how, condition)
         x0 = self.latents(
-            chosen, condition, how, watch, progress, negative, target, low=small, entry=entry
+            chosen, condition, how, watch, progress, negative, target, low=beside, entry=entry
         )
         if output_type == "latent":
             return Output(x0, chosen)
@@ -188,8 +192,8 @@ class Pipeline:
         self, edit: Edit, seeds: Sequence[int], how: Sampling, condition: Tensor | None = None
     ) -> Entry:
         """How pictures for these seeds and conditions (n, ...) enter sampling: `image.entering`."""
-        if self.small is not None:
-            raise ConfigError("edit: a model of a cascade enlarges pictures; edit with one of them")
+        if self.beside is not None:
+            raise ConfigError(f"edit: this model {self.beside.task}; edit with one that does not")
         inverts = isinstance(edit, Invert)
         source = self.asked(edit.source_labels, edit.source_prompt, 1)[0] if inverts else None
         return enter(edit, self.learner, self.facts, seeds, how, condition, source)
@@ -252,9 +256,11 @@ class Pipeline:
     def _classifier(self, run: str) -> tuple[NoisyClassifier, Sequence[str]]:
         return load_classifier(Path(run), self.facts, self.config, self.learner.codec, self._device)
 
-    def to_enlarge(self, low: Given | Sequence[Given], n: int, low_noise: float) -> Low:
-        """Pictures as in a call -> n of what this model of a cascade enlarges."""
-        return Low(enlargeable(self.small, low, n), low_noise)
+    def to_read(
+        self, low: Given | Sequence[Given], n: int, low_noise: float, name: str = "low"
+    ) -> Low:
+        """Pictures as in a call -> n of what this model enlarges, or by name follows."""
+        return Low(readable(self.beside, low, n, name), low_noise)
 
     def latents(
         self,
@@ -271,12 +277,12 @@ class Pipeline:
     ) -> Tensor:
         """Clean latents (n, *latent_shape) for conditions (n, ...) and a target as `asked` gives
         them. `negative` (n, ...), as `words` gives it, is what guidance departs from; `wrap` adds
-        more guidance, as in `shared.drawing.draw`; `low` is what a model of a cascade enlarges;
+        more guidance, as in `shared.drawing.draw`; `low` is what a model enlarges or follows;
         `entry` is how given pictures enter, as `enter` says, its guidance innermost."""
         named = how.guide
-        guide = (
-            None if named is None else load_guide(Path(named), self.facts, self._device, self.small)
-        )
+        guide = None
+        if named is not None:
+            guide = load_guide(Path(named), self.facts, self._device, self.beside)
         free = condition is None and guide is None and negative is None
         if free and how.guidance not in (0, 1):
             raise ConfigError(
@@ -295,8 +301,8 @@ class Pipeline:
             nothing = self.nothing.expand(len(seeds), -1, -1)
             condition = nothing if condition is None else condition
             negative = nothing if negative is None else negative
-        if self.small is not None or low is not None:
-            condition, negative = enlarging(self.small, low, condition, negative, seeds)
+        if self.beside is not None or low is not None:
+            condition, negative = beside_conditions(self.beside, low, condition, negative, seeds)
             negative = None if groups or how.guidance == 1 else negative
 
         def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:

@@ -59,6 +59,7 @@ class SampleRequest(Request):
         length: Tokens of each sentence (models that are told it: codec.explicit_length).
         low: A picture to enlarge, or the run of a model that is to draw it (models of a cascade).
         low_noise: The time to which it is noised: 0 for a true picture.
+        sketch: A drawing to follow, dark lines on white (models of sketch: true).
         trajectory: Also write the denoising of the first sample.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk (panels that can compare them).
@@ -80,6 +81,7 @@ class SampleRequest(Request):
     length: int | None = None
     low: Path | None = None
     low_noise: float = 0.1
+    sketch: Path | None = None
     trajectory: bool = False
     mbr: int = 1
     surest: int = 1

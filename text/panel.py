@@ -118,6 +118,8 @@ class TextPanel:
             raise ConfigError(
                 "negative_prompt: for pictures; what no sentence may say is control avoids="
             )
+        if request.low is not None or request.sketch is not None:
+            raise ConfigError("low, sketch: for pictures; leave them out")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from image.cascade import CascadeNet, Low, Small, fidelity
+from image.cascade import BesideNet, Low, Small, fidelity
 from image.config import ImageConfig
 from image.data import load_pictures
 from image.learners import build_learner
@@ -35,7 +35,7 @@ def pictures(shape: tuple[int, ...] = (2, 3, 4, 8)) -> Tensor:
 def test_small_pictures_are_means_of_blocks_and_come_back_with_their_ids():
     small, data, ids = Small((3, 4, 8), 256, 2, 0.5), pictures(), torch.tensor([[5, 0], [7, 300]])
     means = data.double().view(2, 3, 2, 2, 4, 2).mean((3, 5)) / 127.5 - 1
-    shrunk = small.shrunk(data)
+    shrunk = small.seen(data)
     torch.testing.assert_close(shrunk.double(), means, atol=1e-6, rtol=0)
     read, beside = small.read(small.told(shrunk, torch.zeros(2), ids, KEYS))
     assert read is not None
@@ -55,7 +55,7 @@ def test_enlarging_is_piecewise_smooth_about_the_same_places():
 
 def test_augmentation_keeps_the_variance_and_is_told():
     small, a = Small((3, 4, 8), 256, 2, 0.5), torch.tensor([0.2, 0.4])
-    shrunk = small.shrunk(pictures())
+    shrunk = small.seen(pictures())
     told = small.told(shrunk, a, None, KEYS)
     drawn = noise.normal(KEYS, -11, (3, 2, 4))
     for i in range(2):
@@ -105,7 +105,7 @@ def test_guidance_departs_from_the_same_small_picture_without_its_class():
     pipeline = opened(image_config(*UPSCALE))
     assert isinstance(pipeline.learner, DiffusionLearner)
     net = pipeline.learner.denoiser.net
-    assert isinstance(net, CascadeNet)
+    assert isinstance(net, BesideNet)
     net.register_forward_pre_hook(lambda _, given: seen.append(small.read(given[2])))
     low = np.full((4, 4), 200, np.uint8)
     pipeline(3, seeds=[1], low=low, low_noise=0.2, guidance_scale=2.0, num_inference_steps=1)
@@ -129,14 +129,14 @@ def enlarger(make_run) -> Path:
 
 def test_a_trained_model_draws_what_shrinks_to_what_it_was_given(enlarger: Path):
     pipeline = Pipeline.from_pretrained(enlarger)
-    assert pipeline.small is not None
+    assert isinstance(pipeline.beside, Small)
     images = load_pictures(image_config().data, held_out=True).images[:40]
-    low = Low(pipeline.small.shrunk(images), 0.0)
+    low = Low(pipeline.beside.seen(images), 0.0)
     drawn = pipeline.decode(pipeline.latents(range(40), None, Sampling(steps=10), low=low))
-    right = fidelity(pipeline.small, drawn, images)
-    wrong = fidelity(pipeline.small, drawn, images.roll(1, 0))
+    right = fidelity(pipeline.beside, drawn, images)
+    wrong = fidelity(pipeline.beside, drawn, images.roll(1, 0))
     assert right["consistency_psnr"] > wrong["consistency_psnr"] + 4
-    perfect = fidelity(pipeline.small, images, images)
+    perfect = fidelity(pipeline.beside, images, images)
     assert perfect["consistency_psnr"] == pytest.approx(10 * math.log10(4e10))
 
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_enlarged_is_refused(enlarger: Path, make_run, tmp_path: 
     low = np.zeros((4, 4), np.uint8)
     with pytest.raises(ConfigError, match="enlarges a picture of 4 x 4 pixels: name one"):
         pipeline()
-    with pytest.raises(ConfigError, match="draws pictures from nothing"):
+    with pytest.raises(ConfigError, match="low: this model was not trained with it"):
         plain(low=low)
     with pytest.raises(ConfigError, match=r"low_noise = 0.6: expected a time in \[0, 0.5\]"):
         pipeline(low=low, low_noise=0.6)

@@ -296,7 +296,7 @@ def test_folders_that_hold_no_such_encoder_are_refused(pictures: Path, tmp_path:
     [
         (("data.text_encoder=t5",), "data.caption_column = null"),
         (("model=clip",), "of model = 'diffusion'"),
-        (("upscale.factor=2",), "of model = 'diffusion' with upscale.factor = 1"),
+        (("upscale.factor=2",), "of model = 'diffusion' without sketch, with upscale.factor = 1"),
         (("net.source_depth=1",), "set net.source_depth = 0"),
         (("net.cross_attention=false",), "set net.cross_attention = true"),
         (("network=unet", "unet.source_depth=1"), "set unet.source_depth = 0"),
