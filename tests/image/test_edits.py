@@ -368,7 +368,7 @@ def test_what_cannot_be_edited_is_refused(edit: Edit, settings: dict[str, Any], 
 def test_a_grey_model_has_no_colours_and_a_cascade_edits_nothing():
     with pytest.raises(ConfigError, match="this model draws grey pictures"):
         opened(image_config("patch=2"))(edit=Colourise(PICTURE))
-    with pytest.raises(ConfigError, match="a model of a cascade"):
+    with pytest.raises(ConfigError, match="this model enlarges a picture"):
         opened(image_config("patch=2", "upscale.factor=2"))(edit=Vary(PICTURE))
     with pytest.raises(ConfigError, match="no smooth function of its latents"):
         opened(image_config("patch=2", "codec.kind=bits"))(edit=Upscale(PICTURE, 2))
