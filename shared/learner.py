@@ -129,6 +129,12 @@ class DiffusionLearner(nn.Module):
             data = self.augment(data, keys)
         if condition is not None:
             condition = drop_condition(condition, keys, self.drop, self.groups)
+        return self.losses(data, condition, keys, t)
+
+    def losses(
+        self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, of data as they are and the whole of their condition."""
         if self.beside is not None:
             condition = self.beside(data, condition, keys)
         if self.end_to_end is not None:

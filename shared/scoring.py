@@ -44,6 +44,12 @@ class Split:
         """The first n, or all there are."""
         return Split(self.data[:n], None if self.condition is None else self.condition[:n])
 
+    def beside(self, learner: DiffusionLearner) -> "Split":
+        """The same on the learner's device."""
+        device = next(learner.parameters()).device
+        there = None if self.condition is None else self.condition.to(device)
+        return Split(self.data.to(device), there)
+
 
 @dataclass(frozen=True)
 class Score:
@@ -93,15 +99,15 @@ def flow_score(
     """The bound of the flow on held-out data, from the cleanest level of `scored`, a draw each. The
     solver takes a hundred evaluations or more, each with a gradient."""
     at = torch.tensor(scored.cleanest_logsnr, dtype=torch.float64)
-    device = next(learner.parameters()).device
+    held_out = held_out.beside(learner)
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("likelihood by the ODE", total=1.0)
         return ode(
             learner.denoiser,
             learner.codec,
-            held_out.data.to(device),
+            held_out.data,
             learner.schedule,
-            None if held_out.condition is None else held_out.condition.to(device),
+            held_out.condition,
             seed=seed,
             cleanest=float(learner.schedule.time(at)),
             passes=2 if learner.denoiser.self_condition else 1,
@@ -127,13 +133,13 @@ def _bound(
     cleanest: float,
     callback: Callable[[float], None] | None = None,
 ) -> Likelihood:
-    device = next(learner.parameters()).device
+    split = split.beside(learner)
     return elbo(
         learner.denoiser,
         learner.codec,
-        split.data.to(device),
+        split.data,
         learner.schedule,
-        None if split.condition is None else split.condition.to(device),
+        split.condition,
         draws=draws,
         seed=seed,
         cleanest=cleanest,

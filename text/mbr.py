@@ -11,6 +11,7 @@ code that Li et al. released has the two the other way round, and add-one smooth
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,8 +27,8 @@ Utility = Callable[[str, str], float]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sentence with its mean utility against the other draws (None when there are none), how many
-    draws gave it, and the least of their seeds."""
+    """A sentence with what ranks it, its mean utility against the other draws (None when there are
+    none) or -loss (`text.sureness`); how many draws gave it, and the least of their seeds."""
 
     text: str
     utility: float | None
@@ -58,14 +59,18 @@ def rank(texts: Sequence[str], seeds: Sequence[int], utility: Utility = bleu) ->
     `utility(hypothesis, reference)` is high when they agree. The order of the draws does not
     matter: of equals, the one drawn more often comes first, then the alphabet decides.
     """
+    counts = Counter(texts)
+    return best_first(texts, seeds, lambda text: _mean_utility(text, counts, utility))
+
+
+def best_first(
+    texts: Sequence[str], seeds: Sequence[int], worth: Callable[[str], float | None]
+) -> list[Candidate]:
+    """The different sentences among draws, with their seeds, by falling worth."""
     seeds_of: dict[str, list[int]] = {}
     for text, seed in zip(texts, seeds, strict=True):
         seeds_of.setdefault(text, []).append(seed)
-    counts = {text: len(own) for text, own in seeds_of.items()}
-    ranked = [
-        Candidate(text, _mean_utility(text, counts, utility), counts[text], min(own))
-        for text, own in seeds_of.items()
-    ]
+    ranked = [Candidate(text, worth(text), len(own), min(own)) for text, own in seeds_of.items()]
     return sorted(ranked, key=lambda c: (-(c.utility or 0.0), -c.count, c.text))
 
 

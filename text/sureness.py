@@ -9,14 +9,13 @@ values (common random numbers; Glasserman & Yao 1992).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from shared.learner import DiffusionLearner
-from shared.objective import diffusion_loss, sample_keys
-from text.mbr import Candidate
+from shared.objective import sample_keys
+from text.mbr import Candidate, best_first
 
 DRAWS = 32  # K
 CHUNK = 256  # sentences at once
@@ -43,11 +42,9 @@ def surest_each(
     ones of every sample, the surest first; their utility is -loss."""
     ranked: list[list[Candidate]] = []
     for start in range(0, len(texts), count):
-        found: dict[str, Candidate] = {}
-        for i in range(start, start + count):
-            one = found.get(texts[i], Candidate(texts[i], -losses[i], 0, seeds[i]))
-            found[one.text] = replace(one, count=one.count + 1)
-        ranked.append(sorted(found.values(), key=lambda one: (-(one.utility or 0.0), one.text)))
+        own = slice(start, start + count)
+        worth = {text: -loss for text, loss in zip(texts[own], losses[own], strict=True)}
+        ranked.append(best_first(texts[own], seeds[own], worth.__getitem__))
     return ranked
 
 
@@ -61,7 +58,5 @@ def _losses(
     for draw in range(draws):
         keys = sample_keys(draw, torch.zeros(len(rows), dtype=torch.long, device=device))
         t = torch.full((len(rows),), (draw + 0.5) / draws, device=device)
-        told = condition if learner.beside is None else learner.beside(rows, condition, keys)
-        given = rows, told, t, keys, learner.schedule
-        total += diffusion_loss(learner.denoiser, learner.codec, *given, learner.weighting)[0]
+        total += learner.losses(rows, condition, keys, t)[0]
     return (total / draws).cpu()

@@ -5,8 +5,8 @@
 with t^0 and t^1 independent and uniform, each side's loss l^i at its own level and from one
 evaluation of the network that sees both (Bao et al. 2023, eq. 5). Their l^i is the squared error of
 eps; here it is the side's own weighting of the error of x0 (`eps` gives theirs), or the
-cross-entropy of a side of words. Those have different units, the second's gradient some thirty
-times the first's, so each is divided by what it can be expected to be (`Balance`).
+cross-entropy of a side of words. Those have different units, and words' is by far the larger, so
+each is divided by what it can be expected to be (`Balance`).
 
 `alone` trains one side only, the other one clean: the dedicated model of the same size that a joint
 one is measured against.
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from examples.joint.modes import Alone, Mode, Together
 from examples.joint.sides import NOTHING, Levels, Pair, PairCodec, PairDenoiser, Previous
 from shared import noise
-from shared.objective import NOISE, OTHER_NOISE, OTHER_TIME, output_losses
+from shared.objective import NOISE, OTHER_NOISE, OTHER_TIME, first_rows, output_losses
 from shared.objective.moment import noised
-from shared.schedule import Level, Schedule
+from shared.schedule import Schedule
 
 
 def pair_losses(denoiser: PairDenoiser, data: Pair, levels: Levels, keys: Tensor) -> Pair:
@@ -48,19 +48,16 @@ def _first_estimates(denoiser: PairDenoiser, x_t: Pair, levels: Levels, keys: Te
     if not denoiser.self_condition:
         return NOTHING
     asked = [(keys >> bit) % 2 == 0 for bit in (0, 1)]
-    rows = (asked[0] | asked[1]).nonzero().flatten()
+    rows, passed = first_rows(asked[0] | asked[1])
     with torch.no_grad():
-        found = denoiser((x_t[0][rows], x_t[1][rows]), (_at(levels[0], rows), _at(levels[1], rows)))
+        at = levels[0].take(passed), levels[1].take(passed)
+        found = denoiser((x_t[0][passed], x_t[1][passed]), at)
     last: list[Tensor] = []
     for estimate, state, asks in zip(found, x_t, asked, strict=True):
         whole = torch.zeros_like(state)
-        whole[rows] = estimate
+        whole[rows] = estimate[: len(rows)]
         last.append(whole * asks.view(-1, *[1] * (state.ndim - 1)))
     return Previous(*last)
-
-
-def _at(level: Level, rows: Tensor) -> Level:
-    return Level(level.logsnr[rows], level.alpha[rows], level.sigma[rows])
 
 
 class Balance(nn.Module):

@@ -5,6 +5,7 @@
 So a row of patches that is 0 everywhere is no picture: it is free to mean "none".
 """
 
+import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS = 256
@@ -12,17 +13,13 @@ LEVELS = 256
 
 def patchify(x: Tensor, patch: int) -> Tensor:
     """(B, C, H, W) -> (B, L, C patch^2), L = H W / patch^2, rows of patches from the top left."""
-    b, c, h, w = x.shape
-    grid = x.reshape(b, c, h // patch, patch, w // patch, patch).permute(0, 2, 4, 1, 3, 5)
-    return grid.reshape(b, (h // patch) * (w // patch), c * patch**2)
+    return F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2)
 
 
 def unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
     """The inverse of `patchify`: (B, L, C patch^2) -> (B, C, height, width)."""
-    b, _, width_of_patch = tokens.shape
-    rows, columns, c = height // patch, width // patch, width_of_patch // patch**2
-    grid = tokens.reshape(b, rows, columns, c, patch, patch).permute(0, 3, 1, 4, 2, 5)
-    return grid.reshape(b, c, height, width)
+    grid = tokens.transpose(1, 2).unflatten(2, (height // patch, width // patch))
+    return F.pixel_shuffle(grid, patch)
 
 
 def seen(pictures: Tensor, patch: int) -> Tensor:

@@ -3,7 +3,7 @@
 from shared.objective.bound import Bound, discrete_bound, elbo_terms, step_kl
 from shared.objective.end_to_end import EndToEnd, Terms
 from shared.objective.hybrid import hybrid_loss
-from shared.objective.loss import diffusion_loss, output_losses
+from shared.objective.loss import diffusion_loss, first_rows, output_losses
 from shared.objective.moment import Moment, moment
 from shared.objective.streams import (
     DROP,
@@ -50,6 +50,7 @@ __all__ = [
     "drop_condition",
     "elbo",
     "elbo_terms",
+    "first_rows",
     "hybrid_loss",
     "min_snr",
     "moment",

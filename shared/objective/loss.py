@@ -103,11 +103,17 @@ def first_estimate(
     if not denoiser.self_condition:
         return None
     previous = torch.zeros_like(x_t)
-    rows = (keys % 2 == 0).nonzero().flatten()
-    # no rows: one pass all the same, for nothing, since networks cut over ranks need every rank's
-    passed = rows if len(rows) else rows.new_zeros(1)
+    rows, passed = first_rows(keys % 2 == 0)
     with torch.no_grad():
-        part = Level(level.logsnr[passed], level.alpha[passed], level.sigma[passed])
         some = None if condition is None else condition[passed]
-        previous[rows] = denoiser(x_t[passed], part, some, None)[: len(rows)]
+        found = denoiser(x_t[passed], level.take(passed), some, None)
+    previous[rows] = found[: len(rows)]
     return previous
+
+
+def first_rows(asked: Tensor) -> tuple[Tensor, Tensor]:
+    """Which samples ask for a first pass (B,) -> their rows (n,), and those to hand to the network:
+    the same, or one for nothing where there are none, since a network that is cut over ranks needs
+    every rank's pass."""
+    rows = asked.nonzero().flatten()
+    return rows, rows if len(rows) else rows.new_zeros(1)

@@ -18,7 +18,7 @@ ENCODE = -7  # of a codec that draws its latents
 OTHER_TIME, OTHER_NOISE = -8, -9  # of the second of two modalities
 AUGMENT = -10  # of a condition that is noised: how much, and with -11 by what
 FLIP = -12  # whether a sample is mirrored
-LENGTH = -12  # of a sample, where its length is drawn before it
+LENGTH = -13  # of a sample, where its length is drawn before it
 
 
 def sample_keys(seed: int, indices: Tensor) -> Tensor:

@@ -34,6 +34,10 @@ class Level:
         shape = (-1,) + (1,) * (ndim - 1)
         return Level(*(x.reshape(shape) for x in (self.logsnr, self.alpha, self.sigma)))
 
+    def take(self, rows: Tensor) -> "Level":
+        """The levels of these rows (n,) of a level of shape (B,)."""
+        return Level(*(x[rows] for x in (self.logsnr, self.alpha, self.sigma)))
+
     def to(self, like: Tensor) -> "Level":
         """The same level on the device and in the dtype of `like`."""
         return Level(*(x.to(like) for x in (self.logsnr, self.alpha, self.sigma)))

@@ -194,6 +194,17 @@ def test_last_estimates_are_there_for_each_side_by_itself():
     assert there == [[True, False, True, False], [True, True, False, False]]
 
 
+def test_no_network_is_given_an_empty_batch():
+    learner = continuous(self_condition=True)
+    net = learner.denoiser.net
+    assert isinstance(net, Mixing)
+    data = torch.ones(1, 5, dtype=torch.int64)
+    learner(data, None, torch.tensor([3]), torch.full((1,), 0.5))  # key 3 asks for no estimate
+    assert [len(first) for first, _ in net.seen] == [1, 1]
+    assert not net.seen[1][0].any()
+    assert not net.seen[1][1].any()
+
+
 def test_rows_that_are_no_pairs_and_conditions_are_refused():
     learner, keys, t = continuous(), torch.arange(2), torch.rand(2)
     with pytest.raises(ValueError, match=r"expected \(B, 2 \+ 3\), both of a pair"):

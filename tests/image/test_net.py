@@ -18,12 +18,6 @@ def test_unpatchify_inverts_patchify():
     assert torch.equal(unpatchify(tokens, 2, 4, 6), x)
 
 
-def test_a_batch_of_which_no_sample_has_a_first_pass_has_patches_too():
-    nothing = patchify(torch.zeros(0, 3, 4, 6), 2)
-    assert nothing.shape == (0, 6, 12)
-    assert unpatchify(nothing, 2, 4, 6).shape == (0, 3, 4, 6)
-
-
 def test_a_token_is_one_square_of_the_picture_counted_along_rows():
     x = torch.randn(2, 3, 4, 6)
     tokens = patchify(x, 2)

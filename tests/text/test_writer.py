@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from benchmarks import told as told_by
 from shared.errors import ConfigError, DataError
 from shared.learner import DiffusionLearner
-from shared.objective import diffusion_loss, sample_keys
+from shared.objective import diffusion_loss, sample_keys, weight
 from shared.requests import SampleRequest, WriteRequest
 from shared.seeds import candidate_seeds
 from tests.test_command import assert_refused, diptych, told
@@ -131,7 +131,7 @@ def test_a_little_noise_gives_the_sentence_back_and_nothing_new(copies: Pipeline
 
 
 def test_the_models_loss_of_a_sentence_is_its_mean_over_levels_with_the_noise_of_all(
-    pipe: Pipeline,
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
     """Written out for two draws: the key of a draw and its level are every sentence's, so that a
     sentence has the loss it has alone."""
@@ -141,14 +141,20 @@ def test_the_models_loss_of_a_sentence_is_its_mean_over_levels_with_the_noise_of
     rows = pipe.rows(texts)
     condition = pipe.prompted("formal child , red star", 2)[0]
     assert condition is not None
-    by_hand = torch.zeros(2)
+    by_hand, weighed = torch.zeros(2), torch.zeros(2)
     for draw, t in ((0, 0.25), (1, 0.75)):
         keys = sample_keys(draw, torch.zeros(2, dtype=torch.long))
         given = rows, condition, torch.full((2,), t), keys, learner.schedule
-        by_hand += diffusion_loss(learner.denoiser, learner.codec, *given, "x0")[0].detach() / 2
+        plain, level = diffusion_loss(learner.denoiser, learner.codec, *given, "x0")
+        by_hand += plain.detach() / 2
+        weighed += plain.detach() * weight("v", level, learner.data_std) / 2
     found = own_losses(learner, rows, condition, draws=2)
     assert_close(found, by_hand)
     assert_close(own_losses(learner, rows[1:], condition[1:], draws=2), by_hand[1:])
+    with monkeypatch.context() as patched:  # as diffusion.weigh_cross_entropy has it
+        patched.setattr(learner, "weighs", True)
+        patched.setattr(learner, "weighting", "v")
+        assert_close(own_losses(learner, rows, condition, draws=2), weighed)
     other = own_losses(learner, rows, torch.zeros_like(condition), draws=2)
     assert not torch.allclose(other, found)
 
