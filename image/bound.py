@@ -15,18 +15,9 @@ from image.comparison import some_rows
 from image.data import Pictures
 from image.pipeline import Pipeline
 from shared.learner import DiffusionLearner
+from shared.likelihood import Likelihood
 from shared.requests import EvaluateRequest
-from shared.scoring import (
-    BOUND,
-    FLOW,
-    TRIED,
-    UNDEFINED,
-    Split,
-    flow_score,
-    measured,
-    score,
-    told,
-)
+from shared.scoring import TRIED, UNDEFINED, Split, bounds, measured
 
 
 def likelihood(
@@ -40,19 +31,17 @@ def likelihood(
     learner, config = pipeline.learner, pipeline.config
     assert isinstance(learner, DiffusionLearner)
     assert config is not None
-    scored = score(learner, measure, choose, request.draws, request.seed)
-    if scored is None:
+    facts = bounds(learner, measure, choose, request, "picture", _by_dim)
+    if facts is None:
         return {"what": UNDEFINED}
-    found = scored.likelihood
-    facts = told(found, BOUND, "picture") | measured("bits_per_dim", found.bits_per_dim)
-    facts |= {"dims": found.dims, "split": request.split or config.data.held_out}
-    facts["cleanest_logsnr"] = scored.cleanest_logsnr
-    if request.ode:
-        few = flow_score(learner, measure.first(request.ode), scored, request.seed)
-        facts["ode"] = told(few, FLOW, "picture") | measured("bits_per_dim", few.bits_per_dim)
+    facts["split"] = request.split or config.data.held_out
     if config.data.name == "scene":  # a picture is a function of its scene
         facts["nats_per_picture_floor"] = 0.0
     return facts
+
+
+def _by_dim(found: Likelihood) -> dict[str, Any]:
+    return measured("bits_per_dim", found.bits_per_dim) | {"dims": found.dims}
 
 
 def _split(pipeline: Pipeline, pictures: Pictures, rows: Tensor) -> Split:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from shared.learner import DiffusionLearner
 from shared.likelihood import Estimate, Likelihood, elbo, ode
+from shared.requests import EvaluateRequest
 from shared.schedule import Schedule
 
 LEVELS = (9.0, 7.5, 6.0, 4.5, 3.0)  # logsnr of cleanest levels to choose from
@@ -146,6 +147,27 @@ def _bound(
         passes=2 if learner.denoiser.self_condition else 1,
         callback=callback,
     )
+
+
+def bounds(
+    learner: DiffusionLearner,
+    held_out: Split,
+    training: Split,
+    request: EvaluateRequest,
+    unit: str,
+    shares: Callable[[Likelihood], dict[str, Any]],
+) -> dict[str, Any] | None:
+    """What is told of `score`, and under "ode" of `flow_score` where the request asks for it, for
+    evaluation.json: nats per `unit`, and the `shares` of each; None when there is no bound."""
+    scored = score(learner, held_out, training, request.draws, request.seed)
+    if scored is None:
+        return None
+    facts = told(scored.likelihood, BOUND, unit) | shares(scored.likelihood)
+    facts["cleanest_logsnr"] = scored.cleanest_logsnr
+    if request.ode:
+        few = flow_score(learner, held_out.first(request.ode), scored, request.seed)
+        facts["ode"] = told(few, FLOW, unit) | shares(few)
+    return facts
 
 
 def told(found: Likelihood, what: str, unit: str) -> dict[str, Any]:

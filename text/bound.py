@@ -12,18 +12,7 @@ from shared.errors import ConfigError
 from shared.learner import DiffusionLearner
 from shared.likelihood import Likelihood
 from shared.requests import EvaluateRequest
-from shared.scoring import (
-    BOUND,
-    EXACT,
-    FLOW,
-    TRIED,
-    UNDEFINED,
-    Split,
-    flow_score,
-    measured,
-    score,
-    told,
-)
+from shared.scoring import EXACT, TRIED, UNDEFINED, Split, bounds, measured, told
 from shared.tokenizer import PAD
 from text.baseline import CausalLM
 from text.data import Rows, fixed_order
@@ -41,27 +30,27 @@ def likelihood(
     """-log p of request.n held-out sentences, or all there are, or a bound on it."""
     learner, split = pipeline.learner, _some(yardstick.held_out, request.n)
     tokens = (split.data != PAD).sum(1)
+    exact = isinstance(learner, CausalLM)
+
+    def by_token(found: Likelihood) -> dict[str, Any]:
+        own = tokens[: len(found.nats)]
+        perplexity = "perplexity" if exact else "perplexity_bound"
+        shares = measured("nats_per_token", found.nats_per_token(own))
+        return shares | measured(perplexity, found.perplexity(own))
+
     if isinstance(learner, CausalLM):
         if request.ode:
             raise ConfigError("ode: a causal model's likelihood is exact without it; leave it out")
         nats = _exact(learner, split)
         found = Likelihood({"exact": nats}, split.data.shape[1], draws=1, nfe=1)
-        facts, perplexity = told(found, EXACT, "sentence"), "perplexity"
+        facts = told(found, EXACT, "sentence") | by_token(found)
     else:
         assert isinstance(learner, DiffusionLearner)
         choose = _some(yardstick.training, TRIED)
-        scored = score(learner, split, choose, request.draws, request.seed)
-        if scored is None:
+        bounded = bounds(learner, split, choose, request, "sentence", by_token)
+        if bounded is None:
             return {"what": UNDEFINED}
-        found = scored.likelihood
-        facts, perplexity = told(found, BOUND, "sentence"), "perplexity_bound"
-        facts["cleanest_logsnr"] = scored.cleanest_logsnr
-        if request.ode:
-            few = flow_score(learner, split.first(request.ode), scored, request.seed)
-            facts["ode"] = told(few, FLOW, "sentence")
-            facts["ode"] |= measured("nats_per_token", few.nats_per_token(tokens[: request.ode]))
-    facts |= measured("nats_per_token", found.nats_per_token(tokens))
-    facts |= measured(perplexity, found.perplexity(tokens))
+        facts = bounded
     data = yardstick.config.data
     facts |= {"tokens": int(tokens.sum()), "split": data.held_out}
     if data.name == "scene":
