@@ -58,7 +58,7 @@ def to_diffusers(
     """A DDIMPipeline, of latents an LDMPipeline; with classes a ConsistencyModelPipeline, the one
     of diffusers that hands a UNet2DModel its `class_labels`, around the same DDIMScheduler.
     ConfigError for a part that is not representable."""
-    _check(learner, facts)
+    net = _exportable(learner, facts)
     betas = _betas(learner, timesteps)
     numbers: dict[str, Any] = {
         "num_train_timesteps": timesteps,
@@ -68,7 +68,7 @@ def to_diffusers(
         "timestep_spacing": "trailing",
     }
     scheduler: Any = DDIMScheduler(**numbers)
-    network = _network(learner.denoiser.net, betas)  # type: ignore[arg-type]
+    network = _network(net, betas)
     if isinstance(learner.codec, LatentCodec):
         autoencoder: Any = _unshifted(learner.codec)
         return pipeline_ldm.LDMPipeline(autoencoder, network, scheduler)
@@ -90,7 +90,8 @@ def export(learner: DiffusionLearner, facts: Facts, folder: Path, timesteps: int
     return type(pipeline).__name__
 
 
-def _check(learner: DiffusionLearner, facts: Facts) -> None:
+def _exportable(learner: DiffusionLearner, facts: Facts) -> Unet:
+    """The network of a run that is representable. ConfigError for a part that is not."""
     denoiser = learner.denoiser
     if not isinstance(denoiser.net, Unet):
         raise _refused(
@@ -130,6 +131,7 @@ def _check(learner: DiffusionLearner, facts: Facts) -> None:
         raise _refused("the condition", "their networks take one class, not a scene's ids")
     if facts.classes and facts.shape[1] != facts.shape[2]:
         raise _refused("data.size", "their pipeline with classes draws squares", "data.size=PIXELS")
+    return denoiser.net
 
 
 def _check_latents(codec: LatentCodec, facts: Facts) -> None:

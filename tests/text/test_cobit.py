@@ -1,6 +1,7 @@
 """CoBit's recipe: bits beside their exact evidence, weighted as EDM, where the loss changes."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,14 @@ def test_bits_of_one_with_twice_the_sigma_are_bits_of_zero_and_one() -> None:
 
 def test_the_cross_entropy_is_weighted_as_in_edm_and_the_density_is_fitted_to_it_alone() -> None:
     codec = Bits(8, (5,))
-    words = {"schedule": "edm", "prediction": "categorical", "weighting": "edm"}
-    config = DiffusionConfig(self_condition=False, evidence=True, **words)  # type: ignore[arg-type]
-    weighted = DiffusionConfig(
-        self_condition=False, evidence=True, weigh_cross_entropy=True, **words  # type: ignore[arg-type]
-    )  # fmt: skip
+    config = DiffusionConfig(
+        schedule="edm",
+        prediction="categorical",
+        evidence=True,
+        weighting="edm",
+        self_condition=False,
+    )
+    weighted = replace(config, weigh_cross_entropy=True)
     data = torch.randint(8, (6, 5), generator=torch.Generator().manual_seed(3))
     keys, t = torch.arange(6), torch.linspace(0.3, 0.9, 6)
     plain, logsnr = DiffusionLearner(Silent(), codec, config)(data, None, keys, t)
