@@ -136,6 +136,7 @@ class ImageConfig:
     network: str = "transformer"
     net: NetConfig = NetConfig(dim=128)
     patch: int = 2  # pixels along a side of a token
+    rotary: bool = False  # tokens are also told where they are by their row and column
     unet: UnetConfig = UnetConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     upscale: UpscaleConfig = UpscaleConfig()
@@ -161,6 +162,10 @@ class ImageConfig:
             )
         one_of("network", self.network, NETWORKS)
         positive("patch", self.patch)
+        if self.rotary and self.net.dim % (4 * self.net.heads):
+            raise ValueError(
+                f"net.dim = {self.net.dim} must be a multiple of 4 x net.heads, since rotary"
+            )
         if self.network != "unet" and self.unet != UnetConfig():
             raise ValueError(
                 f"unet: network = {self.network!r} does not read it; add network=unet, or leave "

@@ -2,7 +2,7 @@
 transformer; `image.unet` has the other, and `build_net` the choice.
 
 Positions are the trunk's learned table, one entry a patch (Dosovitskiy et al. 2021,
-sec. 3.1), since rotary angles know one dimension only.
+sec. 3.1), and with `rotary` also its angles by row and column.
 """
 
 import torch
@@ -38,6 +38,7 @@ class PatchNet(nn.Module):
         layout_size: tuple[int, int] | None = None,
         beside: int = 0,
         empty: Tensor | None = None,
+        rotary: bool = False,
     ) -> None:
         super().__init__()
         _, height, width = latent_shape[:3]
@@ -60,7 +61,8 @@ class PatchNet(nn.Module):
             dim=config.dim,
             depth=config.depth,
             heads=config.heads,
-            rotary=False,
+            rotary=rotary,
+            columns=width // patch,
             conditions=conditions if empty is None else (None, empty.shape[-1]),
             cross_attention=config.cross_attention,
             source_depth=config.source_depth,
@@ -107,5 +109,5 @@ def build_net(
         return Unet(latent_shape, config.unet, self_condition, conditions, layout_size, beside)
     return PatchNet(
         latent_shape, config.patch, config.net, self_condition, conditions, layout_size, beside,
-        empty,
+        empty, config.rotary,
     )  # fmt: skip

@@ -1,17 +1,34 @@
-"""Attention with rotary positions, to oneself or to other tokens."""
+"""Attention with rotary positions, in a row or in a grid, to oneself or to other tokens."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def rotate(x_BLHD: Tensor) -> Tensor:
+def row_angles(length: int, dim: int, device: torch.device) -> Tensor:
+    """Of places in a row (Su et al. 2021, eq. 15): (length, dim / 2), radians."""
+    return _angles(torch.arange(length, device=device), dim, 10000.0)
+
+
+def grid_angles(length: int, dim: int, columns: int, device: torch.device) -> Tensor:
+    """Of places in rows of `columns`: half of the channels turn by the row, half by the column,
+    at rates for a few dozen of them (Heo et al. 2024, sec. 3.2): (length, dim / 2), radians."""
+    places = torch.arange(length, device=device)
+    axes = (places // columns, places % columns)
+    return torch.cat([_angles(axis, dim // 2, 100.0) for axis in axes], 1)
+
+
+def _angles(places: Tensor, dim: int, base: float) -> Tensor:
+    return places[:, None] * base ** (-torch.arange(0, dim, 2, device=places.device) / dim)
+
+
+def rotate(x_BLHD: Tensor, columns: int | None = None) -> Tensor:
     """Rotary positions (Su et al. 2021, eq. 34) on queries or keys (B, L, H, D): neighbouring
-    channels are a complex number, turned by its position; one product, float32 or wider. Compiled,
-    the same in real numbers: complex ones are not fused."""
+    channels are a complex number, turned by its position, in a row or a grid of `columns`; one
+    product, float32 or wider. Compiled, the same in real numbers: complex ones are not fused."""
     _, L, _, D = x_BLHD.shape
-    rates = 10000.0 ** (-torch.arange(0, D, 2, device=x_BLHD.device) / D)
-    angles = torch.arange(L, device=x_BLHD.device)[:, None] * rates
+    device = x_BLHD.device
+    angles = row_angles(L, D, device) if columns is None else grid_angles(L, D, columns, device)
     wide = x_BLHD.to(torch.promote_types(x_BLHD.dtype, torch.float32)).unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():
         (real, imaginary), (cos, sin) = (
@@ -38,13 +55,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Attention from x (B, L, dim) to itself, or to tokens (B, M, dim) when they are given."""
+    """Attention from x (B, L, dim) to itself, or to tokens (B, M, dim) when they are given. Rotary
+    positions are those of a row, or of a grid of so many `columns`."""
 
-    def __init__(self, dim: int, heads: int, rotary: bool) -> None:
+    def __init__(self, dim: int, heads: int, rotary: bool, columns: int | None = None) -> None:
         super().__init__()
         if dim % (2 * heads):
             raise ValueError(f"net: dim = {dim} must be a multiple of 2 x heads = {2 * heads}")
-        self.heads, self.rotary = heads, rotary
+        if rotary and columns is not None and dim % (4 * heads):
+            raise ValueError(
+                f"net: dim = {dim} must be a multiple of 4 x heads = {4 * heads} to turn by two axes"
+            )
+        self.heads, self.rotary, self.columns = heads, rotary, columns
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
@@ -56,5 +78,5 @@ class Attention(nn.Module):
         kv = self.key_value(x if tokens is None else tokens)
         k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)
         if self.rotary:
-            q, k = rotate(q), rotate(k)
+            q, k = rotate(q, self.columns), rotate(k, self.columns)
         return self.out(attend(q, k, v, mask).flatten(-2))
