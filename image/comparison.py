@@ -1,8 +1,10 @@
 """Pictures beside a training split, in the features of one network: distances, fidelity, variety.
 
 Every number has that of the held-out split beside it, with as many pictures (a Frechet distance
-between samples shrinks as they grow). FID, KID and the inception score proper are in the features
-of the Inception network of their papers; in other features they carry the name of their network.
+between samples shrinks as they grow). Of every split each class is taken by its share: classes that
+come more or less often by chance would be part of a Frechet distance, and no fault of a model. FID,
+KID and the inception score proper are in the features of the Inception network of their papers; in
+other features they carry the name of their network.
 """
 
 from pathlib import Path
@@ -39,9 +41,10 @@ def compare(
     least, where there are as many. DataError for statistics of another network or resize."""
     n, m = len(images), min(len(images), len(held_out))
     ours = network.features(images)
-    floor = network.features(held_out.images[some_rows(len(held_out), m, seed)])
+    floor = network.features(held_out.images[some_rows(len(held_out), m, seed, held_out.labels)])
     count = min(max(n, SUBSET), len(training))
-    data = network.features(training.images[some_rows(len(training), count, seed)])
+    rows = some_rows(len(training), count, seed, training.labels)
+    data = network.features(training.images[rows])
     some = data[:n]
     return {
         **_frechet_distances(network, ours, floor, training, reference),
@@ -51,10 +54,24 @@ def compare(
     }
 
 
-def some_rows(size: int, n: int, seed: int) -> Tensor:
-    """n of `size` rows in a random order, each as often as the others up to one."""
+def some_rows(size: int, n: int, seed: int, labels: Tensor | None = None) -> Tensor:
+    """n of `size` rows in a random order, each as often as the others up to one. With labels
+    (size,), every class is spread evenly: any n rows hold about its share of it."""
     parts = [noise.uniform([seed], ROWS + i, (size,))[0].argsort() for i in range(-(-n // size))]
+    if labels is not None:
+        parts = [order[_interleaved(labels[order])] for order in parts]
     return torch.cat(parts)[:n]
+
+
+def _interleaved(labels: Tensor) -> Tensor:
+    """Labels (N,) -> an order of them that spreads every class evenly: the k-th of a class of c
+    stands at (k + 1/2) / c of the way. Those of one class keep their order."""
+    sorted_by_class = labels.argsort(stable=True)
+    _, counts = labels[sorted_by_class].unique_consecutive(return_counts=True)
+    places = torch.cat([(torch.arange(int(c)) + 0.5) / c for c in counts])
+    at = torch.empty_like(places)
+    at[sorted_by_class] = places
+    return at.argsort(stable=True)
 
 
 def _frechet_distances(

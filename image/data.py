@@ -49,6 +49,12 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def labels(self) -> Tensor | None:
+        """The class of each (N,), where a class is all that they are conditioned on."""
+        ids = self.condition
+        return ids[:, 0] if ids is not None and ids.ndim == 2 and ids.shape[1] == 1 else None
+
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """rows (B,) -> images (B, C, H, W), condition (B, M) or None."""
         return self.images[rows], None if self.condition is None else self.condition[rows]

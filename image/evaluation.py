@@ -106,7 +106,7 @@ def _compared(
     """Of request.n pictures, drawn for the conditions of data."""
     config, training, held_out = run.config, data.training, data.held_out
     source = _source(config, training, held_out)
-    rows = some_rows(len(source), request.n, request.seed)
+    rows = some_rows(len(source), request.n, request.seed, source.labels)
     asked = None if source.condition is None else shown(source).condition
     asked = None if asked is None else asked[rows]
     images = _draw(pipeline, request, source, rows)

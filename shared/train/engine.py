@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from shared.config import TrainConfig
-from shared.errors import ConfigError
+from shared.errors import CheckpointError, ConfigError
 from shared.train.optimizer import build_optimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -263,6 +263,13 @@ class Engine:
             safe_set_local_optimizer_state,
         )
 
+        keys = [f"{key}.{name}" for name in self.names for key in MOMENTS]
+        missing = [key for key in keys if key not in values]
+        if missing:
+            raise CheckpointError(
+                f"optimizer.safetensors: lacks {len(missing)} of {len(keys)} tensors, {missing[0]} "
+                "first: a run goes on from a checkpoint with all of them"
+            )
         for name, p in zip(self.names, self.parameters, strict=True):
             for key in MOMENTS:
                 value = values[f"{key}.{name}"].to(p.device)

@@ -162,7 +162,8 @@ def test_evaluation_of_real_pictures_gives_the_floor(make_run, monkeypatch):
     held_out = load_pictures(image_config().data, held_out=True)
     monkeypatch.setattr("image.evaluation._source", lambda *_: held_out)
     monkeypatch.setattr(
-        "image.evaluation._draw", lambda *_: held_out.images[some_rows(364, 300, 3)].long()
+        "image.evaluation._draw",
+        lambda *_: held_out.images[some_rows(364, 300, 3, held_out.labels)].long(),
     )
     result = PANEL.evaluate(run, measured(300, seed=3))
     assert result["frechet_ratio"] == pytest.approx(1, abs=1e-9)
@@ -175,6 +176,26 @@ def test_rows_are_drawn_without_replacement_and_then_again():
     assert sorted(rows[:7].tolist()) == sorted(rows[7:14].tolist()) == list(range(7))
     assert rows[:7].tolist() != rows[7:14].tolist()
     assert torch.equal(some_rows(7, 3, seed=2), rows[:3])
+
+
+@pytest.mark.parametrize("n", [1, 10, 37, 100, 230])
+def test_of_any_number_of_rows_classes_have_their_share(n: int):
+    labels = torch.tensor([3] * 50 + [1] * 30 + [7] * 20)[torch.randperm(100)]
+    rows = some_rows(100, n, 4, labels)
+    for label, share in ((3, 0.5), (1, 0.3), (7, 0.2)):
+        assert abs(int((labels[rows] == label).sum()) - share * n) <= 1
+    assert len(set(rows[:100].tolist())) == min(n, 100)
+    other = some_rows(100, n, 5, labels)
+    assert not torch.equal(rows, other)
+
+
+def test_classes_by_chance_are_no_part_of_a_distance():
+    """Classes of one point each: the first 40 rows have the moments of all, to the last digit."""
+    labels = torch.arange(400) % 4
+    points = torch.tensor([0.0, 1.0, 5.0, 9.0])[labels]
+    some = points[some_rows(400, 40, 0, labels)]
+    assert some.mean() == points.mean()
+    assert points[some_rows(400, 40, 0)].mean() != points.mean()
 
 
 def test_scenes_are_judged_by_what_is_read_in_them(make_run, monkeypatch):

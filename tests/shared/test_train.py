@@ -263,6 +263,17 @@ def test_checkpoint_of_another_architecture_is_named(tmp_path: Path):
         train(toy_config("train.steps=4", "net.dim=32"), run, ToyPanel(), quiet=True)
 
 
+def test_checkpoint_without_moments_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = tmp_path / "run"
+    train(toy_config("train.steps=2"), run, ToyPanel(), quiet=True)
+    load = checkpoint.load
+    monkeypatch.setattr(
+        checkpoint, "load", lambda folder, part: {} if part == "optimizer" else load(folder, part)
+    )
+    with pytest.raises(CheckpointError, match=r"optimizer.safetensors: lacks (\d+) of \1 tensors"):
+        train(toy_config("train.steps=4"), run, ToyPanel(), quiet=True)
+
+
 def test_global_batch_that_processes_cannot_share_is_refused(tmp_path: Path):
     result = run_toy(str(tmp_path / "run"), "train.batch=9", start=ON_TWO)
     assert "train.batch = 9 is the global batch" in result.stderr
