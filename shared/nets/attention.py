@@ -64,7 +64,7 @@ class Attention(nn.Module):
             raise ValueError(f"net: dim = {dim} must be a multiple of 2 x heads = {2 * heads}")
         if rotary and columns is not None and dim % (4 * heads):
             raise ValueError(
-                f"net: dim = {dim} must be a multiple of 4 x heads = {4 * heads} to turn by two axes"
+                f"net: dim = {dim} must be a multiple of 4 x heads = {4 * heads}, for two axes"
             )
         self.heads, self.rotary, self.columns = heads, rotary, columns
         self.query = nn.Linear(dim, dim)

@@ -56,6 +56,22 @@ def test_output_has_the_shape_of_the_latent_and_depends_on_every_input(latent_sh
     )
 
 
+def test_rotary_angles_alone_tell_rows_from_columns():
+    """Without the table of places, a net is blind to the order of patches unless it turns them."""
+    x, logsnr = torch.randn(1, 1, 4, 6), torch.tensor([0.5])
+    mirrored, turned = x.flip(-2), x.flip(-1)
+
+    def moved(net: PatchNet, y: torch.Tensor, axis: int) -> float:
+        net.trunk.place.data.zero_()
+        back = net(y, logsnr, None, None).flip(axis)
+        return float((back - net(x, logsnr, None, None)).detach().abs().max())
+
+    for rotary in (False, True):
+        net = open_net((1, 4, 6), 1, rotary=rotary)
+        for y, axis in ((mirrored, -2), (turned, -1)):
+            assert (moved(net, y, axis) > 1e-3) == rotary
+
+
 def test_numbers_of_a_pixel_return_to_the_pixel_and_channel_they_came_from():
     """A trunk that hands tokens through (without self-conditioning) leaves x as it is."""
     latent_shape = (3, 4, 6, 5)

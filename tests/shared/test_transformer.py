@@ -154,6 +154,21 @@ def test_rotary_products_depend_on_offsets_only():
     assert not torch.allclose(scores[:, 0, 0], scores[:, 0, 5])
 
 
+def test_a_grid_turns_half_of_the_channels_by_the_row_and_half_by_the_column():
+    """Place by place in complex numbers: pair d of D / 4 turns by 100^(-4 d / D) a row, those after
+    them a column (Heo et al. 2024, eq. 5 and 6)."""
+    torch.manual_seed(3)
+    x = torch.randn(2, 6, 3, 8)
+    found = torch.view_as_complex(rotate(x, columns=3).unflatten(-1, (4, 2)))
+    given = torch.view_as_complex(x.unflatten(-1, (4, 2)))
+    for place in range(6):
+        row, column = divmod(place, 3)
+        angles = torch.tensor([row, row * 100**-0.5, column, column * 100**-0.5])
+        torch.testing.assert_close(found[:, place], given[:, place] * torch.exp(1j * angles))
+    with pytest.raises(ValueError, match="multiple of 4 x heads = 8"):
+        Attention(12, 2, rotary=True, columns=3)
+
+
 @pytest.mark.parametrize("cross", [False, True])
 def test_dropped_condition_is_no_condition_and_a_condition_matters(cross: bool):
     x, logsnr = inputs()
