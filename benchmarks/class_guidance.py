@@ -1,0 +1,167 @@
+"""Class agreement beside variety over the scale of guidance: `python -m benchmarks.class_guidance
+RUN --judge JUDGE --classifier CLASSIFIER --json FILE`.
+
+Pictures are drawn for classes, each by its share of the training split, by classifier-free guidance
+and towards a classifier of noisy pictures, and judged by a third model: the run of a classifier,
+trained on pictures that neither of the guides has seen, with another seed and width. The noise is
+the same for all scales.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+from torch import Tensor
+
+from benchmarks.tables import Column, Table
+from image.agreement import class_agreement
+from image.classifier import Classifier
+from image.comparison import compare, some_rows
+from image.data import Pictures, load_pictures
+from image.judge import Judge
+from image.pipeline import Pipeline
+from shared.errors import ConfigError
+from shared.files import write_atomic, write_text
+from shared.provenance import provenance
+from shared.runs import load_learner
+from shared.sampling import Sampling
+
+FREE, TOWARDS = "classifier-free", "classifier"
+KEPT = ("frechet_ratio", "precision", "recall", "kernel_distance")
+
+
+def open_judge(run: Path) -> Judge:
+    """The classifier of a run. ConfigError for another model, or one of noisy pictures."""
+    model = load_learner(run)
+    if not isinstance(model, Classifier):
+        raise ConfigError(f"judge = {run}: expected a run of model=classifier, without noise")
+    model.autocast = None
+    return Judge(model, run.name, {})
+
+
+def rows(
+    pipeline: Pipeline,
+    judge: Judge,
+    splits: tuple[Pictures, Pictures],
+    n: int,
+    hows: list[tuple[str, float, Sampling]],
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """What the judge says of n pictures for each way of guidance (its name, its scale, settings);
+    splits are the training and the held-out one."""
+    training, held_out = splits
+    chosen = some_rows(len(training), n, seed, training.labels)
+    condition = pipeline.told(training, chosen)
+    assert condition is not None
+    seeds = range(seed, seed + n)
+    for name, scale, how in hows:
+        target = None if how.classifier is None else pipeline.target(how.classifier, condition)
+        x0 = pipeline.latents(seeds, condition, how, progress=True, target=target)
+        images = pipeline.decode(x0)
+        found = compare(judge, images, training, held_out, seed)
+        agreement = class_agreement(judge, images, condition)
+        yield {"guided": name, "scale": scale, **agreement, **{key: found[key] for key in KEPT}}
+
+
+def _ways(
+    base: Sampling, free: tuple[float, ...], classifier: Path | None, scales: tuple[float, ...]
+) -> list[tuple[str, float, Sampling]]:
+    ways = [(FREE, scale, replace(base, guidance=scale)) for scale in free]
+    if classifier is None:
+        return ways
+    # the guide says what to draw, the model as it is how: 1 is ADM's conditional model
+    towards = replace(base, guidance_interval=None, classifier=str(classifier))
+    return ways + [(TOWARDS, s, replace(towards, classifier_scale=s)) for s in scales]
+
+
+def plot(found: list[dict[str, Any]], path: Path) -> None:
+    """Agreement, precision and recall over the scale, one panel for each kind of guidance."""
+    names = list(dict.fromkeys(row["guided"] for row in found))
+    figure = Figure(figsize=(4.2 * len(names), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        own = [row for row in found if row["guided"] == name]
+        for key, label in (
+            ("class_agreement", "class agreement"), ("precision", "precision"), ("recall", "recall")
+        ):  # fmt: skip
+            values = [row[key] for row in own]
+            axes.plot([row["scale"] for row in own], values, marker="o", label=label)
+        axes.set_title(name)
+        axes.set_xlabel("scale")
+        axes.grid(alpha=0.2)
+    panels[0].legend()
+    write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=144))
+
+
+def run(
+    run: Annotated[Path, tyro.conf.Positional],
+    judge: Path,
+    classifier: Path | None = None,
+    n: int = 1000,
+    seed: int = 0,
+    steps: int = 20,
+    interval: tuple[float, float] = (-3.0, 2.0),
+    guidance: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0),
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0),
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+    """Measure a run of a model with classes.
+
+    Args:
+        run: The trained run.
+        judge: The run of a classifier that judges, trained on other pictures.
+        classifier: The run of a classifier of noisy pictures; without it, no such guidance.
+        n: Pictures of each scale.
+        seed: Of the first picture.
+        steps: Of dpmpp_2m.
+        interval: Where classifier-free guidance acts, in logsnr.
+        guidance: Scales of classifier-free guidance; 1 is the model by itself.
+        scales: Scales of the classifier's gradient, added to the model by itself.
+        json_file: Write everything here, and the plot beside it.
+    """
+    pipeline, sees = Pipeline.from_pretrained(run), open_judge(judge)
+    config = pipeline.config
+    assert config is not None  # of a run
+    training = load_pictures(config.data)
+    held_out = load_pictures(config.data, held_out=True, classes=training.classes)
+    base = Sampling(steps=steps, guidance_interval=interval)
+    ways = _ways(base, guidance, classifier, scales)
+    found = list(rows(pipeline, sees, (training, held_out), n, ways, seed))
+    real = _accuracy(sees, held_out)
+    table = Table(
+        "Guidance towards a class",
+        f"{n} pictures of each scale, seeds from {seed}, dpmpp_2m, {steps} steps; classifier-free "
+        f"between logsnr {interval[0]:g} and {interval[1]:g}. The judge takes {real:.1%} of the "
+        f"{len(held_out):,} held-out pictures for their class.",
+        (
+            Column("guided", "guided by"),
+            Column("scale", "scale", "g"),
+            Column("class_agreement", "class agreement", ".1%"),
+            Column("frechet_ratio", "distance / held-out", ".2f"),
+            Column("precision", "precision", ".3f"),
+            Column("recall", "recall", ".3f"),
+        ),
+        found,
+    )
+    table.show(Console())
+    if json_file is not None:
+        about = {"run": run.name, "judge": judge.name, "held_out_agreement": real, "samples": n}
+        about |= {"settings": {"steps": steps, "interval": interval, "seed": seed}}
+        about |= {"rows": found, "provenance": provenance()}
+        write_text(json_file, json.dumps(about, indent=1))
+        plot(found, json_file.with_suffix(".png"))
+
+
+def _accuracy(judge: Judge, pictures: Pictures) -> float:
+    condition: Tensor | None = pictures.condition
+    assert condition is not None
+    return class_agreement(judge, pictures.images, condition)["class_agreement"]
+
+
+if __name__ == "__main__":
+    tyro.cli(run)
