@@ -74,8 +74,7 @@ def _ways(
     ways = [(FREE, scale, replace(base, guidance=scale)) for scale in free]
     if classifier is None:
         return ways
-    # the guide says what to draw, the model as it is how: 1 is ADM's conditional model
-    towards = replace(base, guidance_interval=None, classifier=str(classifier))
+    towards = replace(base, classifier=str(classifier))  # around the model by itself
     return ways + [(TOWARDS, s, replace(towards, classifier_scale=s)) for s in scales]
 
 
@@ -119,7 +118,7 @@ def run(
         n: Pictures of each scale.
         seed: Of the first picture.
         steps: Of dpmpp_2m.
-        interval: Where classifier-free guidance acts, in logsnr.
+        interval: Where guidance acts, in logsnr.
         guidance: Scales of classifier-free guidance; 1 is the model by itself.
         scales: Scales of the classifier's gradient, added to the model by itself.
         json_file: Write everything here, and the plot beside it.
@@ -135,7 +134,7 @@ def run(
     real = _accuracy(sees, held_out)
     table = Table(
         "Guidance towards a class",
-        f"{n} pictures of each scale, seeds from {seed}, dpmpp_2m, {steps} steps; classifier-free "
+        f"{n} pictures of each scale, seeds from {seed}, dpmpp_2m, {steps} steps, guided "
         f"between logsnr {interval[0]:g} and {interval[1]:g}. The judge takes {real:.1%} of the "
         f"{len(held_out):,} held-out pictures for their class.",
         (

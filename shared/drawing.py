@@ -22,7 +22,7 @@ from shared.groups import Groups, check_groups
 from shared.guidance import LogProb, autoguidance, chain, clamp, classifier, classifier_free
 from shared.learner import DiffusionLearner
 from shared.sampling import Sampling, Start
-from shared.schedule import Schedule
+from shared.schedule import Level, Schedule
 from shared.solver import Fitted, Plan, encode, first_state, fit, for_data, prepare, run
 from shared.solver.grid import Grid, time_travel
 from shared.solver.ode import Ode
@@ -308,9 +308,11 @@ def _guided(
         guided = _by_weaker(learner, how, guide, model, scales)
     if target is not None:
         log_prob, ids = target
-        guided = classifier(
-            guided, lambda x_t, level, _: log_prob(x_t, level, ids), how.classifier_scale
-        )
+
+        def of_ids(x_t: Tensor, level: Level, _: Tensor | None) -> Tensor:
+            return log_prob(x_t, level, ids)
+
+        guided = classifier(guided, of_ids, how.classifier_scale, how.guidance_interval)
     return (clamp(guided, learner.codec) if how.clamp else guided), condition
 
 

@@ -1,4 +1,4 @@
-"""Guidance at some levels only (Kynkaanniemi et al. 2024): elsewhere every scale is 1."""
+"""Guidance at some levels only (Kynkaanniemi et al. 2024): elsewhere a scale is that of none."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ def check_interval(interval: Interval) -> None:
 
 
 def limited(
-    scales: Sequence[float], level: Level, interval: Interval, ndim: int
+    scales: Sequence[float], level: Level, interval: Interval, ndim: int, outside: float = 1.0
 ) -> Sequence[Scale]:
-    """The scales inside the interval, ends included, and 1 outside; tensors of `ndim` axes only if
-    samples differ in that. With an interval the host waits for the level."""
+    """The scales inside the interval, ends included, and `outside` elsewhere; tensors of `ndim`
+    axes only if samples differ in that. With an interval the host waits for the level."""
     if interval is None:
         return scales
     logsnr = level.widen(ndim).logsnr
@@ -29,5 +29,5 @@ def limited(
     if bool(inside.all()):
         return scales
     if not bool(inside.any()):
-        return [1.0] * len(scales)
-    return [torch.where(inside, value, 1.0).to(logsnr) for value in scales]
+        return [outside] * len(scales)
+    return [torch.where(inside, value, outside).to(logsnr) for value in scales]

@@ -13,18 +13,24 @@ from torch import Tensor
 
 from shared.denoiser import Denoise
 from shared.guidance.gradients import LogProb, gradient, level_at
+from shared.guidance.interval import Interval, check_interval, limited
 from shared.schedule import Level
 from shared.solver.step import StepHook, Taken
 
 
-def classifier(denoise: Denoise, log_prob: LogProb, scale: float = 1.0) -> Denoise:
-    """x0_hat + (sigma^2 / alpha) scale grad log p(y | x_t) (Dhariwal & Nichol 2021, Alg. 2).
+def classifier(
+    denoise: Denoise, log_prob: LogProb, scale: float = 1.0, interval: Interval = None
+) -> Denoise:
+    """x0_hat + (sigma^2 / alpha) scale grad log p(y | x_t) (Dhariwal & Nichol 2021, Alg. 2), x0_hat
+    alone outside the `interval` of logsnr.
 
     Both see the condition: put `classifier_free(denoise, 0)` inside to guide the unconditional
     estimate, or let `log_prob` hold y. Order: around `classifier_free` and `linear_inverse`, inside
     `clamp` and `infill`. Cost per call: denoise's, and one forward and backward pass of the
-    classifier (none at scale 0).
+    classifier (none at scale 0, or where all samples are outside the interval). ValueError for an
+    interval that is none.
     """
+    check_interval(interval)
 
     def guided(
         x_t: Tensor,
@@ -33,10 +39,11 @@ def classifier(denoise: Denoise, log_prob: LogProb, scale: float = 1.0) -> Denoi
         previous: Tensor | None = None,
     ) -> Tensor:
         x0_hat = denoise(x_t, level, condition, previous)
-        if scale == 0:
+        (here,) = limited([scale], level, interval, x_t.ndim, outside=0.0)
+        if not isinstance(here, Tensor) and here == 0:
             return x0_hat
         wide = level.widen(x_t.ndim)
-        gain = scale * wide.sigma**2 / wide.alpha
+        gain = here * wide.sigma**2 / wide.alpha
         return x0_hat + gain * gradient(log_prob, x_t, level, condition)
 
     return guided

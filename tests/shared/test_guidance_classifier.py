@@ -62,6 +62,36 @@ def test_scale_0_is_unconditional_and_asks_no_classifier():
     assert torch.equal(classifier_hook(refuse, 0)(x, taken_at(AT, TO, x, 0.3)), x)
 
 
+@torch.no_grad()
+def test_outside_its_interval_the_classifier_says_nothing():
+    x, level, inner = (
+        normals(5, 2),
+        flow_level(*LEVELS),
+        classifier_free(mixture().denoise, 0, null=-1),
+    )
+    everywhere = classifier(inner, class_log_prob, 2.0)(x, level, CHOSEN)
+    low, high = float(level.logsnr[3]), float(level.logsnr[1])  # of five that fall
+    some = classifier(inner, class_log_prob, 2.0, (low, high))(x, level, CHOSEN)
+    inside = torch.tensor([False, True, True, True, False])
+    assert torch.equal(some[inside], everywhere[inside])
+    assert torch.equal(some[~inside], unconditional(x, level)[~inside])
+    with pytest.raises(ValueError, match="low below high"):
+        classifier(inner, class_log_prob, 2.0, (1.0, 1.0))
+
+
+@torch.no_grad()
+def test_where_no_sample_is_inside_no_classifier_is_asked():
+    def refuse(x: Tensor, level: Level, condition: Tensor | None) -> Tensor:
+        raise AssertionError("asked")
+
+    x, level = normals(5, 2), flow_level(*LEVELS)
+    far = float(level.logsnr.max()) + 1.0
+    guided = classifier(
+        classifier_free(mixture().denoise, 0, null=-1), refuse, 2.0, (far, far + 1)
+    )(x, level, CHOSEN)
+    assert torch.equal(guided, unconditional(x, level))
+
+
 def test_the_last_estimate_reaches_the_network():
     seen: list[Tensor | None] = []
 
