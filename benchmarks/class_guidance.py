@@ -23,13 +23,14 @@ from image.agreement import class_agreement
 from image.classifier import Classifier
 from image.comparison import compare, some_rows
 from image.data import Pictures, load_pictures
+from image.evaluation import draw_rows
 from image.judge import Judge
 from image.pipeline import Pipeline
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.provenance import provenance
+from shared.requests import EvaluateRequest
 from shared.runs import load_learner
-from shared.sampling import Sampling
 
 FREE, TOWARDS = "classifier-free", "classifier"
 KEPT = ("frechet_ratio", "precision", "recall", "kernel_distance")
@@ -48,29 +49,25 @@ def rows(
     pipeline: Pipeline,
     judge: Judge,
     splits: tuple[Pictures, Pictures],
-    n: int,
-    hows: list[tuple[str, float, Sampling]],
-    seed: int,
+    ways: list[tuple[str, float, EvaluateRequest]],
 ) -> Iterator[dict[str, Any]]:
-    """What the judge says of n pictures for each way of guidance (its name, its scale, settings);
+    """What the judge says of the pictures of each way of guidance (its name, its scale, settings);
     splits are the training and the held-out one."""
     training, held_out = splits
-    chosen = some_rows(len(training), n, seed, training.labels)
-    condition = pipeline.told(training, chosen)
-    assert condition is not None
-    seeds = range(seed, seed + n)
-    for name, scale, how in hows:
-        target = None if how.classifier is None else pipeline.target(how.classifier, condition)
-        x0 = pipeline.latents(seeds, condition, how, progress=True, target=target)
-        images = pipeline.decode(x0)
-        found = compare(judge, images, training, held_out, seed)
-        agreement = class_agreement(judge, images, condition)
+    for name, scale, how in ways:
+        chosen = some_rows(len(training), how.n, how.seed, training.labels)
+        images = draw_rows(pipeline, how, training, chosen)
+        found = compare(judge, images, training, held_out, how.seed)
+        agreement = class_agreement(judge, images, _classes(training)[chosen])
         yield {"guided": name, "scale": scale, **agreement, **{key: found[key] for key in KEPT}}
 
 
 def _ways(
-    base: Sampling, free: tuple[float, ...], classifier: Path | None, scales: tuple[float, ...]
-) -> list[tuple[str, float, Sampling]]:
+    base: EvaluateRequest,
+    free: tuple[float, ...],
+    classifier: Path | None,
+    scales: tuple[float, ...],
+) -> list[tuple[str, float, EvaluateRequest]]:
     ways = [(FREE, scale, replace(base, guidance=scale)) for scale in free]
     if classifier is None:
         return ways
@@ -128,10 +125,11 @@ def run(
     assert config is not None  # of a run
     training = load_pictures(config.data)
     held_out = load_pictures(config.data, held_out=True, classes=training.classes)
-    base = Sampling(steps=steps, guidance_interval=interval)
+    _classes(training)  # before anything is drawn
+    base = EvaluateRequest(n=n, seed=seed, steps=steps, guidance_interval=interval)
     ways = _ways(base, guidance, classifier, scales)
-    found = list(rows(pipeline, sees, (training, held_out), n, ways, seed))
-    real = _accuracy(sees, held_out)
+    found = list(rows(pipeline, sees, (training, held_out), ways))
+    real = class_agreement(sees, held_out.images, _classes(held_out))["class_agreement"]
     table = Table(
         "Guidance towards a class",
         f"{n} pictures of each scale, seeds from {seed}, dpmpp_2m, {steps} steps, guided "
@@ -156,10 +154,11 @@ def run(
         plot(found, json_file.with_suffix(".png"))
 
 
-def _accuracy(judge: Judge, pictures: Pictures) -> float:
-    condition: Tensor | None = pictures.condition
-    assert condition is not None
-    return class_agreement(judge, pictures.images, condition)["class_agreement"]
+def _classes(pictures: Pictures) -> Tensor:
+    """Their condition ids (N, 1). ConfigError for data without classes, or with more than one."""
+    if pictures.labels is None:
+        raise ConfigError("run: expected a model of classes, one a picture")
+    return pictures.labels[:, None]
 
 
 if __name__ == "__main__":

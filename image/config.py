@@ -126,7 +126,7 @@ class ImageConfig:
     """A run of the image panel. `model` is `diffusion`; `classifier`, which reads data, judge and
     train, and with `noisy` codec and the schedule too; `autoencoder`, which reads data, train,
     judge and autoencoder; or `clip`: data, clip and train. `network` is `transformer`, which reads
-    net and patch, or `unet`: `network=unet` alone makes any configuration one of a U-Net."""
+    net, patch and rotary, or `unet`: `network=unet` alone makes any configuration a U-Net's."""
 
     panel: str = "image"
     model: str = "diffusion"

@@ -109,7 +109,7 @@ def _compared(
     rows = some_rows(len(source), request.n, request.seed, source.labels)
     asked = None if source.condition is None else shown(source).condition
     asked = None if asked is None else asked[rows]
-    images = _draw(pipeline, request, source, rows)
+    images = draw_rows(pipeline, request, source, rows)
     result: dict[str, Any] = {"samples": request.n}
     if isinstance(pipeline.beside, Small):
         result["upscaling"] = fidelity(pipeline.beside, images, source.images[rows])
@@ -249,7 +249,9 @@ def _source(config: ImageConfig, training: Pictures, held_out: Pictures) -> Pict
     return held_out if new or config.upscale.factor > 1 or config.sketch else training
 
 
-def _draw(pipeline: Pipeline, request: EvaluateRequest, source: Pictures, rows: Tensor) -> Tensor:
+def draw_rows(
+    pipeline: Pipeline, request: EvaluateRequest, source: Pictures, rows: Tensor
+) -> Tensor:
     """Levels (n, C, H, W) for the conditions of these rows, or of these rows made small, or as
     sketches."""
     beside = pipeline.beside
@@ -285,7 +287,7 @@ def _compositional(
     config: ImageConfig = run.config
     unseen = _conditioned(run, unseen_pictures(config.data, request.n))
     rows = torch.arange(len(unseen))[: request.n]
-    images, asked = _draw(pipeline, request, unseen, rows), shown(unseen).condition
+    images, asked = draw_rows(pipeline, request, unseen, rows), shown(unseen).condition
     assert asked is not None
     agreement = unseen_figure_agreement if config.data.name == "figures" else unseen_agreement
     return {"compositional": {"samples": len(rows), **agreement(images, asked)}}

@@ -13,6 +13,7 @@ from image.comparison import some_rows
 from image.data import load_pictures
 from image.panel import PANEL
 from shared.errors import ConfigError
+from shared.requests import EvaluateRequest
 from shared.sampling import Sampling
 from shared.train.loop import train
 from tests.image.conftest import image_config
@@ -38,16 +39,19 @@ def test_pictures_are_judged_against_the_classes_that_they_were_drawn_for(runs: 
     chosen = some_rows(len(training), N, 3, training.labels)
     shifts = {1.0: 0, 2.0: 1}  # of the pictures against what was asked for
 
-    def latents(seeds: range, condition: torch.Tensor, how: Sampling, **_: Any) -> torch.Tensor:
+    def latents(seeds: list[int], condition: torch.Tensor, how: Sampling, **_: Any) -> torch.Tensor:
         assert (len(seeds), seeds[0]) == (N, 3)
         assert isinstance(how.guidance, float)
         return training.images[chosen].roll(shifts[how.guidance], 0)
 
     pipeline: Any = SimpleNamespace(
-        told=lambda pictures, at: pictures.condition[at], latents=latents, decode=lambda x: x
+        beside=None,
+        told=lambda pictures, at: pictures.condition[at],
+        latents=latents,
+        decode=lambda x: x,
     )
-    ways = [(FREE, scale, Sampling(guidance=scale)) for scale in shifts]
-    right, wrong = rows(pipeline, open_judge(runs["judge"]), (training, held_out), N, ways, 3)
+    ways = [(FREE, scale, EvaluateRequest(n=N, seed=3, guidance=scale)) for scale in shifts]
+    right, wrong = rows(pipeline, open_judge(runs["judge"]), (training, held_out), ways)
     assert right["class_agreement"] > 0.8
     assert wrong["class_agreement"] < 0.3
     assert right["recall"] == wrong["recall"]  # the same pictures

@@ -228,7 +228,9 @@ def test_scenes_drawn_from_words_are_read_beside_pairs_never_trained_on(make_run
     assert result["compositional"]["samples"] == 6
     config = image_config(*SCENES, "data.compositional=true", "data.held_out=validation")
     held_out = load_pictures(config.data, held_out=True)
-    monkeypatch.setattr("image.evaluation._draw", lambda *_: held_out.images[some_rows(80, 6, 0)])
+    monkeypatch.setattr(
+        "image.evaluation.draw_rows", lambda *_: held_out.images[some_rows(80, 6, 0)]
+    )
     result = PANEL.evaluate(run, EvaluateRequest(n=6, steps=2))
     assert result["scene_agreement"] == result["attribute_agreement"] == 1.0
 

@@ -162,7 +162,7 @@ def test_evaluation_of_real_pictures_gives_the_floor(make_run, monkeypatch):
     held_out = load_pictures(image_config().data, held_out=True)
     monkeypatch.setattr("image.evaluation._source", lambda *_: held_out)
     monkeypatch.setattr(
-        "image.evaluation._draw",
+        "image.evaluation.draw_rows",
         lambda *_: held_out.images[some_rows(364, 300, 3, held_out.labels)].long(),
     )
     result = PANEL.evaluate(run, measured(300, seed=3))
@@ -205,7 +205,9 @@ def test_scenes_are_judged_by_what_is_read_in_them(make_run, monkeypatch):
     assert result["scene_agreement"] == result["shape_agreement"] == 0.0
     # drawn perfectly, they are read perfectly
     held_out = load_pictures(image_config("data.name=scene", "data.limit=80").data, held_out=True)
-    monkeypatch.setattr("image.evaluation._draw", lambda *_: held_out.images[some_rows(80, 6, 0)])
+    monkeypatch.setattr(
+        "image.evaluation.draw_rows", lambda *_: held_out.images[some_rows(80, 6, 0)]
+    )
     result = PANEL.evaluate(run, measured(6))
     keys = ("readable", "scene_agreement", "shape_agreement", "place_agreement")
     assert [result[key] for key in keys] == [1.0] * 4
