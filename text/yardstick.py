@@ -33,7 +33,7 @@ class Yardstick:
 
     def measure(self, texts: list[str]) -> dict[str, Any]:
         """Everything that is measured of sentences, by name."""
-        references = some(self._references, len(texts))
+        references = some(self.held_out_sentences, len(texts))
         ours, theirs = self._perplexity(texts), self._perplexity_held_out
         result: dict[str, Any] = {
             "samples": len(texts),
@@ -68,7 +68,7 @@ class Yardstick:
         return self._perplexity_held_out["nats_per_token"]
 
     @cached_property
-    def _references(self) -> list[str]:
+    def held_out_sentences(self) -> list[str]:
         """As the model could have written them: what the tokenizer does not know reads <unk>."""
         return [self.tokenizer.decode(ids) for ids in self.held_out.ids.tolist()]
 
@@ -78,7 +78,7 @@ class Yardstick:
 
     @cached_property
     def _perplexity_held_out(self) -> dict[str, Any]:
-        return self._perplexity(self._references)
+        return self._perplexity(self.held_out_sentences)
 
     @cached_property
     def _training_lengths(self) -> list[int]:
@@ -89,10 +89,10 @@ class Yardstick:
 
     def _mauve(self, texts: list[str]) -> dict[str, float]:
         """Of as many sentences as there are held-out ones to compare twice; {} for fewer than 2."""
-        n = min(len(texts), len(self._references) // 2)
+        n = min(len(texts), len(self.held_out_sentences) // 2)
         if n < 2:
             return {}
-        held_out = self.compared_in.features(some(self._references, 2 * n))
+        held_out = self.compared_in.features(some(self.held_out_sentences, 2 * n))
         ours = self.compared_in.features(texts[:n])
         return mauve.compute(ours, held_out[:n], held_out[n:])
 
