@@ -33,7 +33,6 @@ class TextNet(nn.Module):
             dim=config.dim,
             depth=config.depth,
             heads=config.heads,
-            rotary=True,
             conditions=conditions,
             cross_attention=config.cross_attention,
             source_depth=config.source_depth,

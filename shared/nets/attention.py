@@ -1,8 +1,12 @@
 """Attention with rotary positions, in a row or in a grid, to oneself or to other tokens."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Rotary = Literal["row"] | int  # positions in a row, or in a grid of so many columns
 
 
 def row_angles(length: int, dim: int, device: torch.device) -> Tensor:
@@ -22,13 +26,13 @@ def _angles(places: Tensor, dim: int, base: float) -> Tensor:
     return places[:, None] * base ** (-torch.arange(0, dim, 2, device=places.device) / dim)
 
 
-def rotate(x_BLHD: Tensor, columns: int | None = None) -> Tensor:
+def rotate(x_BLHD: Tensor, rotary: Rotary = "row") -> Tensor:
     """Rotary positions (Su et al. 2021, eq. 34) on queries or keys (B, L, H, D): neighbouring
-    channels are a complex number, turned by its position, in a row or a grid of `columns`; one
-    product, float32 or wider. Compiled, the same in real numbers: complex ones are not fused."""
+    channels are a complex number, turned by its position; one product, float32 or wider. Compiled,
+    the same in real numbers: complex ones are not fused."""
     _, L, _, D = x_BLHD.shape
     device = x_BLHD.device
-    angles = row_angles(L, D, device) if columns is None else grid_angles(L, D, columns, device)
+    angles = row_angles(L, D, device) if rotary == "row" else grid_angles(L, D, rotary, device)
     wide = x_BLHD.to(torch.promote_types(x_BLHD.dtype, torch.float32)).unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():
         (real, imaginary), (cos, sin) = (
@@ -55,18 +59,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Attention from x (B, L, dim) to itself, or to tokens (B, M, dim) when they are given. Rotary
-    positions are those of a row, or of a grid of so many `columns`."""
+    """Attention from x (B, L, dim) to itself, or to tokens (B, M, dim) when they are given."""
 
-    def __init__(self, dim: int, heads: int, rotary: bool, columns: int | None = None) -> None:
+    def __init__(self, dim: int, heads: int, rotary: Rotary | None) -> None:
         super().__init__()
         if dim % (2 * heads):
             raise ValueError(f"net: dim = {dim} must be a multiple of 2 x heads = {2 * heads}")
-        if rotary and columns is not None and dim % (4 * heads):
+        if isinstance(rotary, int) and dim % (4 * heads):
             raise ValueError(
                 f"net: dim = {dim} must be a multiple of 4 x heads = {4 * heads}, for two axes"
             )
-        self.heads, self.rotary, self.columns = heads, rotary, columns
+        self.heads, self.rotary = heads, rotary
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
@@ -77,6 +80,6 @@ class Attention(nn.Module):
         q = self.query(x).unflatten(-1, (self.heads, -1))
         kv = self.key_value(x if tokens is None else tokens)
         k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)
-        if self.rotary:
-            q, k = rotate(q, self.columns), rotate(k, self.columns)
+        if self.rotary is not None:
+            q, k = rotate(q, self.rotary), rotate(k, self.rotary)
         return self.out(attend(q, k, v, mask).flatten(-2))

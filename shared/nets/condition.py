@@ -89,7 +89,7 @@ class SourceReader(nn.Module):
 class _Block(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.attention = Attention(dim, heads, rotary=True)
+        self.attention = Attention(dim, heads, rotary="row")
         self.dropout = nn.Dropout(dropout)
         self.wide, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         for last in (self.attention.out, self.narrow):

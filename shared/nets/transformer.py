@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.nets.attention import Attention
+from shared.nets.attention import Attention, Rotary
 from shared.nets.condition import (
     IdEmbedding,
     SourceReader,
@@ -40,14 +40,13 @@ class Block(nn.Module):
         self,
         dim: int,
         heads: int,
-        rotary: bool,
+        rotary: Rotary | None,
         cross: bool,
         dropout: float,
-        columns: int | None = None,
     ) -> None:
         super().__init__()
-        self.attention = Attention(dim, heads, rotary, columns)
-        self.cross = Attention(dim, heads, rotary=False) if cross else None
+        self.attention = Attention(dim, heads, rotary)
+        self.cross = Attention(dim, heads, rotary=None) if cross else None
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
         self.dropout = nn.Dropout(dropout)
@@ -88,8 +87,6 @@ class Transformer(nn.Module):
     what they attend to is the row read as a sequence, by so many blocks. Unconditional when
     conditions = 0.
 
-    Rotary positions are those of a row, or with `columns` of a grid with so many.
-
     With `told_lengths` rows have lengths (B,) in [1, L] of their own: what a place gives then does
     not depend on those beyond its row's length, and each place is told how many follow it in the
     row. ValueError for tokens of another size, or for a condition or lengths that the network
@@ -104,13 +101,12 @@ class Transformer(nn.Module):
         dim: int = 256,
         depth: int = 4,
         heads: int = 4,
-        rotary: bool = True,
+        rotary: Rotary | None = "row",
         conditions: int | tuple[int | None, int] = 0,
         cross_attention: bool = False,
         source_depth: int = 0,
         dropout: float = 0.0,
         told_lengths: bool = False,
-        columns: int | None = None,
     ) -> None:
         super().__init__()
         self.dim, self.token_shape = dim, (length, in_dim)
@@ -123,9 +119,7 @@ class Transformer(nn.Module):
         self.source = SourceReader(dim, source_depth, heads) if reads else None
         self.modulate = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.cross_attention = cross = cross_attention and self.condition is not None
-        self.blocks = nn.ModuleList(
-            Block(dim, heads, rotary, cross, dropout, columns) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(dim, heads, rotary, cross, dropout) for _ in range(depth))
         self.finish = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, out_dim)
         for layer in (self.modulate[1], self.finish, self.out):

@@ -83,7 +83,7 @@ def test_output_depends_on_the_level_and_on_every_place():
 
 def test_without_positions_the_trunk_is_equivariant():
     x, logsnr = inputs()
-    net = opened(rotary=False)
+    net = opened(rotary=None)
     torch.nn.init.zeros_(net.place)
     order = torch.tensor([3, 0, 4, 1, 2])
     torch.testing.assert_close(net(x[:, order], logsnr), net(x, logsnr)[:, order])
@@ -96,7 +96,7 @@ def test_attention_turns_queries_and_keys_by_their_places():
     (Su et al. 2021, eq. 15), and only the difference of two places is left in a score."""
     torch.manual_seed(4)
     dim, heads, n = 12, 2, 5
-    attention = Attention(dim, heads, rotary=True)
+    attention = Attention(dim, heads, rotary="row")
     x = torch.randn(3, n, dim)
     D = dim // heads
 
@@ -119,7 +119,7 @@ def test_attention_turns_queries_and_keys_by_their_places():
 def test_block_is_gated_attention_and_mlp_of_the_modulated_norm(lengths: tuple[int, ...]):
     """Peebles & Xie 2023, fig. 3: x + gate f(norm(x) (1 + scale) + shift), attention first."""
     torch.manual_seed(5)
-    block = Block(16, 2, rotary=True, cross=False, dropout=0.0)
+    block = Block(16, 2, rotary="row", cross=False, dropout=0.0)
     x, m = torch.randn(B, L, 16), torch.randn(B, 6, *([2] if lengths else []), 16)
     of_place = m[:, :, [0, 0] + [1] * (L - 2)] if lengths else m[:, :, None]
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (of_place + block.table[:, None]).unbind(1)
@@ -159,14 +159,14 @@ def test_a_grid_turns_half_of_the_channels_by_the_row_and_half_by_the_column():
     them a column (Heo et al. 2024, eq. 5 and 6)."""
     torch.manual_seed(3)
     x = torch.randn(2, 6, 3, 8)
-    found = torch.view_as_complex(rotate(x, columns=3).unflatten(-1, (4, 2)))
+    found = torch.view_as_complex(rotate(x, 3).unflatten(-1, (4, 2)))
     given = torch.view_as_complex(x.unflatten(-1, (4, 2)))
     for place in range(6):
         row, column = divmod(place, 3)
         angles = torch.tensor([row, row * 100**-0.5, column, column * 100**-0.5])
         torch.testing.assert_close(found[:, place], given[:, place] * torch.exp(1j * angles))
     with pytest.raises(ValueError, match="multiple of 4 x heads = 8"):
-        Attention(12, 2, rotary=True, columns=3)
+        Attention(12, 2, rotary=3)
 
 
 @pytest.mark.parametrize("cross", [False, True])

@@ -30,7 +30,7 @@ class Resampler(nn.Module):
     def __init__(self, count: int, dim: int, heads: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(count, dim) * 0.02)
-        self.attention = Attention(dim, heads, rotary=False)
+        self.attention = Attention(dim, heads, rotary=None)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, tokens: Tensor, seen: Tensor) -> Tensor:
