@@ -70,7 +70,7 @@ class JointNet(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.blocks = nn.ModuleList(
-            Block(config.dim, config.heads, True, False, config.dropout)
+            Block(config.dim, config.heads, "row", cross=False, dropout=config.dropout)
             for _ in range(config.depth)
         )
 
