@@ -67,11 +67,16 @@ def _ways(
     free: tuple[float, ...],
     classifier: Path | None,
     scales: tuple[float, ...],
+    interval: tuple[float, float],
 ) -> list[tuple[str, float, EvaluateRequest]]:
-    ways = [(FREE, scale, replace(base, guidance=scale)) for scale in free]
+    within: dict[str, Any] = {"guidance_interval": interval}
+    ways = [
+        (FREE, scale, base if scale == 1 else replace(base, guidance=scale, **within))
+        for scale in free
+    ]
     if classifier is None:
         return ways
-    towards = replace(base, classifier=str(classifier))  # around the model by itself
+    towards = replace(base, classifier=str(classifier), **within)  # around the model by itself
     return ways + [(TOWARDS, s, replace(towards, classifier_scale=s)) for s in scales]
 
 
@@ -126,8 +131,8 @@ def run(
     training = load_pictures(config.data)
     held_out = load_pictures(config.data, held_out=True, classes=training.classes)
     _classes(training)  # before anything is drawn
-    base = EvaluateRequest(n=n, seed=seed, steps=steps, guidance_interval=interval)
-    ways = _ways(base, guidance, classifier, scales)
+    base = EvaluateRequest(n=n, seed=seed, steps=steps)
+    ways = _ways(base, guidance, classifier, scales, interval)
     found = list(rows(pipeline, sees, (training, held_out), ways))
     real = class_agreement(sees, held_out.images, _classes(held_out))["class_agreement"]
     table = Table(

@@ -150,7 +150,7 @@ def run(
         ask = replace(asks[0], surest=several)
         rows.append(_row(asked, granted(pipeline, asked, ask, []), f"best of {several}", ask))
     for strength in strengths:
-        ask = replace(asks[0], strength=strength, seed=1000)
+        ask = replace(asks[0], more_like=0, strength=strength, seed=1000)
         varied = granted(pipeline, asked, ask, first)
         rows.append(_row(asked, varied, f"varied, strength {strength:g}", ask))
     table = _written(rows, count, each, steps, td)

@@ -80,6 +80,8 @@ def class_id(label: str | int, classes: Sequence[str]) -> int:
     if not classes:
         raise ConfigError(f"class {label!r}: this model was trained without classes")
     if isinstance(label, str):
+        if label in classes:
+            return classes.index(label) + 1
         lower = [name.lower() for name in classes]
         if label.lower() in lower:
             return lower.index(label.lower()) + 1

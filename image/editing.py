@@ -133,9 +133,18 @@ def low_of(pipeline: Pipeline, request: SampleRequest) -> Low | None:
     if not request.low.is_dir():
         return pipeline.to_read(request.low, request.n, request.low_noise)
     first = Pipeline.from_pretrained(request.low, request.weights)
-    condition, _ = first.asked(request.condition, request.prompt, request.n)
+    led = request.clip is not None and first.texts is None  # the prompt is for that alone
+    condition, _ = first.asked(request.condition, None if led else request.prompt, request.n)
     negative = first.words(request.negative_prompt, request.n, "negative_prompt")
-    alone = replace(request, guide=None, classifier=None, classifier_scale=1.0)
+    scale = 1.0 if request.guide is not None else request.guidance
+    alone = replace(
+        request,
+        guidance=scale,
+        guidance_interval=None if scale == 1 else request.guidance_interval,
+        guide=None,
+        classifier=None,
+        classifier_scale=1.0,
+    )
     x0 = first.latents(request.seeds, condition, alone, progress=True, negative=negative)
     levels = first.facts.levels
     return Low(2 * first.decode(x0).float() / (levels - 1) - 1, request.low_noise)

@@ -47,7 +47,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     config: ImageConfig = run.config
     if request.prompt is not None or (request.mbr, request.surest) != (1, 1):
         raise ConfigError("prompt, mbr, surest: for runs of the text panel; leave them out")
-    split = request.split or config.data.held_out
+    split = _split(run, request)
     read = load_pictures(config.data)
     training = _conditioned(run, read)
     measured_split = replace(config.data, held_out=split)
@@ -166,9 +166,9 @@ def _autoencoder(
             raise ConfigError(f"{name}: an autoencoder alone draws no pictures; leave it out")
     learner = load_learner(run.folder, request.weights)
     assert isinstance(learner, AutoencoderLearner)
-    rows = some_rows(len(held_out), min(request.n, len(held_out)), request.seed)
+    rows = _several(held_out, request)
     images = held_out.images[rows]
-    facts = {"images": len(images), "split": run.config.data.held_out}
+    facts = {"images": len(images), "split": _split(run, request)}
     facts |= measure_reconstructions(learner, images)
     if training.condition is not None:
         judge = find_judge(run.config, training, panel)
@@ -185,10 +185,11 @@ def _of_classifier(run: Run, request: EvaluateRequest, held_out: Pictures) -> di
             raise ConfigError(f"{name}: a classifier draws no pictures; leave it out")
     model = load_learner(run.folder, request.weights)
     if isinstance(model, NoisyClassifier):
-        return _by_level(model, held_out)
+        return {"split": _split(run, request)} | _by_level(model, held_out)
     assert isinstance(model, Classifier)
     model.autocast = None
-    return _accuracy(Judge(model, run.folder.name, {}), held_out) | {"provenance": provenance()}
+    facts = {"split": _split(run, request)} | _accuracy(Judge(model, run.folder.name, {}), held_out)
+    return facts | {"provenance": provenance()}
 
 
 def _of_clip(run: Run, request: EvaluateRequest, held_out: Pictures) -> dict[str, Any]:
@@ -196,8 +197,9 @@ def _of_clip(run: Run, request: EvaluateRequest, held_out: Pictures) -> dict[str
     for name, asked in _of_samples(request).items():
         if asked:
             raise ConfigError(f"{name}: a dual encoder draws no pictures; leave it out")
-    rows = some_rows(len(held_out), min(request.n, len(held_out)), request.seed)
+    rows = _several(held_out, request)
     found = pairs(RunEncoder(run.folder, request.weights), held_out, rows)
+    found["split"] = _split(run, request)
     found["settings"] = {"seed": request.seed, "weights": request.weights, "precision": "fp32"}
     return found | {"provenance": provenance()}
 
@@ -232,9 +234,26 @@ def _prompted(
     return prompted(encoder, images, held_out, rows, learned)
 
 
+def _split(run: Run, request: EvaluateRequest) -> str:
+    """The name of the split that is measured."""
+    return request.split or run.config.data.held_out
+
+
+def _several(held_out: Pictures, request: EvaluateRequest) -> Tensor:
+    """request.n of its rows, or all there are. ConfigError and DataError for fewer than two."""
+    if request.n < 2:
+        raise ConfigError(f"n = {request.n}: expected 2 pictures or more to measure")
+    if len(held_out) < 2:
+        raise DataError(f"{len(held_out)} held-out pictures: expected 2 or more to measure")
+    return some_rows(len(held_out), min(request.n, len(held_out)), request.seed)
+
+
 def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
     """What was asked for that needs pictures drawn."""
     return {
+        "guidance": request.guided,
+        "guide": request.guide is not None,
+        "classifier": request.classifier is not None,
         "likelihood": request.likelihood,
         "features": request.features != JUDGE,
         "reference": request.reference is not None,

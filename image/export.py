@@ -40,8 +40,10 @@ from torch import Tensor
 
 from image.autoencoder.codec import LatentCodec
 from image.autoencoder.network import Network
+from image.cascade import BesideNet
 from image.codec import Pixels
 from image.data import FACTS, Facts
+from image.net import PatchNet
 from image.unet import Unet, timestep
 from shared.errors import ConfigError
 from shared.files import make_folder
@@ -93,12 +95,20 @@ def export(learner: DiffusionLearner, facts: Facts, folder: Path, timesteps: int
 def _exportable(learner: DiffusionLearner, facts: Facts) -> Unet:
     """The network of a run that is representable. ConfigError for a part that is not."""
     denoiser = learner.denoiser
-    if not isinstance(denoiser.net, Unet):
+    if isinstance(denoiser.net, BesideNet):
+        raise _refused(
+            "upscale, sketch", "their pipelines show the network no picture beside the noisy one"
+        )
+    if isinstance(denoiser.net, PatchNet):
         raise _refused(
             "network = 'transformer'",
             "DiTTransformer2DModel computes its positions and its embedding of the step, where "
             "ours learns a table of positions and is told logsnr",
             "network=unet",
+        )
+    if not isinstance(denoiser.net, Unet):
+        raise _refused(
+            "data.caption_column", "their UNet2DModel holds no blocks that read captions"
         )
     codec = learner.codec
     if isinstance(codec, LatentCodec):

@@ -66,6 +66,8 @@ def build_features(asked: str, levels: int) -> FeatureNetwork | None:
         one_of("features", name, [JUDGE, *NETWORKS, *INSTALLED])
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if name == JUDGE:
+        raise ConfigError(f"features = {asked!r}: the judge is trained here; give {name}")
     if name in INSTALLED:
         if colon:
             raise ConfigError(f"features = {asked!r}: its weights are installed; give {name}")

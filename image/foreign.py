@@ -37,7 +37,7 @@ from image.autoencoder.network import (
 from image.codec import Pixels
 from image.data import FACTS, Facts, read_facts
 from image.pipeline import INDEX
-from shared.errors import CheckpointError, ConfigError
+from shared.errors import UNREADABLE, CheckpointError, ConfigError
 from shared.files import make_folder
 from shared.groups import Groups
 from shared.interop import DiffusersDenoiser, own_times
@@ -266,7 +266,7 @@ def _load(folder: Path) -> DiffusionPipeline:
             if isinstance(part, nn.Module):
                 part.float()
         return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{folder}: not readable as a pipeline of diffusers: {error}"
         ) from None

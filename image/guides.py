@@ -35,13 +35,18 @@ def load_guide(
             f"guide = {run}: a model of {conditions} conditions, this one has {facts.conditions}; "
             "expected a run of the same data"
         )
-    if type(weaker.beside) is not type(beside):
+    if _reads(weaker.beside) != _reads(beside):
         raise ConfigError(
-            f"guide = {run}: one of the two models enlarges pictures or follows sketches and the "
-            "other does not; expected a run with the same upscale.factor and sketch"
+            f"guide = {run}: the two models do not read the same beside the noisy picture; "
+            "expected a run with the same upscale.factor and sketch"
         )
     weaker.denoiser.autocast = None
     return weaker.to(device)
+
+
+def _reads(beside: Beside | None) -> tuple[str, tuple[int, int, int]] | None:
+    """What a model is shown beside the noisy picture, and its shape."""
+    return None if beside is None else (beside.name, beside.shape)
 
 
 def load_classifier(

@@ -44,6 +44,7 @@ from shared.task import Examples
 MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
 PICTURES = 1024  # drawn at once
+OF_DRAWING = ("prompt", "negative_prompt", "clip", "low", "sketch", "guide", "classifier")
 
 
 class ImagePanel:
@@ -198,11 +199,14 @@ class ImagePanel:
         from image.autoencoder.evaluation import reconstruct
         from image.autoencoder.learner import AutoencoderLearner
 
-        if request.condition is not None or request.trajectory:
-            raise ConfigError(
-                "class, trajectory: an autoencoder draws nothing, it gives held-out pictures back; "
-                "leave them out"
-            )
+        asked = {name: getattr(request, name) is not None for name in OF_DRAWING}
+        asked |= {"class": request.condition is not None, "guidance": request.guided}
+        for name, given in (asked | {"trajectory": request.trajectory}).items():
+            if given:
+                raise ConfigError(
+                    f"{name}: an autoencoder draws nothing, it gives held-out pictures back; "
+                    "leave it out"
+                )
         learner = load_learner(run, request.weights)
         assert isinstance(learner, AutoencoderLearner)
         config = open_run(run).config

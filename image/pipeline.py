@@ -239,6 +239,11 @@ class Pipeline:
         what the classifier of a run is to see in them."""
         if labels is not None and prompt is not None:
             raise ConfigError(f"class = {labels!r}, prompt = {prompt!r}: give one of them")
+        if classifier is not None and self.texts is not None:
+            raise ConfigError(
+                f"classifier = {classifier}: this model draws from captions, which are no classes; "
+                "leave it out"
+            )
         if prompt is not None and classifier is None:
             return self.words(prompt, n), None
         if classifier is None:

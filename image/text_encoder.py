@@ -30,7 +30,7 @@ from torch.nn.utils.rnn import pad_sequence
 from image.data import FACTS, Pictures, read_facts
 from image.data_config import DataConfig
 from image.shards import Make, shards
-from shared.errors import CheckpointError, ConfigError
+from shared.errors import UNREADABLE, CheckpointError, ConfigError
 from shared.files import make_folder
 from shared.tables import expand
 from shared.task import Examples
@@ -42,7 +42,6 @@ CLASSES: dict[str, Any] = {  # by the model_type of a configuration
     "clip": transformers.CLIPTextModel,  # the text half of a whole CLIPModel
     "t5": transformers.T5EncoderModel,
 }
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
 
 
 class TextEncoder:
@@ -83,7 +82,7 @@ class TextEncoder:
             model, report = CLASSES[self.config.model_type].from_pretrained(
                 self.folder, output_loading_info=True, **how
             )
-        except (*UNREADABLE, SafetensorError) as error:
+        except UNREADABLE as error:
             raise self._unreadable(error) from None
         if report["missing_keys"]:
             missing = f"weights that are not there, such as {min(report['missing_keys'])}"

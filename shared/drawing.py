@@ -231,9 +231,15 @@ def _plan(
             whole = time_travel(times[: len(times) - ends], *travel)
             grid, time = torch.cat([whole, times[len(times) - ends :]]), None
         solver = _solver(learner, how)
-        return prepare(schedule, solver, steps, grid, end_clean, start=time, td=how.td)
+        plan = prepare(schedule, solver, steps, grid, end_clean, start=time, td=how.td)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if plan.learns_range:
+        raise ConfigError(
+            f"solver = {how.solver!r}: needs a network that learned its variance, and is for the "
+            "core alone (shared.solver.sample); use ancestral or ancestral_large"
+        )
+    return plan
 
 
 def _solver(learner: Model, how: Sampling) -> Solver:

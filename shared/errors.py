@@ -1,5 +1,13 @@
 """The errors a user can cause or meet, each with the exit code of the command."""
 
+from safetensors import SafetensorError
+
+# what transformers and diffusers raise for a folder of theirs that does not read
+UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError,
+    SafetensorError,
+)  # fmt: skip
+
 
 class DiptychError(Exception):
     """Ends the command with one message and this exit code, without a traceback."""

@@ -12,6 +12,8 @@ from shared.sampling import Sampling
 from shared.scene import SPLITS
 from shared.sweep import parse_sweep
 
+SEEDS = 2**40  # candidates of a sample are seeds that lie 2^41 apart (shared.seeds)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Sampling):
@@ -31,6 +33,8 @@ class Request(Sampling):
         super().__post_init__()
         if self.n < 1:
             raise ConfigError(f"n = {self.n}: expected 1 or more")
+        if not abs(self.seed) < SEEDS:
+            raise ConfigError(f"seed = {self.seed}: expected an integer in (-2^40, 2^40)")
         check_weights(self.weights)
 
     @property
@@ -168,6 +172,13 @@ class ControlRequest(Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_control_scale(self.control_scale)
+        of_latents = ("mode", "strength", "stay")
+        changed = [k for k in of_latents if getattr(self, k) != getattr(ControlRequest, k)]
+        if changed and not self.in_latents:
+            raise ConfigError(
+                f"{', '.join(changed)}: of operators and edits; give operator or edit, or leave "
+                "that out"
+            )
         if self.candidates < 1:
             raise ConfigError(f"candidates = {self.candidates}: expected 1 or more")
         if self.candidates > 1 and self.in_latents and not self.operator:
@@ -225,6 +236,8 @@ class WriteRequest(Request):
             raise ConfigError(f"surest = {self.surest}: expected 1 or more")
         if not 0 < self.strength <= 1:
             raise ConfigError(f"strength = {self.strength}: expected a number in (0, 1]")
+        if self.strength != WriteRequest.strength and self.more_like is None:
+            raise ConfigError("strength: of variations; give more_like, or leave it out")
 
 
 def check_control_scale(scale: float) -> None:

@@ -102,6 +102,11 @@ class Sampling:
                 f"guidance_interval = {interval[0]} {interval[1]}: expected two values of logsnr, "
                 "the lower (noisier) one first"
             )
+        if interval is not None and self.guidance == 1 and self.classifier is None:
+            raise ConfigError(
+                "guidance_interval: does nothing at guidance = 1, the model by itself; give "
+                "guidance = 1.5 or another scale, or leave it out"
+            )
         if self.guide is not None and self.guidance == 1:
             raise ConfigError(
                 f"guide = {self.guide}: does nothing at guidance = 1, the model by itself; give "

@@ -20,7 +20,7 @@ def tell(result: dict[str, Any], as_json: bool, line: str | None = None) -> None
         table = Table(show_header=False, box=None)
         for key, value in _flat(result).items():
             table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)  # sentences may hold brackets
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

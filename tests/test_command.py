@@ -125,6 +125,16 @@ def test_unet_of_more_levels_than_the_picture_halves_is_refused_with_code_2(tmp_
 def test_missing_data_is_refused_with_code_3_and_leaves_nothing(tmp_path: Path):
     words = ["image/fashion_mnist", f"data.name={tmp_path / 'nowhere'}", f"run={tmp_path / 'run'}"]
     assert_refused(diptych("train", *words), 3, "nowhere")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_run_that_was_refused_can_be_begun_again_put_right(tmp_path: Path):
+    words = ["image/digits", f"run={tmp_path / 'run'}", "train.steps=1", *TINY_IMAGE]
+    assert_refused(diptych("train", *words, "patch=3"), 2, "patch = 3")
+    assert told(diptych("train", *words, "patch=2", "--json"))["step"] == 1
+    before = sorted(tmp_path.rglob("*"))
+    assert_refused(diptych("train", *words, "patch=4"), 2, "another configuration")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_folder_that_is_not_a_run_is_refused_with_code_3(tmp_path: Path):

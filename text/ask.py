@@ -122,5 +122,7 @@ def check_causal(ask: Ask, how: Sampling) -> None:
             "length: does not apply to the causal reference, which writes the end of a sentence "
             "itself; leave it out"
         )
-    if how.guided or how.guide is not None:
-        raise ConfigError("guidance: for diffusion; the causal reference has none, leave it out")
+    if how.guided or how.guide is not None or how.classifier is not None:
+        raise ConfigError(
+            "guidance, classifier: for diffusion; the causal reference has none, leave them out"
+        )

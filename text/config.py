@@ -275,6 +275,11 @@ class TextConfig:
                 f"data.source = {self.data.source!r}: an autoencoder reads sentences alone; leave "
                 "it out"
             )
+        if self.codec.kind == "sentence" and self.model in ("causal", "autoencoder"):
+            raise ValueError(
+                f"codec.kind = 'sentence': model = {self.model!r} reads words, no latents of "
+                "sentences; leave codec.kind out"
+            )
         if self.codec.explicit_length and self.model != "diffusion":
             raise ValueError(
                 f"codec.explicit_length = true: does not apply to model = {self.model!r}, which "

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from shared.errors import ConfigError, DataError
 from shared.prompts import pad_rows
-from shared.scene import Scene
+from shared.scene import SPLITS, Scene
+from shared.schema import one_of
 from shared.tables import expand, load_table
 from shared.tokenizer import EOS, Tokenizer, one_blank
 from text import parts
@@ -146,10 +147,14 @@ def some(sentences: list[str], n: int) -> list[str]:
 
 
 def scene_pairs(config: DataConfig, held_out: bool) -> tuple[tuple[Scene, str], ...]:
-    """The scenes of a split and what is told of each."""
-    split, count = "train", config.limit or SCENES
+    """The scenes of a split and what is told of each. ConfigError for a split that there is not."""
+    split, count = config.split, config.limit or SCENES
     if held_out:
-        split, count = "validation", min(count, HELD_OUT_SCENES)
+        split, count = config.held_out, min(count, HELD_OUT_SCENES)
+    try:
+        one_of("split", split, SPLITS)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return _told(split, count, tuple(config.narrowed().items()))
 
 

@@ -51,6 +51,14 @@ def find_sources(pipeline: Pipeline, request: EvaluateRequest) -> References | N
     if config.data.source is None or config.data.reads_pictures:
         what = "nothing" if config.data.source is None else "pictures"
         raise ConfigError(f"prompt: this model writes from {what}; leave it out")
+    if config.data.name == "scene":
+        try:
+            faithfulness.read_source(request.prompt)
+        except ValueError as error:
+            raise ConfigError(
+                f"prompt = {request.prompt!r}: {error}; spell a scene, such as 'formal child , "
+                "large red solid star top left'"
+            ) from None
     ids = source_ids([request.prompt], pipeline.tokenizer, config.data)
     return repeated(request.prompt, ids, request.n)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from shared.errors import CheckpointError, ConfigError
+from shared.errors import UNREADABLE, CheckpointError, ConfigError
 from shared.tokenizer import BOS, PAD
 from text.judge import Judge
 
@@ -67,7 +67,7 @@ class FolderFeatures:
             model: Any = AutoModel.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise CheckpointError(
                 f"features = {FOLDER}:{folder}: not readable as a model and a tokenizer of "
                 f"transformers: {error}"

@@ -21,6 +21,10 @@ class Judge:
     name: str
     facts: dict[str, Any]
 
+    def reads(self, sentence: str) -> bool:
+        """Whether a sentence is short enough to be judged."""
+        return len(self.tokenizer.encode(sentence)) <= self.model.length
+
 
 def find_judge(config: TextConfig, ids: torch.Tensor, panel: Panel) -> Judge:
     """The judge of a run's data: from the cache, or trained now.

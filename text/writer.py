@@ -197,6 +197,7 @@ def _ask(pipeline: Pipeline, wish: Wish, model: str | None, request: WriteReques
         automata=pipeline.automata([controls] * n) if controls else None,
         control_scale=request.control_scale,
         near=near,
+        rank="sureness" if request.surest > 1 else "agreement",
     )
 
 

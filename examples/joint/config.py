@@ -43,6 +43,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name in ("size", "length"):
             positive(f"data.{name}", getattr(self, name))
+        if self.length < 2:
+            raise ValueError(f"data.length = {self.length}: expected 2 or more, a word and the end")
         if self.limit is not None:
             positive("data.limit", self.limit)
         one_of("data.tokenizer", self.tokenizer, KINDS)

@@ -18,7 +18,7 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
 from image.autoencoder.config import AutoencoderConfig
-from shared.errors import CheckpointError, ConfigError
+from shared.errors import UNREADABLE, CheckpointError, ConfigError
 
 Network = AutoencoderKL | VQModel | AutoencoderTiny
 CLASSES: dict[str, type[Network]] = {
@@ -67,7 +67,7 @@ def load_network(folder: Path) -> Network:
         return CLASSES[name].from_pretrained(
             found, local_files_only=True, low_cpu_mem_usage=False, torch_dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"{found}: not readable as an autoencoder: {error}") from None
 
 

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, CLIPModel
 from image.clip.encoder import weights_digest
 from image.data_config import DataConfig
 from image.grid import to_bytes, to_pil
-from shared.errors import CheckpointError, ConfigError
+from shared.errors import UNREADABLE, CheckpointError, ConfigError
 
 try:  # transformers from 5 on has two; this one needs no torchvision
     from transformers import CLIPImageProcessorPil as Processor
@@ -35,13 +35,20 @@ class FolderEncoder:
     def __init__(self, folder: Path) -> None:
         try:
             local: dict[str, Any] = {"local_files_only": True}
-            model = CLIPModel.from_pretrained(folder, use_safetensors=True, **local)
+            model, report = CLIPModel.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **local
+            )
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
             self.processor: Any = Processor.from_pretrained(folder, **local)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise CheckpointError(
                 f"clip = {folder}: not readable as a CLIPModel of transformers: {error}"
             ) from None
+        if report["missing_keys"]:
+            raise CheckpointError(
+                f"clip = {folder}: weights are not there, such as {min(report['missing_keys'])}; "
+                "give the folder of a whole CLIPModel"
+            )
         self.model: Any = model.eval().float().requires_grad_(False)
         if torch.cuda.is_available():
             self.model.cuda()

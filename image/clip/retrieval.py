@@ -46,7 +46,7 @@ def _among_first(
     from scipy.stats import hypergeom  # half a second, which others need not wait
 
     before = [
-        float(np.mean(hypergeom.cdf(k - 1, m, b + np.arange(ties + 1), among - 1)))
+        float(np.mean(hypergeom.cdf(k - 1, m, b + np.arange(ties + 1), among - 1))) if m else 1.0
         for b, ties, m in zip(better, alike, others, strict=True)
     ]
     return np.array(before)

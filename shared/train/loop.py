@@ -7,6 +7,7 @@ needs nothing but the step.
 
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from shared import runs
 from shared.config import TrainConfig
-from shared.errors import ConfigError, DataError, NonFinite, Preempted
+from shared.errors import ConfigError, DataError, DiptychError, NonFinite, Preempted
 from shared.learner import DiffusionLearner
 from shared.objective import sample_keys, stratified_times
 from shared.task import Examples, RunConfig, Stepwise, Trainable
@@ -37,13 +38,14 @@ def train(config: RunConfig, run: Path, panel: Trainable, quiet: bool = False) -
     """
     device = engine.set_up()
     with torch.random.fork_rng(), _alone(run):
-        _on_rank_zero(lambda: _begin(config, run, panel))
-        config = runs.read_config(run, panel)
-        examples = panel.examples(config, run)
-        if len(examples) == 0:
-            raise DataError("the training data holds no examples")
-        torch.manual_seed(config.train.seed)
-        learner = panel.learner(config, run)
+        with _nothing_left(run):
+            _on_rank_zero(lambda: _begin(config, run, panel))
+            config = runs.read_config(run, panel)
+            examples = panel.examples(config, run)
+            if len(examples) == 0:
+                raise DataError("the training data holds no examples")
+            torch.manual_seed(config.train.seed)
+            learner = panel.learner(config, run)
         step, parts = _newest(run)
         if parts is not None:
             checkpoint.assign(learner.state_dict(), parts["model"], str(run))
@@ -264,6 +266,19 @@ def _alone(run: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def _nothing_left(run: Path) -> Generator[None]:
+    """What is refused before its first step leaves the folder as it was, so that the same command,
+    put right, begins anew."""
+    before = set(run.iterdir()) if engine.rank() == 0 else set[Path]()
+    try:
+        yield
+    except DiptychError:
+        for path in set(run.iterdir()) - before if engine.rank() == 0 else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _on_rank_zero(act: Callable[[], object]) -> None:

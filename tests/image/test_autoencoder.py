@@ -28,7 +28,7 @@ from shared.train.checkpoint import load, newest
 from shared.train.loop import train
 from shared.train.progress import read_log
 from tests.image.conftest import image_config
-from tests.test_command import diptych, told
+from tests.test_command import assert_refused, diptych, told
 
 B, LEVELS, SHAPE = 3, 17, (2, 8, 12)
 ADVERSARIAL = AdversarialConfig(weight=0.5, width=4, layers=1)
@@ -334,6 +334,12 @@ def test_the_command_learns_to_give_digits_back(tmp_path: Path, monkeypatch: pyt
     assert result["latent_shape"] == [2, 4, 4]
     assert result["reconstruction_frechet_distance"] > 0
     assert result["frechet"]["features"] == result["judge"]["name"]
+    other = told(diptych("evaluate", run, "-n", "9", "--split", "train", "--json"))
+    assert (result["split"], other["split"]) == ("test", "train")
+    assert_refused(diptych("evaluate", run, "-n", "1"), 2, "n = 1: expected 2 pictures or more")
+    assert_refused(diptych("evaluate", run, "--guidance", "2"), 2, "guidance: an autoencoder")
+    for words in (["--prompt", "a hat"], ["--guidance", "2"], ["--class", "3"], ["--clip", "no"]):
+        assert_refused(diptych("sample", run, *words), 2, f"{words[0][2:]}: an autoencoder draws")
     told(diptych("sample", run, "-n", "6", "--seed", "3", "--json"))
     arrays = np.load(run / "samples" / "reconstructions.npz")
     originals, made = (arrays[name].astype(float) for name in ("originals", "reconstructions"))

@@ -114,6 +114,7 @@ def test_reference_statistics_stand_in_for_the_training_split(make_run, tmp_path
         ("inceptoin:file", "inception"),
         ("inception", "expected inception:FILE"),
         ("inception:", "expected inception:FILE"),
+        ("judge:file", "the judge is trained here; give judge"),
     ],
 )
 def test_unknown_networks_and_missing_files_are_refused(asked_for: str, words: str):

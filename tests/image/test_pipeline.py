@@ -9,7 +9,7 @@ from PIL import Image
 
 import image
 from image.codec import build_codec
-from image.conditions import EXAMPLE, parse_scene
+from image.conditions import EXAMPLE, class_id, parse_scene
 from image.config import CodecConfig, ImageConfig
 from image.data import Facts
 from image.data_config import DataConfig
@@ -175,6 +175,11 @@ def test_pipeline_loads_a_run_and_refuses_what_is_none(make_run, tmp_path):
         image.Pipeline.from_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="draws nothing"):
         image.Pipeline.from_pretrained(make_run("model=classifier"))
+
+
+def test_classes_that_differ_in_case_alone_are_told_apart():
+    classes = ("A", "a", "b")
+    assert [class_id(name, classes) for name in ("A", "a", "B")] == [1, 2, 3]
 
 
 def test_pipeline_computes_in_float32_whatever_it_was_trained_in():

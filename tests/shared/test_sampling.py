@@ -153,6 +153,8 @@ def test_a_value_that_is_not_finite_is_named_with_its_step_on_request(learner: D
         ({"nan": "go"}, "nan = 'go': expected one of end, stop"),
         ({"temperature": 0.0}, "temperature = 0.0: expected a number above 0"),
         ({"guidance_interval": (1.0, 1.0)}, "guidance_interval = 1.0 1.0"),
+        ({"guidance_interval": (-1.0, 1.0)}, "guidance_interval: does nothing at guidance = 1"),
+        ({"solver": "ancestral_learned"}, "needs a network that learned its variance"),
         ({"steps": 1, "td": 1.0}, "td = 1.0 with one step"),
         ({"td": -1.0}, "td = -1.0: expected a number of steps from 0 on"),
         ({"temperature": 0.9}, "temperature"),  # this model has no logits

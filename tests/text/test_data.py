@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,12 @@ def test_in_the_scene_world_the_source_is_the_scene_that_is_told() -> None:
 def thing_values(thing: str) -> set[str]:
     size, colour, texture, shape, *place = thing.split()
     return {size, colour, texture, shape, " ".join(place)}
+
+
+def test_splits_of_scenes_are_those_that_are_asked_for():
+    config = DataConfig(limit=40, held_out="test")
+    train, validation = (sentences_of(replace(config, split=s)) for s in ("train", "validation"))
+    held_out = sentences_of(config, held_out=True)
+    assert {*held_out}.isdisjoint([*train, *validation])
+    assert {*train}.isdisjoint(validation)
+    assert sentences_of(replace(config, held_out="train"), held_out=True) == train

@@ -120,6 +120,12 @@ def test_sentences_are_written_from_held_out_scenes_and_held_against_them(make_r
     assert told["nats_per_sentence"] > told["nats_per_sentence_floor"]
     prompted = PANEL.evaluate(run, EvaluateRequest(n=4, steps=2, prompt="formal child"))
     assert (prompted["sources"], prompted["settings"]["prompt"]) == (1, "formal child")
+    with pytest.raises(
+        ConfigError, match=r"prompt = 'a red star': .*'a' is no value.*spell a scene"
+    ):
+        PANEL.evaluate(run, EvaluateRequest(n=4, steps=2, prompt="a red star"))
+    with pytest.raises(ConfigError, match="split = 'tset': expected one of"):
+        PANEL.evaluate(run, EvaluateRequest(n=4, steps=2, split="tset"))
 
 
 def test_the_floor_given_scenes_is_exact(make_run, cache) -> None:

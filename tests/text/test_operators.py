@@ -379,7 +379,10 @@ def test_operators_that_do_not_fit_are_refused(writer: Path, make_run, tmp_path:
     ("more", "message"),
     [
         ({"mode": "fast"}, "mode = 'fast'"),
-        ({"mbr": 3}, "mbr, targets"),
+        ({"mbr": 3}, "mbr: not with operators"),
+        ({"prompt": "red"}, "prompt: not with operators, edits and paths"),
+        ({"evaluate": Path("targets.jsonl")}, "evaluate: not with operators"),
+        ({"strength": 0.2}, "strength: of --edit in --mode exact"),
         ({"interpolate": ("a", "b")}, "without operator and edit"),
         ({"stay": 1.0}, "stay: of --edit in --mode flow"),
         ({"edit": "look at a zebra ."}, "does not know 'zebra'"),
@@ -392,7 +395,15 @@ def test_requests_that_cannot_be_are_refused(more, message, writer: Path, tmp_pa
         ask(writer, tmp_path, "tone=formal", **more)
 
 
+def test_a_file_to_edit_is_text(writer: Path, tmp_path: Path):
+    (tmp_path / "some.txt").write_bytes("see a caf\u00e9 .".encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        ask(writer, tmp_path, "tone=formal", edit=str(tmp_path / "some.txt"))
+
+
 def test_words_and_operators_do_not_mix(writer: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="mode, stay: of operators and edits"):
+        ControlRequest(mode="flow", stay=1.0)
     with pytest.raises(ConfigError, match="by words or by operators"):
         PANEL.control(writer, ("length=5",), ControlRequest(operator=("tone=formal",)), tmp_path)
     with pytest.raises(ConfigError, match="it writes nothing by itself"):

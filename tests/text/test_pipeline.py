@@ -117,7 +117,6 @@ def test_sample_writes_sentences_settings_and_a_trajectory(run, tmp_path) -> Non
 def test_a_condition_is_refused(run, tmp_path) -> None:
     for request, message in (
         (SampleRequest(n=1, guidance=2.0), "towards what"),
-        (SampleRequest(n=1, guidance_interval=(-1.0, 1.0)), "towards what"),
         (SampleRequest(n=1, condition="3"), "sentences have none"),
         (SampleRequest(n=1, prompt="a"), "writes from nothing"),
     ):

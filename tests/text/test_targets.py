@@ -56,6 +56,7 @@ def test_every_layout_reads_as_text_and_packed(tmp_path: Path, suffix: str):
         ('{"length": 9', r"line 3: .*delimiter"),
         ("[1]", "line 3: expected a JSON object"),
         ({"lenght": 9}, "line 3: control = 'lenght': expected one of"),
+        ({"says": []}, "line 3: asks for nothing: expected one control or more"),
         ({"attribute": ["name"], "field": "name"}, "line 3: value: expected words, got None"),
         ({"words_": WORDS, "pos": TAGS[1:]}, "line 3: pos: 9 tags of 10 words_; expected one for"),
         ({"words_": ["START", "END"], "pos": ["START", "END"]}, "line 3: words_: no words between"),

@@ -202,8 +202,13 @@ def test_what_cannot_be_written_is_refused(run: Path, make_run, tmp_path: Path):
         PANEL.write(make_run(), WriteRequest(message="star"), tmp_path)
     with pytest.raises(ConfigError, match=r"strength = 0: expected a number in \(0, 1\]"):
         WriteRequest(message="star", strength=0)
+    with pytest.raises(ConfigError, match="strength: of variations; give more_like"):
+        WriteRequest(message="star", strength=0.9)
     with pytest.raises(ConfigError, match="surest = 0: expected 1 or more"):
         WriteRequest(message="star", surest=0)
+    causal = make_run("model=causal", *TOLD[:4])
+    with pytest.raises(ConfigError, match="surest: ranks what diffusion wrote"):
+        PANEL.write(causal, WriteRequest(tone="formal", surest=2), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

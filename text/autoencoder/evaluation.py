@@ -15,6 +15,7 @@ from text.autoencoder.health import ROWS, examine, posteriors
 from text.autoencoder.learner import AutoencoderLearner
 from text.autoencoder.network import SentenceNetwork
 from text.data import fixed_order, read_corpus, to_rows
+from text.yardstick import of_split
 
 SHOWN = 20
 
@@ -30,7 +31,8 @@ def evaluate(run: Run, request: EvaluateRequest) -> dict[str, Any]:
     assert isinstance(learner, AutoencoderLearner)
     network, device = learner.network, next(learner.parameters()).device
     tokenizer = load_tokenizer(run.folder / FILE)
-    held_out = to_rows(read_corpus(run.config.data, held_out=True), tokenizer, run.config.data)
+    data = of_split(run.config, request.split).data
+    held_out = to_rows(read_corpus(data, held_out=True), tokenizer, data)
     ids = held_out.ids[fixed_order(len(held_out))[: request.n]].to(device)
     if len(ids) < 2:
         raise ConfigError(f"n = {len(ids)}: expected two held-out sentences or more")
@@ -42,7 +44,7 @@ def evaluate(run: Run, request: EvaluateRequest) -> dict[str, Any]:
     ]
     return {
         "sentences": len(ids),
-        "split": run.config.data.held_out,
+        "split": data.held_out,
         **facts,
         **asdict(health),
         "collapsed": health.collapsed,

@@ -47,11 +47,8 @@ def install(config: TextConfig, run: Path) -> None:
             f"{found.data.length} tokens; set data.length={found.data.length} or less"
         )
     taken = found.model != "autoencoder"
-    if not (run / FOLDER).is_dir():
-        if taken:
-            copy_run(source / FOLDER, run / FOLDER)
-        else:
-            copy_run(source, run / FOLDER)
+    shutil.rmtree(run / FOLDER, ignore_errors=True)  # of a run that was not measured to its end
+    copy_run(source / FOLDER if taken else source, run / FOLDER)
     load_tokenizer(run / FOLDER / FILE)
     shutil.copy2(run / FOLDER / FILE, run / FILE)
     measured = read_measured(source) if taken else _measure(config, run)

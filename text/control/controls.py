@@ -56,10 +56,10 @@ def _pos(value: str) -> str:
 
 PATTERNS: dict[str, Callable[[str], str]] = {
     "length": _length,
-    "contains": lambda value: f"{ANY} {value} {ANY}",
-    "avoids": lambda value: f"{ANY} {value} {ANY}",
-    "prefix": lambda value: f"{value} {ANY}",
-    "suffix": lambda value: f"{ANY} {value}",
+    "contains": lambda value: f"{ANY} ( {value} ) {ANY}",
+    "avoids": lambda value: f"{ANY} ( {value} ) {ANY}",
+    "prefix": lambda value: f"( {value} ) {ANY}",
+    "suffix": lambda value: f"{ANY} ( {value} )",
     "pos": _pos,
     "pattern": lambda value: value,
 }
@@ -146,10 +146,9 @@ def parse_controls(words: Sequence[str]) -> list[Control]:
 
 def compile_controls(controls: Sequence[Control], vocabulary: Vocabulary, length: int) -> Automaton:
     """The rows of `length` tokens that satisfy all of them. ConfigError when there are none."""
-    parts = [control.automaton(vocabulary) for control in controls]
     asked = ", ".join(f"{control.name}={control.value!r}" for control in controls)
     try:
-        found = reduce(both, parts)
+        found = reduce(both, [control.automaton(vocabulary) for control in controls])
     except ValueError as error:
         raise ConfigError(f"{asked}: {error}; ask for less at once") from None
     if not found.possible(length):

@@ -64,6 +64,7 @@ def evaluate(run: Run, panel: Panel, pipeline: Pipeline, request: ControlRequest
     yardstick = find_yardstick(run, panel)
     scores = {"controlled": texts, "uncontrolled": without_control(pipeline, request, len(texts))}
     gold = [" ".join(target.words) for target in targets if target.words]
+    gold = [said for said in gold if yardstick.judge.reads(said)]
     if gold:
         scores["targets"] = gold
     found = {name: yardstick.nats_per_token(said) for name, said in scores.items()}

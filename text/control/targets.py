@@ -115,6 +115,8 @@ def _target(said: dict[str, Any]) -> Target:
     if "words_" not in said:
         asked = {k: v if isinstance(v, list) else [v] for k, v in said.items()}
         words = [f"{name}={value}" for name, values in asked.items() for value in values]
+        if not words:
+            raise ConfigError("asks for nothing: expected one control or more")
         return Target(tuple(parse_controls(words)))
     words = _words(said)
     controls: list[Control] = []

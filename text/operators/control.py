@@ -228,7 +228,10 @@ def read_edit(edit: str) -> list[str]:
         return [edit]
     if not path.is_file():
         raise DataError(f"edit = {edit}: no such file of sentences")
-    found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"edit = {edit}: not UTF-8 text ({error}); save it as UTF-8") from None
     lines = [line for line in found if line]
     if not lines:
         raise DataError(f"edit = {edit}: no sentences in it")
@@ -261,14 +264,21 @@ def _check(request: ControlRequest) -> None:
         one_of("mode", request.mode, list(MODES))
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if request.mbr != 1 or request.targets is not None:
-        raise ConfigError("mbr, targets: not with operators; leave them out")
+    for name in ("targets", "evaluate", "tagged", "prompt"):
+        if getattr(request, name) is not None:
+            raise ConfigError(f"{name}: not with operators, edits and paths; leave it out")
+    if request.mbr != 1:
+        raise ConfigError("mbr: not with operators; candidates are what they choose among")
     if request.interpolate is not None and (request.operator or request.edit is not None):
         raise ConfigError("interpolate: between two sentences, without operator and edit")
     if request.interpolate is None and not request.operator:
         raise ConfigError("operator: say what is asked for, such as --operator tone=formal")
     if request.candidates > 1 and request.edit is not None and request.mode == "flow":
         raise ConfigError("candidates: an edit in --mode flow draws nothing; leave it out")
+    if request.strength != ControlRequest.strength and (
+        request.edit is None or request.mode == "flow"
+    ):
+        raise ConfigError("strength: of --edit in --mode exact; leave it out")
     if request.stay < 0:
         raise ConfigError(f"stay = {request.stay}: expected 0 or more")
     if request.stay and (request.edit is None or request.mode != "flow"):

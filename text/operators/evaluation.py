@@ -14,6 +14,7 @@ from text.autoencoder.codec import load_codec
 from text.data import Rows, fixed_order
 from text.operators.data import LABELS, labelled_rows, latent_rows
 from text.operators.learner import Operator
+from text.yardstick import of_split
 
 LOGSNRS = (12.0, 4.0, 2.0, 0.0, -2.0, -4.0)
 
@@ -26,7 +27,8 @@ def evaluate(run: Run, request: EvaluateRequest) -> dict[str, Any]:
         raise ConfigError("likelihood: an operator tells classes, it writes nothing; leave it out")
     operator = load_learner(run.folder, request.weights)
     assert isinstance(operator, Operator)
-    rows = labelled_rows(run.config.data, run.folder, operator.classes, held_out=True)
+    data = of_split(run.config, request.split).data
+    rows = labelled_rows(data, run.folder, operator.classes, held_out=True)
     chosen = fixed_order(len(rows))[: request.n]
     ids, classes = rows.take(chosen)
     assert classes is not None
@@ -45,7 +47,7 @@ def evaluate(run: Run, request: EvaluateRequest) -> dict[str, Any]:
     counts = labels.bincount(minlength=len(operator.classes)).double()
     return {
         "sentences": len(x0),
-        "split": run.config.data.held_out,
+        "split": data.held_out,
         "classes": operator.classes,
         "accuracy": next(iter(levels.values()))["accuracy"],
         "most_frequent_class": float(counts.max() / counts.sum()),
