@@ -54,7 +54,8 @@ class SampleRequest(Request):
     """What to sample, and how.
 
     Attributes:
-        condition: What to sample: a class by name or number; `all` in turn.
+        condition: What to sample: a class by name or number, a scene or an outfit in words; `all`
+            in turn.
         prompt: What to write from or to draw, in words; for a causal model that writes from
             nothing, how each sentence begins.
         image: Pictures to write from: one sample for each file (panels that describe pictures).
@@ -207,7 +208,7 @@ class WriteRequest(Request):
     """What to write, for whom, and how.
 
     Attributes:
-        n: How many different ones.
+        n: How many different ones, at most.
         message: Words that are in each of them.
         tone: In which tone; left open when not given.
         audience: For whom; left open when not given.
@@ -226,7 +227,7 @@ class WriteRequest(Request):
     audience: str | None = None
     more_like: int | None = None
     strength: float = 0.6
-    control_scale: float = 1.0  # more, or guidance, costs grammar: docs/results.md
+    control_scale: float = 1.0  # more, with guidance, costs grammar: docs/results.md
     surest: int = 1
 
     def __post_init__(self) -> None:

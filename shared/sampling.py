@@ -36,10 +36,10 @@ class Sampling:
 
     Attributes:
         solver: ancestral, ddim, dpmpp_2m, trig2, ...: a name of shared.solver.SOLVERS.
-        steps: Solver steps, each one network evaluation (two when guided; heun and dpmpp_2s twice
-            that).
-        grid: Where steps are: time, logsnr, karras, quadratic or trig. Equal times when left out,
-            or for solver auto a grid fitted to the model.
+        steps: Solver steps, each one network evaluation (two when guided; heun, dpmpp_2s and those
+            that correct themselves twice that). Not of ode, which chooses its own.
+        grid: Where steps are: time, logsnr, karras, quadratic or trig. When left out equal times,
+            for solver auto a grid fitted to the model, for folders of diffusers their timesteps.
         td: Every move goes this many steps further than it should (asymmetric intervals of Analog
             Bits).
         guidance: Classifier-free guidance scale: 0 unconditional, 1 conditional, above 1 sharper;
@@ -56,7 +56,8 @@ class Sampling:
             words (the clamping trick of Diffusion-LM).
         budget: Of solver ode: at most so many network evaluations; what is left then is one step,
             with a warning.
-        batch: Samples drawn at a time: more of them fill a GPU. None depends on the others.
+        batch: Samples drawn at a time: more of them fill a GPU. None depends on the others (but of solver
+            ode, within its tolerance).
         nan: end: look at the samples; stop: look at every estimate, and name the step and level of
             the first that is not finite.
     """
