@@ -129,9 +129,9 @@ def test_missing_data_is_refused_with_code_3_and_leaves_nothing(tmp_path: Path):
 
 
 def test_a_run_that_was_refused_can_be_begun_again_put_right(tmp_path: Path):
-    words = ["image/digits", f"run={tmp_path / 'run'}", "train.steps=1", *TINY_IMAGE]
+    words = ["image/digits", f"run={tmp_path / 'run'}", *TINY_IMAGE]
     assert_refused(diptych("train", *words, "patch=3"), 2, "patch = 3")
-    assert told(diptych("train", *words, "patch=2", "--json"))["step"] == 1
+    assert told(diptych("train", *words, "patch=2", "--json"))["step"] == 3
     before = sorted(tmp_path.rglob("*"))
     assert_refused(diptych("train", *words, "patch=4"), 2, "another configuration")
     assert sorted(tmp_path.rglob("*")) == before
