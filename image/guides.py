@@ -44,9 +44,9 @@ def load_guide(
     return weaker.to(device)
 
 
-def _reads(beside: Beside | None) -> tuple[str, tuple[int, int, int]] | None:
+def _reads(beside: nn.Module | None) -> tuple[str, tuple[int, int, int]] | None:
     """What a model is shown beside the noisy picture, and its shape."""
-    return None if beside is None else (beside.name, beside.shape)
+    return (beside.name, beside.shape) if isinstance(beside, Beside) else None
 
 
 def load_classifier(

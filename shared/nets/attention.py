@@ -69,7 +69,8 @@ class Attention(nn.Module):
             raise ValueError(
                 f"net: dim = {dim} must be a multiple of 4 x heads = {4 * heads}, for two axes"
             )
-        self.heads, self.rotary = heads, rotary
+        self.heads = heads
+        self.rotary: Rotary | None = rotary
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)

@@ -91,7 +91,7 @@ def test_two_runs_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name, base in (("diffusion", "text/scene"), ("causal", "text/causal_scene")):
         train(load_config(base, TINY)[2], tmp_path / name, PANEL)
     file = tmp_path / "rows.json"
-    asked = {"count": 3, "candidates": 2, "steps": 2}
+    asked: dict[str, Any] = {"count": 3, "candidates": 2, "steps": 2}
     run(tmp_path / "diffusion", tmp_path / "causal", **asked, json_file=file)
     found = json.loads(file.read_text())
     assert len(found["rows"]) == 6
