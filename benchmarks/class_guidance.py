@@ -20,29 +20,18 @@ from torch import Tensor
 
 from benchmarks.tables import Column, Table
 from image.agreement import class_agreement
-from image.classifier import Classifier
 from image.comparison import compare, some_rows
 from image.data import Pictures, load_pictures
 from image.evaluation import draw_rows
-from image.judge import Judge
+from image.judge import Judge, open_judge
 from image.pipeline import Pipeline
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
-from shared.runs import load_learner
 
 FREE, TOWARDS = "classifier-free", "classifier"
 KEPT = ("frechet_ratio", "precision", "recall", "kernel_distance")
-
-
-def open_judge(run: Path) -> Judge:
-    """The classifier of a run. ConfigError for another model, or one of noisy pictures."""
-    model = load_learner(run)
-    if not isinstance(model, Classifier):
-        raise ConfigError(f"judge = {run}: expected a run of model=classifier, without noise")
-    model.autocast = None
-    return Judge(model, run.name, {})
 
 
 def rows(

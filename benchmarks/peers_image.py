@@ -23,11 +23,12 @@ from benchmarks.image_peers import LR, denoising_diffusion_pytorch, diffusers_ex
 from benchmarks.measure import facts
 from benchmarks.tables import Column, Table
 from benchmarks.unconditional import Ours
+from image.agreement import class_agreement
 from image.comparison import compare
 from image.config import ImageConfig
 from image.data import Pictures, load_pictures
 from image.grid import save_png, tile, to_bytes
-from image.judge import Judge, find_judge
+from image.judge import find_judge
 from image.panel import PANEL
 from shared.configs import load_config
 from shared.errors import ConfigError, DiptychError
@@ -95,7 +96,9 @@ def run(
         rows.append(_about(name, contender) | {"samples_per_s": n / taken} | found)
         shown.append(images[:SHOWN])
     about |= {"data": data, "pictures": len(training), "held_out": len(held_out), "n": n}
-    about |= {"judge": judge.facts | {"accuracy": _accuracy(judge, held_out)}}
+    assert held_out.condition is not None
+    found = class_agreement(judge, held_out.images, held_out.condition)
+    about |= {"judge": judge.facts | {"accuracy": found["class_agreement"]}}
     table = _table(rows, about, seconds)
     table.show(Console())
     if json_file is not None:
@@ -143,12 +146,6 @@ def _about(name: str, contender: Contender) -> dict[str, Any]:
         "how": contender.how,
         "evaluations": contender.evaluations,
     }
-
-
-def _accuracy(judge: Judge, held_out: Pictures) -> float:
-    assert held_out.condition is not None
-    found = judge.labels(judge.features(held_out.images))
-    return float((found == held_out.condition[:, 0]).double().mean())
 
 
 def _table(rows: list[dict[str, Any]], about: dict[str, Any], seconds: float) -> Table:

@@ -36,7 +36,7 @@ from shared.errors import ConfigError
 from shared.guidance import linear_inverse, repaint, repaint_measured
 from shared.interpolation import lerp, slerp
 from shared.pictures import fit
-from shared.sampling import Sampling, Start
+from shared.sampling import Sampling, Start, check_strength
 from shared.solver.plan import SOLVERS
 
 BOX = Image.Resampling.BOX  # means of blocks
@@ -58,12 +58,11 @@ def enter(
     if isinstance(edit, Inpaint):
         return _inpaint(edit, learner, facts, how)
     if isinstance(edit, Vary):
-        _check_strength(edit.strength)
         shown = _levels(edit.image, "image", facts)
         x0 = _encoded(learner, shown)
         return Entry(shown, Start(_repeated(x0, len(seeds)), edit.strength))
     if isinstance(edit, Invert):
-        _check_strength(edit.strength)
+        check_strength(edit.strength)  # before it is inverted
         _check_deterministic(how)
         shown = _levels(edit.image, "image", facts)
         drawn = invert(learner, _encoded(learner, shown), how, source, edit.strength)
@@ -183,7 +182,6 @@ def _interpolate(
     pictures = [_levels(end, "interpolate", facts) for end in ends if not isinstance(end, int)]
     shown = torch.cat(pictures) if pictures else None
     if edit.strength is not None:
-        _check_strength(edit.strength)
         if len(pictures) < 2:
             raise ConfigError("strength: of a path between two pictures; leave it out for seeds")
         a, b = _encoded(learner, torch.cat(pictures)).split(1)
@@ -254,11 +252,6 @@ def _repeated(x: Tensor, n: int) -> Tensor:
 def _travel(by: Way) -> tuple[int, int] | None:
     assert not isinstance(by, Posterior)
     return (by.jump, by.resamplings) if by.resamplings > 1 else None
-
-
-def _check_strength(strength: float) -> None:
-    if not 0 < strength <= 1:
-        raise ConfigError(f"strength = {strength}: expected a number in (0, 1]")
 
 
 def _check_deterministic(how: Sampling) -> None:

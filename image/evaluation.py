@@ -23,7 +23,6 @@ from image.agreement import (
 from image.bound import likelihood
 from image.captions import conditioned, shown
 from image.cascade import Low, Small, fidelity
-from image.classifier import Classifier
 from image.clip.encoder import Encoder, RunEncoder, open_encoder
 from image.clip.evaluation import pairs, prompted
 from image.comparison import K, compare, some_rows
@@ -31,7 +30,7 @@ from image.config import ImageConfig
 from image.data import Pictures, load_pictures, unseen_pictures
 from image.features import JUDGE, FeatureNetwork, build_features
 from image.figures.agreement import figure_agreement, unseen_figure_agreement
-from image.judge import Judge, find_judge
+from image.judge import Judge, find_judge, open_judge
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
 from image.sketch import likeness
@@ -183,12 +182,12 @@ def _of_classifier(run: Run, request: EvaluateRequest, held_out: Pictures) -> di
     for name, asked in _of_samples(request).items():
         if asked:
             raise ConfigError(f"{name}: a classifier draws no pictures; leave it out")
-    model = load_learner(run.folder, request.weights)
-    if isinstance(model, NoisyClassifier):
-        return {"split": _split(run, request)} | _by_level(model, held_out)
-    assert isinstance(model, Classifier)
-    model.autocast = None
-    facts = {"split": _split(run, request)} | _accuracy(Judge(model, run.folder.name, {}), held_out)
+    facts: dict[str, Any] = {"split": _split(run, request)}
+    if run.config.noisy:
+        model = load_learner(run.folder, request.weights)
+        assert isinstance(model, NoisyClassifier)
+        return facts | _by_level(model, held_out)
+    facts |= _accuracy(open_judge(run.folder, request.weights), held_out)
     return facts | {"provenance": provenance()}
 
 
@@ -332,8 +331,8 @@ def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:
     assert condition is not None
     facts: dict[str, Any] = {"held_out_images": len(held_out)}
     if not judge.model.several:
-        found = judge.labels(judge.features(held_out.images))
-        return facts | {"accuracy": float((found == condition[:, 0]).double().mean())}
+        found = class_agreement(judge, held_out.images, condition)
+        return facts | {"accuracy": found["class_agreement"]}
     device = next(judge.model.parameters()).device
     losses = [
         judge.model(held_out.images[rows].to(device), condition[rows].to(device), rows, rows)[0]

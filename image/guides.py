@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from image.cascade import Beside
 from image.config import CodecConfig, ImageConfig

@@ -1,6 +1,7 @@
 """The judge of pictures: a classifier trained on the training split (see `shared.judges`)."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 from image.classifier import Classifier
 from image.config import ImageConfig
 from image.data import Pictures
+from shared.errors import ConfigError
 from shared.judges import trained_judge
+from shared.runs import load_learner
 from shared.task import Panel
 
 BATCH = 256
@@ -49,6 +52,16 @@ class Judge:
         logits = self.logits(features)
         assert logits is not None
         return logits.argmax(1) + 1
+
+
+def open_judge(run: Path, weights: str = "ema") -> Judge:
+    """The classifier of a run, trained on whatever that was. ConfigError for another model, or one
+    of noisy pictures."""
+    model = load_learner(run, weights)
+    if not isinstance(model, Classifier):
+        raise ConfigError(f"judge = {run}: expected a run of model=classifier, without noise")
+    model.autocast = None
+    return Judge(model, run.name, {})
 
 
 def find_judge(config: ImageConfig, training: Pictures, panel: Panel) -> Judge:

@@ -259,8 +259,6 @@ def _times(
     if own is None:
         return how.grid, not begin.inverted, time
     times, end_clean = own
-    if not 0 < begin.time <= 1:
-        raise ConfigError(f"start = {begin.time}: expected a time in (0, 1]")
     left = how.steps - min(int(how.steps * begin.time), how.steps)  # as diffusers' img2img
     if left == how.steps:
         raise ConfigError(

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import tyro
 
 from shared.errors import ConfigError
-from shared.sampling import Sampling
+from shared.sampling import Sampling, check_strength
 from shared.scene import SPLITS
 from shared.sweep import parse_sweep
 
-SEEDS = 2**40  # candidates of a sample are seeds that lie 2^41 apart (shared.seeds)
+SEEDS = 2**62  # noise knows 64 bits, and candidates lie 2^41 apart (shared.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Request(Sampling):
         if self.n < 1:
             raise ConfigError(f"n = {self.n}: expected 1 or more")
         if not abs(self.seed) < SEEDS:
-            raise ConfigError(f"seed = {self.seed}: expected an integer in (-2^40, 2^40)")
+            raise ConfigError(f"seed = {self.seed}: expected an integer in (-2^62, 2^62)")
         check_weights(self.weights)
 
     @property
@@ -235,8 +235,7 @@ class WriteRequest(Request):
         check_control_scale(self.control_scale)
         if self.surest < 1:
             raise ConfigError(f"surest = {self.surest}: expected 1 or more")
-        if not 0 < self.strength <= 1:
-            raise ConfigError(f"strength = {self.strength}: expected a number in (0, 1]")
+        check_strength(self.strength)
         if self.strength != WriteRequest.strength and self.more_like is None:
             raise ConfigError("strength: of variations; give more_like, or leave it out")
 

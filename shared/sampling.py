@@ -29,6 +29,15 @@ class Start:
     noise: Tensor | None = None
     inverted: bool = False
 
+    def __post_init__(self) -> None:
+        check_strength(self.time)
+
+
+def check_strength(time: float) -> None:
+    """ConfigError unless it is a time that samples may begin at, in (0, 1]."""
+    if not 0 < time <= 1:
+        raise ConfigError(f"strength = {time}: expected a number in (0, 1]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -56,8 +65,8 @@ class Sampling:
             words (the clamping trick of Diffusion-LM).
         budget: Of solver ode: at most so many network evaluations; what is left then is one step,
             with a warning.
-        batch: Samples drawn at a time: more of them fill a GPU. None depends on the others (but of solver
-            ode, within its tolerance).
+        batch: Samples drawn at a time: more of them fill a GPU. None depends on the others (of
+            solver ode, to its tolerance).
         nan: end: look at the samples; stop: look at every estimate, and name the step and level of
             the first that is not finite.
     """

@@ -143,6 +143,8 @@ def test_folder_that_is_not_a_run_is_refused_with_code_3(tmp_path: Path):
 
 
 def test_class_and_word_that_do_not_exist_are_refused(image_run: Path, text_run: Path):
+    result = diptych("sample", image_run, "--seed", str(2**63))
+    assert_refused(result, 2, "seed = 9223372036854775808")
     result = diptych("sample", image_run, "--class", "eleven")
     assert_refused(result, 2, "eleven")
     result = diptych("sample", text_run, "--given", "a xylophone [MASK]")

@@ -1,7 +1,6 @@
 """Held-out sources, each with every sentence that was written from it: what sentences written from
 sources are measured against."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,8 +81,3 @@ def group(corpus: Corpus) -> dict[str, list[str]]:
 def repeated(source: str, ids: Tensor, n: int) -> References:
     """n times one source (1, M) that nobody has written from."""
     return References([source] * n, ids.expand(n, -1), [[]] * n)
-
-
-def written_per_source(sentences: Sequence[Sequence[str]]) -> float:
-    """The mean number of sentences that a source has."""
-    return sum(map(len, sentences)) / len(sentences)

@@ -89,9 +89,9 @@ def given(x0: Tensor) -> Tensor:
     return torch.cat([x0.new_zeros(len(x0), 1), x0.flatten(1)], 1)
 
 
-def unknown(seeds: Sequence[int], size: int, device: torch.device | None = None) -> Tensor:
+def unknown(seeds: Sequence[int], size: int) -> Tensor:
     """The condition (B, 1 + D) that nothing is known of the other side: noise of each seed."""
-    nothing = noise.normal(seeds, OTHER_NOISE, (size,), device=device)
+    nothing = noise.normal(seeds, OTHER_NOISE, (size,))
     return torch.cat([torch.ones_like(nothing[:, :1]), nothing], 1)
 
 

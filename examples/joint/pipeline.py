@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from examples.joint.config import JointConfig
+from examples.joint.config import SIDES, JointConfig
 from examples.joint.learner import JointLearner
 from examples.joint.modes import given, unknown
 from examples.joint.panel import PANEL
@@ -123,8 +123,7 @@ class JointPipeline:
     ) -> Tensor:
         """x0 of one side (n, *latent_shape), given the other side's, or from noise of it."""
         self._check(how, draws=which)
-        if not 0 < strength <= 1:
-            raise ConfigError(f"strength = {strength}: expected a number in (0, 1]")
+        start = Start(near, strength)
         nothing = unknown(seeds, self.learner.codec.sizes[1 - which])
         if beside is None and how.guided:
             raise ConfigError(
@@ -141,13 +140,13 @@ class JointPipeline:
             how,
             condition=nothing if beside is None else given(beside),
             negative=nothing if how.guided else None,
-            start=None if near is None else Start(near, strength),
+            start=None if near is None else start,
             label=("pictures", "sentences")[which],
         )
 
     def _check(self, how: Sampling, draws: int | None) -> None:
         alone = self.config.alone
-        if alone is not None and draws != ("image", "text").index(alone):
+        if alone is not None and draws != SIDES.index(alone):
             raise ConfigError(f"this run has alone = {alone}: it draws nothing else")
         if how.solver == "auto" and draws is not None:
             raise ConfigError(

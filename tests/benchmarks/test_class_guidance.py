@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.class_guidance import FREE, TOWARDS, open_judge, rows, run
+from benchmarks.class_guidance import FREE, TOWARDS, rows, run
 from image.comparison import some_rows
 from image.data import load_pictures
+from image.judge import open_judge
 from image.panel import PANEL
 from shared.errors import ConfigError
 from shared.requests import EvaluateRequest

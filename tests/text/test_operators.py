@@ -18,7 +18,7 @@ from shared.guidance import Quadratic
 from shared.guidance.flow import LENGTH, clean_level
 from shared.learner import DiffusionLearner
 from shared.requests import ControlRequest, EvaluateRequest, SampleRequest
-from shared.sampling import Sampling
+from shared.sampling import Sampling, Start
 from shared.schedule import variance_preserving
 from shared.seeds import candidate_seeds
 from shared.tokenizer import PAD
@@ -30,7 +30,7 @@ from text.operators.control import load_operator, shares, steering
 from text.operators.data import read_classes, read_labelled
 from text.operators.demand import demand_energy, parse_demand
 from text.operators.learner import Operator
-from text.operators.sampler import Pull, between, flow, guided_draw, guided_edit
+from text.operators.sampler import Pull, between, flow, guided_draw
 from text.panel import PANEL
 from text.pipeline import Pipeline
 from text.reader import read
@@ -119,12 +119,12 @@ def test_an_edit_is_noised_up_to_its_strength():
     """Under a unit prior and no energy, the flow is the identity: noise that is added stays."""
     x0, flat = torch.ones(2000, 1, 3), Quadratic(torch.zeros(1, 3), torch.zeros(1), torch.ones(1))
     how, learner = Sampling(solver="ddim", steps=30), unit_learner()
-    out = guided_edit(learner, x0, range(2000), how, Pull([flat], [1.0]), strength=0.3)
+    out = guided_draw(learner, range(2000), how, Pull([flat], [1.0]), Start(x0, 0.3))
     level = learner.schedule(torch.tensor([0.3]))
     assert float(out.mean()) == pytest.approx(float(level.alpha), abs=0.02)
     assert float(out.std()) == pytest.approx(float(level.sigma), abs=0.02)
-    with pytest.raises(ConfigError, match=r"strength = 1.5: expected a time"):
-        guided_edit(learner, x0, range(2000), how, Pull([flat], [1.0]), strength=1.5)
+    with pytest.raises(ConfigError, match=r"strength = 1.5: expected a number in \(0, 1\]"):
+        Start(x0, 1.5)
 
 
 def test_a_flow_is_for_solvers_without_noise():

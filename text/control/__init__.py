@@ -6,7 +6,7 @@ that it ends at, accepted in any case.
 """
 
 from text.control.automaton import Automaton
-from text.control.controls import NAMES, Control, compile_controls, parse_controls
+from text.control.controls import Control, compile_controls, parse_controls
 from text.control.denoise import controlled, nearest_accepted
 from text.control.paths import Automata, possible_lengths
 from text.control.targets import Target, read_targets
@@ -14,7 +14,6 @@ from text.control.vocabulary import Vocabulary
 from text.control.world import find_world
 
 __all__ = [
-    "NAMES",
     "Automata",
     "Automaton",
     "Control",

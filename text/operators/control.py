@@ -16,13 +16,16 @@ import torch
 from sacrebleu import BLEU
 from torch import Tensor
 
+from shared.drawing import draw
 from shared.errors import ConfigError, DataError
 from shared.guidance.flow import clean_level
 from shared.learner import DiffusionLearner
 from shared.requests import ControlRequest
 from shared.runs import load_learner, open_run
+from shared.sampling import Start
 from shared.schema import one_of
 from shared.seeds import candidate_seeds
+from shared.tokenizer import EOS
 from text.autoencoder.codec import SentenceCodec, read_measured
 from text.config import TextConfig
 from text.data import pad_rows
@@ -30,7 +33,7 @@ from text.operators.attributes import ATTRIBUTES, attribute
 from text.operators.choice import best_of, scores
 from text.operators.demand import Demand, demand_energy, parse_demand
 from text.operators.learner import Operator
-from text.operators.sampler import Pull, between, flow, guided_draw, guided_edit
+from text.operators.sampler import Pull, between, flow, guided_draw
 from text.pipeline import Pipeline
 from text.reader import read
 from text.sources import check_words
@@ -71,8 +74,6 @@ class Steering:
 
     def encode_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Lists of ids without their end -> x0."""
-        from shared.tokenizer import EOS
-
         length = self.codec.network.length
         ended = [[*ids, EOS][:length] for ids in rows]
         return self.codec.encode(pad_rows(ended, length).to(self.codec.shift.device))
@@ -244,8 +245,6 @@ def _exact(ask: Steering) -> bool:
 
 
 def _drawn(ask: Steering, seeds: Sequence[int], request: ControlRequest) -> Tensor:
-    from shared.drawing import draw
-
     device = ask.codec.shift.device
     if request.mode == "exact":
         return guided_draw(ask.learner, seeds, request, ask.pull()).to(device)
@@ -256,7 +255,8 @@ def _drawn(ask: Steering, seeds: Sequence[int], request: ControlRequest) -> Tens
 def _edited(ask: Steering, x0: Tensor, seeds: Sequence[int], request: ControlRequest) -> Tensor:
     if request.mode == "flow":
         return flow(x0, request, ask.pull(), request.stay)
-    return guided_edit(ask.learner, x0, seeds, request, ask.pull(), request.strength)
+    start = Start(x0, request.strength)
+    return guided_draw(ask.learner, seeds, request, ask.pull(), start).to(x0.device)
 
 
 def _check(request: ControlRequest) -> None:

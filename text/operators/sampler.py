@@ -6,20 +6,18 @@ flow   LatentOps: the model's unguided draws, or a datum, move along the gradien
        energies of clean latents (`shared.guidance.flow`)
 """
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from shared import noise
 from shared.drawing import draw
 from shared.errors import ConfigError
 from shared.guidance import Energy, Quadratic, energy, gradient_flow, unit_gaussian
+from shared.interpolation import slerp
 from shared.learner import DiffusionLearner
-from shared.sampling import Sampling
+from shared.sampling import Sampling, Start
 from shared.schedule import Linear
 from shared.solver import SOLVERS, prepare, run
 from shared.solver.ode import Ode
@@ -43,13 +41,19 @@ class Pull:
 
 
 def guided_draw(
-    learner: DiffusionLearner, seeds: Sequence[int], how: Sampling, pull: Pull
+    learner: DiffusionLearner,
+    seeds: Sequence[int],
+    how: Sampling,
+    pull: Pull,
+    start: Start | None = None,
 ) -> Tensor:
-    """x0 (n, ...) by the exact mode."""
+    """x0 (n, ...) by the exact mode; with a start, of what was noised up to its time (Meng et al.
+    2022, sec. 3.1)."""
     return draw(
         learner,
         seeds,
         how,
+        start=start,
         wrap=lambda denoise, rows: energy(denoise, pull.energies, pull.weights),
         label="sentences",
     )
@@ -80,49 +84,13 @@ def flow(x0: Tensor, how: Sampling, pull: Pull, stay: float = 0.0) -> Tensor:
     return torch.cat(parts)
 
 
-def guided_edit(
-    learner: DiffusionLearner,
-    x0: Tensor,
-    seeds: Sequence[int],
-    how: Sampling,
-    pull: Pull,
-    strength: float,
-) -> Tensor:
-    """x0 (n, ...), noised up to time `strength` and drawn again from there by the exact mode (Meng
-    et al. 2022, sec. 3.1). ConfigError unless 0 < strength <= 1."""
-    if not 0 < strength <= 1:
-        raise ConfigError(f"strength = {strength}: expected a time above 0, at most 1")
-    guided = energy(learner.denoiser, pull.energies, pull.weights)
-    solver = SOLVERS[how.solver]
-    if isinstance(solver, Ode):
-        solver = dataclasses.replace(solver, budget=how.budget)
-    try:
-        plan = prepare(learner.schedule, solver, how.steps, how.grid, start=strength, td=how.td)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    parts: list[Tensor] = []
-    for start in range(0, len(x0), how.batch):
-        some = list(seeds[start : start + how.batch])
-        eps = noise.normal(some, 0, tuple(x0.shape[1:]), device=x0.device)
-        x_t = plan.start.alpha * x0[start : start + how.batch] + plan.start.sigma * eps
-        with torch.no_grad():
-            parts.append(run(plan, guided, x_t, seeds=some, nan=how.nan).x)
-    return torch.cat(parts)
-
-
 def between(first: Tensor, last: Tensor, n: int) -> Tensor:
     """n latents (n, ...) from `first` to `last` (...), both included: a spherical path, along which
-    norms stay typical of Gaussian latents (White 2016); straight where the two are parallel.
-    ConfigError for fewer than two."""
+    norms stay typical of Gaussian latents (White 2016). ConfigError for fewer than two, and for
+    opposite ends, which have no one path between them."""
     if n < 2:
         raise ConfigError(f"n = {n}: a path has two ends, expected 2 or more")
-    shares = torch.linspace(0, 1, n, dtype=first.dtype, device=first.device)
-    a, b = first.flatten(), last.flatten()
-    cosine = float((a @ b) / (a.norm() * b.norm()).clamp(min=1e-12))
-    angle = math.acos(min(max(cosine, -1.0), 1.0))
-    if math.sin(angle) < 1e-3:
-        weights = (1 - shares, shares)
-    else:
-        weights = tuple(torch.sin(angle * s) / math.sin(angle) for s in (1 - shares, shares))
-    path = weights[0][:, None] * a + weights[1][:, None] * b
-    return path.reshape(n, *first.shape)
+    try:
+        return slerp(first[None], last[None], torch.linspace(0, 1, n, device=first.device))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
