@@ -85,7 +85,6 @@ class Classifier(nn.Module):
         super().__init__()
         C, H, W = shape
         self.levels, self.several, self.autocast = levels, several, autocast
-        self.shift = max(1, min(H, W) // 14)  # pixels
         layers, channels = stages(C, min(H, W), width)
         self.body = nn.Sequential(
             *layers, nn.GroupNorm(8, channels), nn.SiLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()
@@ -111,8 +110,14 @@ class Classifier(nn.Module):
         """Cross-entropy (B,), nats; of several ids, the mean of their binary ones. In training each
         picture is shifted by a few pixels, a function of its key."""
         if self.training:
-            data = shifted(data, noise.uniform(keys, SHIFT, (2,)), self.shift)
+            data = jittered(data, keys)
         return label_losses(self.logits(self.features(data)), condition, self.several), None
+
+
+def jittered(images: Tensor, keys: Tensor) -> Tensor:
+    """images (B, C, H, W) moved by up to a fourteenth of their side, as keys (B,) say."""
+    most = max(1, min(images.shape[2:]) // 14)
+    return shifted(images, noise.uniform(keys, SHIFT, (2,)), most)
 
 
 def shifted(images: Tensor, uniforms: Tensor, most: int) -> Tensor:

@@ -27,8 +27,7 @@ def build_learner(config: ImageConfig, facts: Facts, run: Path) -> nn.Module:
         return _autoencoder(config, facts, run, autocast)
     if config.model == "clip":
         towers = DualEncoder(facts.shape, facts.conditions, config.clip)
-        side = min(facts.shape[1:])
-        return ClipLearner(towers, facts.levels, side, config.clip.drop_words, autocast)
+        return ClipLearner(towers, facts.levels, config.clip.drop_words, autocast)
     if config.model == "classifier" and not config.noisy:
         return Classifier(
             facts.shape,

@@ -11,18 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image.classifier import Block, label_losses, shifted, stages
+from image.classifier import Block, jittered, label_losses, stages
 from image.config import ImageConfig
 from image.data import Facts, Pictures
 from image.latent import channels_of, to_channels
 from shared import noise
 from shared.codec import Codec
+from shared.denoiser import unit_scaled
 from shared.learner import build_schedule
 from shared.nets.transformer import level_features
+from shared.objective.moment import noised
 from shared.objective.streams import NOISE
 from shared.schedule import Level
 
-SHIFT = 0  # stream of `noise` under a sample's key
 LEVELS = (6.0, 3.0, 0.0, -3.0, -6.0)  # logsnr that its accuracy is told at
 PICTURES = 256  # that it is asked about at once
 
@@ -41,7 +42,6 @@ class NoisyClassifier(nn.Module):
         self.codec, self.autocast = codec, autocast
         self.data_std, self.several = facts.data_std, not facts.classes
         self.schedule = build_schedule(config.diffusion)
-        self.shift = max(1, min(facts.shape[1:]) // 14)  # pixels, as the judge's
         width = config.judge.width
         self.dim = 2 * width
         self.level = nn.Sequential(
@@ -60,8 +60,7 @@ class NoisyClassifier(nn.Module):
     def logits(self, x_t: Tensor, level: Level) -> Tensor:
         """x_t (B, *latent_shape) at its level, of any family -> one logit per condition id from 1
         on, (B, conditions - 1), float32."""
-        wide = level.widen(x_t.ndim)
-        x = x_t * torch.rsqrt(wide.sigma**2 + (wide.alpha * self.data_std) ** 2)
+        x = unit_scaled(x_t, level, self.data_std)
         logsnr = level.logsnr.reshape(-1).expand(len(x))
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             told = self.level(level_features(logsnr, self.dim))
@@ -85,11 +84,10 @@ class NoisyClassifier(nn.Module):
         """Losses (B,), nats, as the judge's, and the logsnr (B,) they were taken at. In training
         each picture is shifted by a few pixels; that and its noise are functions of its key."""
         if self.training:
-            data = shifted(data, noise.uniform(keys, SHIFT, (2,)), self.shift)
+            data = jittered(data, keys)
         x0 = self.codec.encode(data)
         level = self.schedule(t)
-        wide = level.widen(x0.ndim)
-        x_t = wide.alpha * x0 + wide.sigma * noise.normal(keys, NOISE, tuple(x0.shape[1:]))
+        x_t = noised(x0, level, keys, NOISE)
         return label_losses(self.logits(x_t, level), condition, self.several), level.logsnr
 
 

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image.classifier import shifted
+from image.classifier import jittered
 from image.clip.network import DualEncoder
 from shared import noise
 from shared.train.gather import gather
 
-SHIFT, WORDS = 0, 1  # streams of `noise` under a sample's key
+WORDS = 1  # stream of `noise` under a sample's key; 0 moves its picture
 
 
 class ClipLearner(nn.Module):
@@ -28,14 +28,12 @@ class ClipLearner(nn.Module):
         self,
         network: DualEncoder,
         levels: int,
-        side: int,
         drop_words: float = 0.0,
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.network, self.levels, self.autocast = network, levels, autocast
         self.drop_words = drop_words
-        self.shift = max(1, side // 14)  # pixels, as of the classifier
 
     def forward(
         self, data: Tensor, condition: Tensor, keys: Tensor, t: Tensor
@@ -43,7 +41,7 @@ class ClipLearner(nn.Module):
         """Losses (B,), nats. In training each picture is shifted by a few pixels and its caption
         loses a few tokens, functions of its key."""
         if self.training:
-            data = shifted(data, noise.uniform(keys, SHIFT, (2,)), self.shift)
+            data = jittered(data, keys)
             if self.drop_words:
                 u = noise.uniform(keys, WORDS, (condition.shape[1],))
                 condition = condition.masked_fill(u < self.drop_words, 0)

@@ -34,7 +34,7 @@ CLIP = (
 def learner(drop_words: float = 0.0) -> ClipLearner:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return ClipLearner(DualEncoder(SHAPE, IDS, SMALL), LEVELS, 10, drop_words)
+        return ClipLearner(DualEncoder(SHAPE, IDS, SMALL), LEVELS, drop_words)
 
 
 def batch(n: int) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared import noise
+from shared.denoiser import unit_scaled
 from shared.nets.transformer import level_features
+from shared.objective.moment import noised
 from shared.objective.streams import NOISE
 from shared.schedule import Level, variance_preserving
 from text.config import OperatorConfig
@@ -43,8 +44,7 @@ class Operator(nn.Module):
     def log_probs(self, z: Tensor, level: Level) -> Tensor:
         """Noisy latents z (B, ...) of any family at their level -> log p(class | z) (B, classes).
         An operator of clean latents ignores the level."""
-        wide = level.widen(z.ndim)
-        x = z * torch.rsqrt(wide.alpha**2 + wide.sigma**2)  # the VP state of the same logsnr
+        x = unit_scaled(z, level, 1.0)  # the VP state of the same logsnr
         h = self.embed(x.flatten(1))
         if self.level is not None:
             logsnr = level.logsnr.reshape(-1).expand(len(z)).clamp(NOISIEST, CLEANEST)
@@ -59,8 +59,6 @@ class Operator(nn.Module):
         if not self.noised:
             logsnr = torch.full_like(t, torch.inf)
         level = variance_preserving(logsnr)
-        wide = level.widen(data.ndim)
-        eps = noise.normal(keys, NOISE, tuple(data.shape[1:]), device=data.device)
-        log_probs = self.log_probs(wide.alpha * data + wide.sigma * eps, level)
+        log_probs = self.log_probs(noised(data, level, keys, NOISE), level)
         losses = F.nll_loss(log_probs, condition[:, 0] - 1, reduction="none")
         return losses, logsnr if self.noised else None
