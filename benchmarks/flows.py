@@ -70,7 +70,7 @@ def _row(mode: str, n: int, energies: list[Quadratic], std: float) -> dict[str, 
         "std": std,
         "mode": mode,
         "evaluations": evaluations,
-        "distance": _distance(out, law),
+        "distance": distance(out, law),
         "spread": float((out @ energies[0].a[0]).std()),
         "exact_spread": float((energies[0].a @ law.cholesky).norm()),
     }
@@ -85,6 +85,7 @@ def product_of(energies: list[Quadratic]) -> Gaussian:
     return law
 
 
-def _distance(x: Tensor, law: Gaussian) -> float:
+def distance(x: Tensor, law: Gaussian) -> float:
+    """Wasserstein-2 from the Gaussian with the moments of x (n, D) to a law."""
     tiny = 1e-12 * torch.eye(x.shape[1], dtype=x.dtype)  # a flow may leave no spread at all
     return float(wasserstein2_squared(Gaussian.of(x.mean(0), x.T.cov() + tiny), law).sqrt())

@@ -19,23 +19,22 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.flows import modes
+from benchmarks.flows import distance, modes
 from benchmarks.tables import Column, Table
-from benchmarks.words import words
+from benchmarks.words import signs, slopes, words
 from shared import noise
 from shared.denoiser import Denoise
 from shared.files import write_text
+from shared.gaussian import Gaussian
 from shared.guidance import (
     classifier,
     classifier_free,
     classifier_hook,
     count_evaluations,
-    gradient_control,
     infill,
     linear_inverse,
     repaint,
 )
-from shared.guidance.control import along
 from shared.oracle import GaussianMixture
 from shared.provenance import provenance
 from shared.schedule import Cosine, Level, variance_preserving
@@ -98,26 +97,14 @@ def _plain(denoise: Denoise, judge: Classifier, scale: float) -> Denoise:
     return classifier_free(denoise, 0, null=-1)
 
 
-def _signs(judge: Classifier, scale: float) -> StepHook:
-    return gradient_control(judge, _until())
-
-
-def _slopes(judge: Classifier, scale: float) -> StepHook:
-    return gradient_control(judge, _until(), direction=along)
-
-
-def _until() -> float:
-    return float(SCHEDULE.logsnr(torch.tensor(0.05, dtype=torch.float64)))
-
-
 METHODS = (
     Method("unguided", _plain, scales=(0.0,)),
     Method("classifier-free", _free),
     Method("classifier-free, logsnr in [-2, 2]", _free_inside, scales=(2.0, 5.0)),
     Method("classifier (Alg. 2)", _wrapped),
     Method("classifier (Alg. 1)", _plain, classifier_hook),
-    Method("gradient control, signs", _plain, _signs, scales=(1.0,)),
-    Method("gradient control, gradient", _plain, _slopes, scales=(1.0,)),
+    Method("gradient control, signs", _plain, lambda judge, _: signs(judge), scales=(1.0,)),
+    Method("gradient control, gradient", _plain, lambda judge, _: slopes(judge), scales=(1.0,)),
 )
 
 
@@ -136,7 +123,7 @@ def guided(n: int, solver_steps: Sequence[tuple[str, int]]) -> Table:
         "Guidance towards a class of a mixture, exact estimates and classifier",
         f"{n} samples. Distances: Wasserstein-2 between Gaussians of the samples' mean and "
         "covariance and those of the class, p(x | y), and of the tilted p(x) p(y | x)^scale by "
-        f"quadrature; exact samples have {distance(exact, *tilted(1.0)):.3f}. Agreement: "
+        f"quadrature; exact samples have {distance(exact, tilted(1.0)):.3f}. Agreement: "
         f"mean p(y | x), for exact samples {agreement(oracle, exact):.3f}. NFE and "
         "gradients of the classifier per sample.",
         (
@@ -175,8 +162,8 @@ def _guided_row(
         "scale": scale,
         "nfe": counted.rows / n,
         "gradients": judge.rows / n,
-        "to_class": distance(out, *tilted(1.0)),
-        "to_tilted": distance(out, *tilted(scale)),
+        "to_class": distance(out, tilted(1.0)),
+        "to_tilted": distance(out, tilted(scale)),
         "agreement": agreement(oracle, out),
     }
 
@@ -239,28 +226,14 @@ def _given_row(
 
 
 @functools.cache
-def tilted(scale: float) -> tuple[Tensor, Tensor]:
-    """Mean (2,) and covariance (2, 2) of p(x) p(CLASS | x)^scale on the plane, by quadrature."""
+def tilted(scale: float) -> Gaussian:
+    """The Gaussian with the moments of p(x) p(CLASS | x)^scale on the plane, by quadrature."""
     oracle, axis = plane(), torch.linspace(-6, 6, 301, dtype=torch.float64)
     x = torch.cartesian_prod(axis, axis)
     log_p = oracle.log_prob(x, CLEAN_LEVEL) + scale * oracle.log_posterior(x, CLEAN_LEVEL)[:, CLASS]
     weight = log_p.softmax(0)[:, None]
     mean = (weight * x).sum(0)
-    return mean, (weight * (x - mean)).T @ (x - mean)
-
-
-def distance(x: Tensor, mean: Tensor, covariance: Tensor) -> float:
-    """Wasserstein-2 from the Gaussian with the moments of x (n, 2) to N(mean, covariance)."""
-    root = _root(covariance)
-    spread = x.T.cov()
-    cross = _root(root @ spread @ root)
-    apart = ((x.mean(0) - mean) ** 2).sum() + (spread + covariance - 2 * cross).trace()
-    return math.sqrt(max(0.0, float(apart)))
-
-
-def _root(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return Gaussian.of(mean, (weight * (x - mean)).T @ (x - mean))
 
 
 def agreement(oracle: GaussianMixture, x: Tensor) -> float:

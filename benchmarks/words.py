@@ -143,11 +143,13 @@ def _own_laws(oracle: Topics, log_prob: LogProb, automata: Automata | None) -> D
     return controlled(oracle, automata)
 
 
-def _signs(log_prob: LogProb) -> StepHook:
+def signs(log_prob: LogProb) -> StepHook:
+    """Diffusion-LM's updates: steps of the sign of each coordinate's gradient."""
     return gradient_control(log_prob, _until())
 
 
-def _slopes(log_prob: LogProb) -> StepHook:
+def slopes(log_prob: LogProb) -> StepHook:
+    """The same along the gradient."""
     return gradient_control(log_prob, _until(), direction=along)
 
 
@@ -160,8 +162,8 @@ METHODS = (
     Method("exact classifier (Alg. 1)", _free, classifier_hook),
     Method("automaton over the model's own laws of words", _own_laws, words=True),
     Method("gradient through x0_hat", lambda o, y, a: classifier(o.estimate, through(o, y))),
-    Method("Diffusion-LM's 3 updates of 0.1, signs", _free, _signs, gradients=3),
-    Method("the same along the gradient", _free, _slopes, gradients=3),
+    Method("Diffusion-LM's 3 updates of 0.1, signs", _free, signs, gradients=3),
+    Method("the same along the gradient", _free, slopes, gradients=3),
 )
 
 

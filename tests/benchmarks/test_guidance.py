@@ -7,25 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.flows import modes
-from benchmarks.guidance import agreement, distance, plane, run, tilted
+from benchmarks.flows import distance, modes
+from benchmarks.guidance import agreement, plane, run, tilted
+from shared.gaussian import Gaussian
 
 
 def test_distance_between_commuting_gaussians_is_that_of_their_deviations():
     x = torch.tensor([[1.0, 0], [-1, 0], [0, 2], [0, -2]], dtype=torch.float64)
     spread = (x.T @ x / 3).diagonal().sqrt()
     mean, deviations = torch.tensor([0.3, -0.4]).double(), torch.tensor([0.5, 2.0]).double()
-    got = distance(x, mean, torch.diag(deviations**2))
+    got = distance(x, Gaussian.of(mean, torch.diag(deviations**2)))
     expected = (0.3**2 + 0.4**2 + float(((spread - deviations) ** 2).sum())) ** 0.5
     assert got == pytest.approx(expected, abs=1e-6)
 
 
 def test_tilting_once_gives_the_class_itself():
     oracle = plane()
-    mean, covariance = tilted(1.0)
-    torch.testing.assert_close(mean, oracle.means[1], atol=1e-6, rtol=0)
+    law = tilted(1.0)
+    torch.testing.assert_close(law.mean, oracle.means[1], atol=1e-6, rtol=0)
     expected = (oracle.axes @ torch.diag_embed(oracle.variances) @ oracle.axes.mT)[1]
-    torch.testing.assert_close(covariance, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(law.covariance, expected, atol=1e-6, rtol=0)
 
 
 def test_rows_name_their_cost_and_quality(tmp_path: Path):
