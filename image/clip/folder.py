@@ -35,7 +35,7 @@ class FolderEncoder:
     def __init__(self, folder: Path) -> None:
         try:
             local: dict[str, Any] = {"local_files_only": True}
-            model, report = CLIPModel.from_pretrained(
+            loaded: Any = CLIPModel.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **local
             )
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
@@ -44,6 +44,7 @@ class FolderEncoder:
             raise CheckpointError(
                 f"clip = {folder}: not readable as a CLIPModel of transformers: {error}"
             ) from None
+        model, report = loaded
         if report["missing_keys"]:
             raise CheckpointError(
                 f"clip = {folder}: weights are not there, such as {min(report['missing_keys'])}; "
