@@ -1,12 +1,14 @@
 """What dual encoders are for: scores, the choice among candidates, guidance; runs and folders."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.testing import assert_close
 from transformers import CLIPImageProcessor
@@ -129,6 +131,16 @@ def test_what_is_no_dual_encoder_is_refused(folder: tuple[Path, Any], make_run, 
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not readable as a CLIPModel"):
         open_encoder(str(tmp_path), SHAPE)
+    weights = (folder[0] / "model.safetensors").read_bytes()
+    part = {k: v for k, v in load(weights).items() if k != "logit_scale"}
+    for name, damaged, message in (
+        ("cut", weights[:-9], "not readable as a CLIPModel"),
+        ("lacks", save(part, metadata={"format": "pt"}), "not there, such as logit_scale"),
+    ):
+        shutil.copytree(folder[0], tmp_path / name)
+        (tmp_path / name / "model.safetensors").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=message):
+            open_encoder(str(tmp_path / name), SHAPE)
 
 
 # -- runs --------------------------------------------------------------------------------------
