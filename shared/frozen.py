@@ -1,7 +1,10 @@
-"""A module that goes along to another device, but is neither trained, averaged nor saved."""
+"""Modules that are not trained: one that goes along to another device, but is neither averaged nor
+saved, and digits that name weights."""
 
+import hashlib
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -23,3 +26,12 @@ class Frozen(nn.Module):
         self._held[0]._apply(fn, recurse)
         super()._apply(fn, recurse)
         return self
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Twelve digits that tell weights apart."""
+    digest = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]

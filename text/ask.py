@@ -1,4 +1,4 @@
-"""What sentences are made from and must satisfy, as a model reads it; `Pipeline.ask` makes it of
+"""What sentences are made from and must satisfy, as a model reads it; `text.pipeline` makes it of
 words."""
 
 from collections.abc import Callable

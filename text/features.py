@@ -4,7 +4,6 @@ A feature is the last hidden state at the last token of a sentence. Values mean 
 others in the same features only.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import UNREADABLE, CheckpointError, ConfigError
+from shared.frozen import weights_digest
 from shared.tokenizer import BOS, PAD
 from text.judge import Judge
 
@@ -75,11 +75,8 @@ class FolderFeatures:
         self.model = model.eval().float().requires_grad_(False)
         if torch.cuda.is_available():
             self.model.cuda()
-        digest = hashlib.sha256()
-        for weight in self.model.parameters():
-            digest.update(weight.detach().flatten()[:64].cpu().numpy().tobytes())
         self.facts: dict[str, Any] = {
-            "name": f"{folder.name}-{digest.hexdigest()[:12]}",
+            "name": f"{folder.name}-{weights_digest(self.model)}",
             "parameters": sum(p.numel() for p in self.model.parameters()),
         }
 

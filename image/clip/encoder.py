@@ -8,19 +8,19 @@ beside that of another. It also says what it was trained on, where that is known
 has seen in training are easier for it.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from image.clip.learner import ClipLearner
 from image.config import ImageConfig
 from image.data import Facts, read_facts
 from image.data_config import DataConfig
 from shared.errors import CheckpointError, ConfigError
+from shared.frozen import weights_digest
 from shared.prompts import pad_rows
 from shared.runs import load_learner, open_run
 from shared.tokenizer import FILE, UNK, load_tokenizer
@@ -144,12 +144,3 @@ def open_encoder(named: str, shape: tuple[int, int, int]) -> Encoder:
         )
     encoder.check(shape)
     return encoder
-
-
-def weights_digest(module: nn.Module) -> str:
-    """Twelve digits that tell weights apart."""
-    digest = hashlib.sha256()
-    for tensor in module.state_dict().values():
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]

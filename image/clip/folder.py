@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
-from image.clip.encoder import weights_digest
 from image.data_config import DataConfig
 from image.grid import to_bytes, to_pil
 from shared.errors import UNREADABLE, CheckpointError, ConfigError
+from shared.frozen import weights_digest
 
 try:  # transformers from 5 on has two; this one needs no torchvision
     from transformers import CLIPImageProcessorPil as Processor
