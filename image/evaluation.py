@@ -160,9 +160,7 @@ def _autoencoder(
     from image.autoencoder.evaluation import measure_reconstructions, reconstruction_distance
     from image.autoencoder.learner import AutoencoderLearner
 
-    for name, asked in _of_samples(request).items():
-        if asked:
-            raise ConfigError(f"{name}: an autoencoder alone draws no pictures; leave it out")
+    _refuse_samples(request, "an autoencoder alone draws no pictures")
     learner = load_learner(run.folder, request.weights)
     assert isinstance(learner, AutoencoderLearner)
     rows = _several(held_out, request)
@@ -179,9 +177,7 @@ def _autoencoder(
 
 def _of_classifier(run: Run, request: EvaluateRequest, held_out: Pictures) -> dict[str, Any]:
     """Its accuracy on the held-out split."""
-    for name, asked in _of_samples(request).items():
-        if asked:
-            raise ConfigError(f"{name}: a classifier draws no pictures; leave it out")
+    _refuse_samples(request, "a classifier draws no pictures")
     facts: dict[str, Any] = {"split": _split(run, request)}
     if run.config.noisy:
         model = load_learner(run.folder, request.weights)
@@ -193,9 +189,7 @@ def _of_classifier(run: Run, request: EvaluateRequest, held_out: Pictures) -> di
 
 def _of_clip(run: Run, request: EvaluateRequest, held_out: Pictures) -> dict[str, Any]:
     """Of a dual encoder, on request.n held-out pairs, or all there are."""
-    for name, asked in _of_samples(request).items():
-        if asked:
-            raise ConfigError(f"{name}: a dual encoder draws no pictures; leave it out")
+    _refuse_samples(request, "a dual encoder draws no pictures")
     rows = _several(held_out, request)
     found = pairs(RunEncoder(run.folder, request.weights), held_out, rows)
     found["split"] = _split(run, request)
@@ -247,9 +241,9 @@ def _several(held_out: Pictures, request: EvaluateRequest) -> Tensor:
     return some_rows(len(held_out), min(request.n, len(held_out)), request.seed)
 
 
-def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
-    """What was asked for that needs pictures drawn."""
-    return {
+def _refuse_samples(request: EvaluateRequest, reason: str) -> None:
+    """ConfigError for what is asked of drawn pictures, where none are drawn."""
+    asked = {
         "guidance": request.guided,
         "guide": request.guide is not None,
         "classifier": request.classifier is not None,
@@ -258,6 +252,9 @@ def _of_samples(request: EvaluateRequest) -> dict[str, bool]:
         "reference": request.reference is not None,
         "clip": request.clip is not None,
     }
+    for name, given in asked.items():
+        if given:
+            raise ConfigError(f"{name}: {reason}; leave it out")
 
 
 def _source(config: ImageConfig, training: Pictures, held_out: Pictures) -> Pictures:

@@ -27,13 +27,8 @@ _CHUNK = 256
 _CELLS = list(product(SHAPES, COLOURS, TEXTURES, SIZES))  # in the order of `render.cell_id`
 
 
-def read(pictures: Tensor) -> list[tuple[Thing, ...] | None]:
-    """pictures (B, 3, size, size), uint8 -> the things of each, sorted by place; None where a
-    picture is unreadable or empty.
-
-    Things need not make a scene (`shared.scene.possible`): a picture may show four, or two stars.
-    ValueError unless uint8, square, and a multiple of 32.
-    """
+def check_pictures(pictures: Tensor) -> None:
+    """ValueError unless (B, 3, size, size), uint8."""
     if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1] != 3:
         raise ValueError(
             f"pictures {tuple(pictures.shape)}, {pictures.dtype}: "
@@ -41,6 +36,16 @@ def read(pictures: Tensor) -> list[tuple[Thing, ...] | None]:
         )
     if pictures.shape[2] != pictures.shape[3]:
         raise ValueError(f"pictures {tuple(pictures.shape)}: expected squares")
+
+
+def read(pictures: Tensor) -> list[tuple[Thing, ...] | None]:
+    """pictures (B, 3, size, size), uint8 -> the things of each, sorted by place; None where a
+    picture is unreadable or empty.
+
+    Things need not make a scene (`shared.scene.possible`): a picture may show four, or two stars.
+    ValueError unless uint8, square, and a multiple of 32.
+    """
+    check_pictures(pictures)
     found: list[tuple[Thing, ...] | None] = []
     for chunk in pictures.split(_CHUNK):
         nearest, readable = match(chunk)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from image.figures.render import palette, patterns
 from image.figures.world import GARMENTS, NOT_WORN, PARTS, PERIOD, TEXTURES
+from image.reader import check_pictures
 
 MIN_PART = 0.003  # of the picture
 ERRORS = 0.05
@@ -49,13 +50,7 @@ class Reading:
 def read(pictures: Tensor) -> Reading:
     """pictures (B, 3, size, size), uint8 -> what each shows. ValueError unless uint8, square, and a
     multiple of 32."""
-    if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1] != 3:
-        raise ValueError(
-            f"pictures {tuple(pictures.shape)}, {pictures.dtype}: "
-            "expected (B, 3, size, size), uint8"
-        )
-    if pictures.shape[2] != pictures.shape[3]:
-        raise ValueError(f"pictures {tuple(pictures.shape)}: expected squares")
+    check_pictures(pictures)
     found = [_read(chunk) for chunk in pictures.split(_CHUNK)]
     return Reading(
         torch.cat([each.layouts for each in found]),
