@@ -51,7 +51,7 @@ def test_samples_begin_at_data_noised_to_a_time(learner: DiffusionLearner):
     got = draw(learner, SEEDS, how, start=Start(x0, time), progress=False)
     torch.testing.assert_close(got, expected)
     for wrong in (0.0, 1.5):
-        with pytest.raises(ConfigError, match="expected a time in"):
+        with pytest.raises(ConfigError, match="expected a number in"):
             draw(learner, SEEDS, how, start=Start(x0, wrong), progress=False)
 
 
