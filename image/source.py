@@ -14,10 +14,8 @@ from image.data_config import DataConfig
 from shared.errors import DataError
 from shared.pictures import GREY, decode, encoded_pictures, fit, named, open_pictures, stack
 from shared.scene import split_of
-from shared.tables import expand
+from shared.tables import check_columns, expand, side_of
 from shared.tokenizer import one_blank
-
-HOLD_OUT_EVERY = 20  # of a source without splits
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def read_source(config: DataConfig, held_out: bool, classes: Sequence[str] | Non
     if undivided and captions is not None:
         some = [i for i in every if (split_of(captions[i]) != "train") == held_out]
     elif undivided:
-        some = [i for i in every if (i % HOLD_OUT_EVERY == 0) == held_out]
+        some = side_of(len(table), held_out)
     else:
         some = list(every)
     rows = [some[i] for i in spread(len(some), config.limit).tolist()]
@@ -67,14 +65,11 @@ def _check_columns(config: DataConfig, table: Any) -> bool:
     wanted = {
         "data.image_column": config.image_column,
         "data.caption_column": config.caption_column,
-        "data.label_column": config.label_column if labelled else None,
     }
-    for key, column in wanted.items():
-        if column is not None and column not in table.column_names:
-            hint = "; data.label_column=null trains without classes" if "label" in key else ""
-            raise DataError(
-                f"{key} = {column!r}: {config.name} has {', '.join(table.column_names)}{hint}"
-            )
+    check_columns(config.name, table, wanted)
+    if labelled:
+        hint = "; data.label_column=null trains without classes"
+        check_columns(config.name, table, {"data.label_column": config.label_column}, hint)
     return labelled
 
 

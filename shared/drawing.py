@@ -1,5 +1,6 @@
 """From a trained model and a list of seeds to clean latents: what both pipelines call."""
 
+import contextlib
 import hashlib
 import json
 import warnings
@@ -273,13 +274,14 @@ def _times(
 @torch.no_grad()
 def fitted_grid(learner: Model, file: Path | None = None) -> Fitted:
     """The grid of `solver="auto"` for a model, unguided: from the file if it holds that of these
-    weights, else from one run of 64 steps on 64 seeds, written there."""
+    weights, else, and where it is damaged, from one run of 64 steps on 64 seeds, written there."""
     weights = [weight.detach().float().flatten()[:64].cpu() for weight in learner.parameters()]
     digest = hashlib.sha256(torch.cat(weights).numpy().tobytes()).hexdigest()
     if file is not None and file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept.get("weights") == digest:
-            return Fitted.from_json(kept["grid"])
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            if kept["weights"] == digest:
+                return Fitted.from_json(kept["grid"])
     device, shape = next(learner.parameters()).device, learner.codec.latent_shape
     start = noise.normal(range(FIT_SEED, FIT_SEED + 64), 0, shape, device=device)
     grid = fit(learner.denoiser, start, learner.schedule, data_std=learner.data_std)

@@ -29,6 +29,24 @@ def prompt_ids(
     return pad_rows(rows, length)
 
 
+def sentence_ids(
+    texts: Sequence[str], tokenizer: Tokenizer, length: int, name: str
+) -> list[list[int]]:
+    """Whole sentences -> their ids, of which each leaves room for its end in `length`. ConfigError,
+    with what the sentence is called, for an unknown word, and for one that is empty or too long."""
+    rows: list[list[int]] = []
+    for text in texts:
+        check_words(name, text, tokenizer)
+        ids = tokenizer.encode(text)
+        if not 0 < len(ids) < length:
+            raise ConfigError(
+                f"{name} = {_short(text)}: {len(ids):,} tokens, expected 1 to {length - 1}, what "
+                "this model's data.length leaves beside the end"
+            )
+        rows.append(ids)
+    return rows
+
+
 def check_words(name: str, said: str, tokenizer: Tokenizer) -> None:
     """ConfigError, with the nearest known word, unless the model knows all words that are said."""
     unknown = tokenizer.unknown(said)

@@ -97,6 +97,10 @@ class SampleRequest(Request):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.low is not None and self.sketch is not None:
+            raise ConfigError("low, sketch: a model enlarges or follows a sketch; leave one of them")
+        if self.low_noise != SampleRequest.low_noise and self.low is None:
+            raise ConfigError("low_noise: of the picture to enlarge; give low, or leave it out")
         if self.candidates < 1:
             raise ConfigError(f"candidates = {self.candidates}: expected 1 or more")
         if not math.isfinite(self.clip_scale):
@@ -310,6 +314,8 @@ class EvaluateRequest(Request):
         super().__post_init__()
         if self.draws < 1:
             raise ConfigError(f"draws = {self.draws}: expected 1 or more")
+        if self.draws != EvaluateRequest.draws and not self.likelihood:
+            raise ConfigError("draws: of the bound on -log p; give likelihood, or leave it out")
         if not 0 <= self.ode <= (self.n if self.likelihood else 0):
             raise ConfigError(
                 f"ode = {self.ode}: expected at most n = {self.n}, with likelihood; it is another "

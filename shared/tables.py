@@ -1,9 +1,25 @@
 """Tables of `datasets`, opened with errors that name the configuration's key."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from shared.errors import ConfigError, DataError
+
+HOLD_OUT_EVERY = 20  # of the rows of a source without splits
+
+
+def side_of(rows: int, held_out: bool) -> list[int]:
+    """Which rows of a source without splits are held out, or which are not: every 20th."""
+    return [i for i in range(rows) if (i % HOLD_OUT_EVERY == 0) == held_out]
+
+
+def check_columns(name: str, table: Any, wanted: Mapping[str, str | None], hint: str = "") -> None:
+    """wanted: the configuration's keys, and the column that each names. DataError lists the columns
+    when one of them is not there."""
+    for key, column in wanted.items():
+        if column is not None and column not in table.column_names:
+            raise DataError(f"{key} = {column!r}: {name} has {', '.join(table.column_names)}{hint}")
 
 
 def expand(name: str, key: str = "data.name") -> str:

@@ -25,7 +25,7 @@ from shared.pictures import (
     stack,
 )
 from shared.scene import split_of
-from shared.tables import expand
+from shared.tables import check_columns, expand
 from shared.tokenizer import one_blank
 from text.config import DataConfig, PictureConfig
 
@@ -119,8 +119,4 @@ def _check_columns(config: DataConfig, picture: PictureConfig, table: Any) -> No
         "data.column": config.column,
         "data.picture.scenes": picture.scenes,
     }
-    for key, column in wanted.items():
-        if column is not None and column not in table.column_names:
-            raise DataError(
-                f"{key} = {column!r}: {config.name} has {', '.join(table.column_names)}"
-            )
+    check_columns(config.name, table, wanted)

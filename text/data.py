@@ -19,7 +19,7 @@ from shared.errors import ConfigError, DataError
 from shared.prompts import pad_rows
 from shared.scene import SPLITS, Scene
 from shared.schema import one_of
-from shared.tables import expand, load_table
+from shared.tables import check_columns, expand, load_table, side_of
 from shared.tokenizer import EOS, Tokenizer, one_blank
 from text import parts
 from text.captions import Pictures, read_captions
@@ -27,7 +27,6 @@ from text.config import DataConfig
 
 SCENES = 16_000  # sentences of the scene world when data.limit is not set
 HELD_OUT_SCENES = 2_000
-HOLD_OUT_EVERY = 20  # of a single file's sentences
 
 # file suffix -> builder of `datasets`
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "text"}
@@ -193,8 +192,7 @@ def _file(config: DataConfig, path: Path, held_out: bool) -> Any:
             f"data.name = {config.name!r}: a file must end in one of {', '.join(BUILDERS)}"
         )
     table = load_table(config.name, BUILDERS[path.suffix], "train", data_files={"train": str(path)})
-    rows = range(len(table))
-    return table.select([i for i in rows if (i % HOLD_OUT_EVERY == 0) == held_out])
+    return table.select(side_of(len(table), held_out))
 
 
 def _load(config: DataConfig, name: str, held_out: bool) -> Any:
@@ -221,10 +219,7 @@ def _column(config: DataConfig, table: Any, key: str) -> list[str]:
     column = getattr(config, key)
     if key == "column" and table.column_names == ["text"]:
         column = "text"  # the lines of a .txt file
-    if column not in table.column_names:
-        raise DataError(
-            f"data.{key} = {column!r}: {config.name} has {', '.join(table.column_names)}"
-        )
+    check_columns(config.name, table, {f"data.{key}": column})
     values = list(table[column])
     if key == "label_column":
         return [_label(value) for value in values]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
+from shared.prompts import pad_rows
 from shared.requests import ControlRequest
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
@@ -40,7 +41,6 @@ from text.control import (
     find_world,
     parse_controls,
 )
-from text.data import pad_rows
 from text.drawing import draw_rows
 from text.given import Given, parse_given
 from text.mbr import Candidate, rank_each

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from shared.errors import DataError
+from shared.prompts import pad_rows
 from shared.tokenizer import Tokenizer
 from text.config import DataConfig
-from text.data import Corpus, fixed_order, pad_rows, read_corpus
+from text.data import Corpus, fixed_order, read_corpus
 
 
 @dataclass(frozen=True)

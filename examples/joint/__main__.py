@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import torch
 import tyro
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from examples.joint.data import read_pairs
@@ -21,6 +18,7 @@ from examples.joint.evaluation import evaluate as measure
 from examples.joint.panel import PANEL
 from examples.joint.pipeline import JointPipeline
 from image.grid import save_npz, save_png, tile
+from shared import pictures
 from shared.cli import Assignments, Config, Json, RunFolder, run_verbs
 from shared.errors import ConfigError, DataError
 from shared.files import write_text
@@ -137,17 +135,14 @@ def _draw(pipeline: JointPipeline, request: JointSample) -> tuple[Tensor | None,
 
 
 def _read_picture(path: Path, size: int) -> Tensor:
-    """A file -> (3, size, size), uint8. DataError when it is none, or of another size."""
-    try:
-        with Image.open(path) as opened:
-            picture = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"picture = {path}: cannot be read: {error}") from None
+    """A file -> (1, 3, size, size), uint8. DataError when it is none, or of another size."""
+    where = f"picture = {path}"
+    picture = pictures.read(path, where)
     if picture.size != (size, size):
         raise DataError(
-            f"picture = {path}: {picture.width} x {picture.height}, expected {size} x {size}"
+            f"{where} is {picture.height} x {picture.width} pixels, expected {size} x {size}"
         )
-    return torch.from_numpy(np.asarray(picture).copy()).movedim(-1, 0)
+    return pictures.stack([pictures.fit(picture, 3, None)])
 
 
 def evaluate(

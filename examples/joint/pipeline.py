@@ -24,7 +24,7 @@ from image.grid import to_bytes
 from shared import runs
 from shared.drawing import draw
 from shared.errors import CheckpointError, ConfigError
-from shared.prompts import check_words, pad_rows
+from shared.prompts import pad_rows, sentence_ids
 from shared.sampling import Sampling, Start
 from shared.tokenizer import EOS, FILE, Tokenizer, load_tokenizer
 
@@ -100,17 +100,9 @@ class JointPipeline:
     def rows(self, texts: Sequence[str]) -> Tensor:
         """Sentences -> rows of ids (n, L), their end included. ConfigError for an unknown word, and
         for a sentence that is empty or too long."""
-        rows: list[list[int]] = []
-        for text in texts:
-            check_words("prompt", text, self.tokenizer)
-            ids = self.tokenizer.encode(text)
-            if not 0 < len(ids) < self.config.data.length:
-                raise ConfigError(
-                    f"prompt = {text!r}: {len(ids)} tokens, expected 1 to "
-                    f"{self.config.data.length - 1}, this model's data.length less the end"
-                )
-            rows.append([*ids, EOS])
-        return pad_rows(rows, self.config.data.length)
+        length = self.config.data.length
+        rows = sentence_ids(texts, self.tokenizer, length, "prompt")
+        return pad_rows(([*ids, EOS] for ids in rows), length)
 
     def _draw(
         self,

@@ -530,7 +530,7 @@ def test_command_trains_goes_on_samples_and_measures(tmp_path: Path):
         (("--prompt", "there is a rd star ."), 2, "does not know 'rd'"),
         (("--prompt", " ".join(["red"] * 24)), 2, "24 tokens, expected 1 to 23"),
         (("--prompt", "a star .", "--picture", "x.png"), 2, "give one of them"),
-        (("--picture", "nowhere.png"), 3, "cannot be read"),
+        (("--picture", "nowhere.png"), 3, "is missing"),
         (("--only", "sounds"), 2, "expected images or texts"),
         (("--vary",), 2, "vary: of what"),
         (("--guidance", "2"), 2, "pairs are drawn from nothing"),

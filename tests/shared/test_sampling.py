@@ -85,6 +85,10 @@ def test_auto_steps_where_the_path_of_this_model_bends(learner: DiffusionLearner
     written = file.read_text()
     assert fitted_grid(learner, file) == grid
     assert file.read_text() == written
+    for damaged in (written[:-9], "[]", "{}"):
+        file.write_text(damaged)
+        assert fitted_grid(learner, file) == grid
+        assert file.read_text() == written
     with torch.no_grad():
         next(learner.parameters()).add_(1.0)  # other weights, another grid
     assert fitted_grid(learner, file) != grid

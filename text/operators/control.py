@@ -20,6 +20,7 @@ from shared.drawing import draw
 from shared.errors import ConfigError, DataError
 from shared.guidance.flow import clean_level
 from shared.learner import DiffusionLearner
+from shared.prompts import pad_rows, sentence_ids
 from shared.requests import ControlRequest
 from shared.runs import load_learner, open_run
 from shared.sampling import Start
@@ -28,7 +29,6 @@ from shared.seeds import candidate_seeds
 from shared.tokenizer import EOS
 from text.autoencoder.codec import SentenceCodec, read_measured
 from text.config import TextConfig
-from text.data import pad_rows
 from text.operators.attributes import ATTRIBUTES, attribute
 from text.operators.choice import best_of, scores
 from text.operators.demand import Demand, demand_energy, parse_demand
@@ -36,7 +36,6 @@ from text.operators.learner import Operator
 from text.operators.sampler import Pull, between, flow, guided_draw
 from text.pipeline import Pipeline
 from text.reader import read
-from text.sources import check_words
 
 MODES = ("exact", "flow")
 OPERATORS = "operators"  # in the run folder
@@ -60,17 +59,8 @@ class Steering:
 
     def encoded(self, texts: Sequence[str]) -> Tensor:
         """Sentences -> x0. ConfigError for words that are unknown, or too many."""
-        length, rows = self.pipeline.config.data.length, list[list[int]]()
-        for text in texts:
-            check_words("edit", text, self.pipeline.tokenizer)
-            ids = self.pipeline.tokenizer.encode(text)
-            if not 0 < len(ids) < length:
-                raise ConfigError(
-                    f"edit = {text!r}: {len(ids)} tokens, expected 1 to {length - 1}, what this "
-                    "run's data.length leaves beside the end"
-                )
-            rows.append(ids)
-        return self.encode_rows(rows)
+        length = self.pipeline.config.data.length
+        return self.encode_rows(sentence_ids(texts, self.pipeline.tokenizer, length, "edit"))
 
     def encode_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Lists of ids without their end -> x0."""
