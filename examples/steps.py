@@ -10,7 +10,6 @@ better than one process of two threads does on networks as small as the demo's.
 import json
 import os
 import resource
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from rich.console import Console
 from shared.errors import CheckpointError
 from shared.exhibits import read_json
 from shared.files import write_text
+from shared.train.engine import free_port
 
 RECORD = "steps.json"
 POLL = 0.05  # seconds between looks at the processes of lanes
@@ -156,7 +156,7 @@ def command(procs: int) -> list[str]:
     if procs == 1:
         return [sys.executable, "-m", "diptych"]
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner"]
-    where = ["--num_accelerators", str(procs), "--master_port", str(_free_port())]
+    where = ["--num_accelerators", str(procs), "--master_port", str(free_port())]
     return [*launcher, *where, "--module", "diptych"]
 
 
@@ -175,9 +175,3 @@ def _environment(lanes: int) -> dict[str, str]:
         environment.setdefault("OMP_NUM_THREADS", "1")
         environment["TTY_COMPATIBLE"] = "0"  # plain lines: two live ones would overwrite each other
     return environment
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -98,7 +98,9 @@ class SampleRequest(Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.low is not None and self.sketch is not None:
-            raise ConfigError("low, sketch: a model enlarges or follows a sketch; leave one of them")
+            raise ConfigError(
+                "low, sketch: a model enlarges or follows a sketch; leave one of them"
+            )
         if self.low_noise != SampleRequest.low_noise and self.low is None:
             raise ConfigError("low_noise: of the picture to enlarge; give low, or leave it out")
         if self.candidates < 1:

@@ -47,7 +47,7 @@ def find_sources(pipeline: Pipeline, request: EvaluateRequest) -> References | N
     config = of_split(pipeline.config, request.split)
     if request.prompt is None:
         found = find_references(config.data, pipeline.tokenizer)
-        return None if found is None else found.first(request.n)
+        return None if found is None else found.some(request.n)
     if config.data.source is None or config.data.reads_pictures:
         what = "nothing" if config.data.source is None else "pictures"
         raise ConfigError(f"prompt: this model writes from {what}; leave it out")

@@ -72,6 +72,11 @@ class FolderFeatures:
                 f"features = {FOLDER}:{folder}: not readable as a model and a tokenizer of "
                 f"transformers: {error}"
             ) from None
+        if model.config.is_encoder_decoder:
+            raise CheckpointError(
+                f"features = {FOLDER}:{folder}: a {type(model).__name__}, which reads one text and "
+                "writes another; expected a model that reads one, such as GPT2Model"
+            )
         self.model = model.eval().float().requires_grad_(False)
         if torch.cuda.is_available():
             self.model.cuda()

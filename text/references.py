@@ -25,7 +25,7 @@ class References:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def first(self, n: int) -> "References":
+    def some(self, n: int) -> "References":
         """n sources, the same ones always: different ones while there are any, then again."""
         order = fixed_order(len(self)).repeat(-(-n // len(self)))[:n]
         chosen = order.tolist()

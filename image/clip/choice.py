@@ -54,6 +54,7 @@ class Choice:
                 "late to watch it; leave one of them out"
             )
         encoder = open_encoder(request.clip, shape)
+        encoder.check_prompt(request.prompt)
         return cls(encoder, encoder.captions([request.prompt])[0], request.candidates)
 
     def seeds(self, seeds: Sequence[int]) -> list[int]:

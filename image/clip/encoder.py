@@ -21,7 +21,7 @@ from image.data import Facts, read_facts
 from image.data_config import DataConfig
 from shared.errors import CheckpointError, ConfigError
 from shared.frozen import weights_digest
-from shared.prompts import pad_rows
+from shared.prompts import check_words, pad_rows
 from shared.runs import load_learner, open_run
 from shared.tokenizer import FILE, UNK, load_tokenizer
 
@@ -53,6 +53,10 @@ class Encoder(Protocol):
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """ConfigError unless it can see pictures of this shape (C, H, W)."""
+        ...
+
+    def check_prompt(self, prompt: str) -> None:
+        """ConfigError unless it knows the words."""
         ...
 
     def pictures(self, images: Tensor, levels: int) -> Tensor:
@@ -99,6 +103,9 @@ class RunEncoder:
                 f"and width, and is to see {shape}; train it on pictures of that shape (data.size, "
                 "data.channels)"
             )
+
+    def check_prompt(self, prompt: str) -> None:
+        check_words(f"clip = {self.run}, prompt", prompt, self.tokenizer)
 
     @torch.no_grad()
     def pictures(self, images: Tensor, levels: int) -> Tensor:

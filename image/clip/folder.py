@@ -68,6 +68,9 @@ class FolderEncoder:
         if shape[0] not in (1, 3):
             raise ConfigError(f"clip: it sees grey or RGB pictures, got {shape[0]} channels")
 
+    def check_prompt(self, prompt: str) -> None:
+        """Its tokens spell any word."""
+
     @torch.no_grad()
     def pictures(self, images: Tensor, levels: int) -> Tensor:
         found: list[Tensor] = []

@@ -64,7 +64,7 @@ def set_up() -> torch.device:
     for key, value in (alone | {"MASTER_ADDR": "127.0.0.1"}).items():
         os.environ.setdefault(key, str(value))
     if world_size() == 1:
-        os.environ["MASTER_PORT"] = str(_free_port())
+        os.environ["MASTER_PORT"] = str(free_port())
     elif "MASTER_PORT" not in os.environ:
         raise ConfigError(
             f"{world_size()} processes but no MASTER_ADDR and MASTER_PORT: start them with "
@@ -107,7 +107,8 @@ def _deepspeed() -> Any:
     return deepspeed
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -68,6 +68,8 @@ class Named:
 
     def check(self, shape: tuple[int, int, int]) -> None: ...
 
+    def check_prompt(self, prompt: str) -> None: ...
+
     def pictures(self, images: Tensor, levels: int) -> Tensor:
         return self.see(images.float() * 2 / (levels - 1) - 1)
 
@@ -158,6 +160,8 @@ def test_a_run_scores_levels_and_cuts_captions_it_does_not_know(make_run):
     assert_close(long, encoder.captions(["star " * encoder.length])[0])
     assert_close(unknown, empty)
     assert encoder.name == RunEncoder(run).name != RunEncoder(run, "model").name
+    with pytest.raises(ConfigError, match=r"clip = .*, prompt = .* does not know 'xyzzy'"):
+        Choice.of(SampleRequest(clip=str(run), prompt="xyzzy"), SHAPE)
 
 
 # -- measures ----------------------------------------------------------------------------------

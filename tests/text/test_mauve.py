@@ -151,6 +151,17 @@ def test_a_folder_gives_the_last_state_at_the_last_token(folder) -> None:
     assert str(seen.facts["name"]).startswith("little-")
 
 
+def test_a_model_that_reads_one_text_and_writes_another_is_refused(folder, tmp_path) -> None:
+    from transformers import AutoTokenizer, T5Config, T5Model
+
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    T5Model(T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(CheckpointError, match=r"a T5Model, .* expected a model that reads one"):
+        build_features(f"transformers:{tmp_path}")
+
+
 def test_features_that_there_are_not_are_refused(tmp_path) -> None:
     for asked in ("x:y", "transformers:", "inception:file"):
         with pytest.raises(ConfigError, match="expected judge, or transformers:FOLDER"):

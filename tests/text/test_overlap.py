@@ -75,7 +75,7 @@ def test_held_out_sources_come_in_turn_and_unknown_words_stay_unknown(tmp_path):
     assert found.sources == [f"s{i}" for i in range(5)]
     assert found.sentences[1] == ["t40", "t60"]
     assert found.rows[2, 0] == UNK
-    seven = found.first(7)
+    seven = found.some(7)
     assert sorted(seven.sources[:5]) == found.sources
     assert seven.sources[5:] == seven.sources[:2]
     for source, ids, own in zip(seven.sources, seven.rows, seven.sentences, strict=True):
