@@ -38,6 +38,7 @@ from shared.errors import ConfigError, DataError
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
 from shared.runs import Run, load_learner
+from shared.tables import check_split
 from shared.task import Panel
 
 
@@ -46,6 +47,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     config: ImageConfig = run.config
     if request.prompt is not None or (request.mbr, request.surest) != (1, 1):
         raise ConfigError("prompt, mbr, surest: for runs of the text panel; leave them out")
+    check_split(config.data.name, request.split)
     split = _split(run, request)
     read = load_pictures(config.data)
     training = _conditioned(run, read)

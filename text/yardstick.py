@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from shared.runs import Run
+from shared.tables import check_split
 from shared.task import Panel
 from shared.tokenizer import FILE, PAD, Tokenizer, load_tokenizer
 from text.config import TextConfig
@@ -132,7 +133,9 @@ def find_yardstick(
 
 
 def of_split(config: TextConfig, split: str | None) -> TextConfig:
-    """The configuration with `split` as its held-out data, if it is named."""
+    """The configuration with `split` as its held-out data, if it is named. ConfigError for data
+    without splits."""
+    check_split(config.data.name, split)
     if split is None:
         return config
     return replace(config, data=replace(config.data, held_out=split))
