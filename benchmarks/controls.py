@@ -7,7 +7,6 @@ satisfy the same targets: what trying again and again would have to live with.
 """
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +22,7 @@ from shared.requests import ControlRequest, SampleRequest
 from text import teller
 from text.control import Target, parse_controls
 from text.control.analysis import of_reading
-from text.control.evaluation import control, measure
+from text.control.evaluation import measure, satisfy
 from text.control.lexicon import tags_of
 from text.control.world import SceneWorld
 from text.pipeline import Pipeline
@@ -125,7 +124,7 @@ def run(
         markdown: Write the table and some sentences here.
     """
     pipeline = Pipeline.from_pretrained(run)
-    only = pipeline.config.data.narrowed()
+    world, only = SceneWorld(pipeline.tokenizer), pipeline.config.data.narrowed()
     stream = teller.stream(SEED, "validation", only=only)
     sentences = [next(stream) for _ in range(count)]
     plain = SampleRequest(n=free, solver="ancestral", steps=max(steps), td=td)
@@ -133,14 +132,15 @@ def run(
     rows: list[dict[str, Any]] = []
     shown: dict[str, list[tuple[str, str]]] = {}
     for kind in KINDS:
-        asked = targets(kind, sentences)
         parsed = [
-            Target(tuple(parse_controls([f"{k}={v}" for k, v in one.items()]))) for one in asked
+            Target(tuple(parse_controls([f"{k}={v}" for k, v in one.items()])))
+            for one in targets(kind, sentences)
         ]
-        by_chance = measure(parsed, [drawn] * count, SceneWorld(pipeline.tokenizer))["all"]
+        by_chance = measure(parsed, [drawn] * count, world)["all"]
         for number in steps:
-            found = _controlled(pipeline, asked, n, number, td)
-            rows.append({"control": kind, "evaluations": number, "by_chance": by_chance} | found)
+            found = satisfy(pipeline, world, parsed, ControlRequest(n=n, steps=number, td=td))
+            about = {"control": kind, "steps": number, "by_chance": by_chance}
+            rows.append(about | found | {"forward": found["evaluations"]["forward"]})
             if number == max(steps):
                 shown[kind] = [
                     (", ".join(target["controls"]), text)
@@ -156,15 +156,6 @@ def run(
         write_text(markdown, _page(table, shown))
 
 
-def _controlled(
-    pipeline: Pipeline, asked: list[dict[str, str]], n: int, steps: int, td: float
-) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "targets.jsonl"
-        write_text(file, "".join(json.dumps(target) + "\n" for target in asked))
-        return control(pipeline, [], ControlRequest(n=n, steps=steps, td=td, targets=file))
-
-
 def _table(rows: list[dict[str, Any]], count: int, n: int, td: float, free: int) -> Table:
     return Table(
         "Controlled sentences of the scene world",
@@ -173,7 +164,7 @@ def _table(rows: list[dict[str, Any]], count: int, n: int, td: float, free: int)
         f"{free:,} sentences drawn without control that satisfy a target, mean over the targets.",
         (
             Column("control", "control"),
-            Column("evaluations", "network evaluations"),
+            Column("forward", "network evaluations", ".0f"),
             Column("all", "satisfied", ".1%"),
             Column("grammatical", "grammatical", ".1%"),
             Column("all_and_grammatical", "both", ".1%"),
