@@ -43,7 +43,9 @@ PEERS = {
 }
 BASE = "image/fashion_mnist"  # whose judge, and all that is not said here
 DATA = {"fashion_mnist": "$DIPTYCH_DATA/fashion_mnist", "cifar10": "$DIPTYCH_DATA/cifar10_jpeg"}
-RECIPE = ("net.dim=128", "train.batch=16", "train.warmup=100", "train.ema=0.995")
+RECIPE = (
+    "net.dim=128", "train.batch=16", "train.warmup=100", "train.ema=0.995", "diffusion.shift=0",
+)  # fmt: skip
 SHOWN = 40  # samples of a picture, and columns of it
 COLUMNS = 20
 
