@@ -20,7 +20,7 @@ from shared.files import write_text
 from shared.provenance import provenance
 from shared.requests import ControlRequest, SampleRequest
 from text import teller
-from text.control import Target, parse_controls
+from text.control import Control, Target
 from text.control.analysis import of_reading
 from text.control.evaluation import measure, satisfy
 from text.control.lexicon import tags_of
@@ -94,11 +94,12 @@ KINDS: dict[str, Made] = {
 }
 
 
-def targets(kind: str, sentences: list[str]) -> list[dict[str, str]]:
+def targets(kind: str, sentences: list[str]) -> list[Target]:
     """One target of this kind from each sentence."""
     uniforms = noise.uniform(range(len(sentences)), STREAM, (1,))[:, 0].tolist()
     pairs = zip(sentences, uniforms, strict=True)
-    return [KINDS[kind](sentence.split(), u) for sentence, u in pairs]
+    asked = (KINDS[kind](sentence.split(), u) for sentence, u in pairs)
+    return [Target(tuple(Control(*one) for one in controls.items())) for controls in asked]
 
 
 def run(
@@ -132,13 +133,10 @@ def run(
     rows: list[dict[str, Any]] = []
     shown: dict[str, list[tuple[str, str]]] = {}
     for kind in KINDS:
-        parsed = [
-            Target(tuple(parse_controls([f"{k}={v}" for k, v in one.items()])))
-            for one in targets(kind, sentences)
-        ]
-        by_chance = measure(parsed, [drawn] * count, world)["all"]
+        asked = targets(kind, sentences)
+        by_chance = measure(asked, [drawn] * count, world)["all"]
         for number in steps:
-            found = satisfy(pipeline, world, parsed, ControlRequest(n=n, steps=number, td=td))
+            found = satisfy(pipeline, world, asked, ControlRequest(n=n, steps=number, td=td))
             about = {"control": kind, "steps": number, "by_chance": by_chance}
             rows.append(about | found | {"forward": found["evaluations"]["forward"]})
             if number == max(steps):

@@ -10,9 +10,7 @@ from benchmarks.controls import KINDS, run, targets
 from shared.configs import load_config
 from shared.train.loop import train
 from text import teller
-from text.control import parse_controls
 from text.control.evaluation import measure
-from text.control.targets import Target
 from text.control.world import SceneWorld
 from text.panel import PANEL
 from text.pipeline import Pipeline
@@ -33,10 +31,7 @@ def scene_run(tmp_path_factory) -> Path:
 def test_a_sentence_satisfies_the_targets_made_of_it(kind: str, scene_run: Path):
     world = SceneWorld(Pipeline.from_pretrained(scene_run).tokenizer)
     sentences = list(itertools.islice(teller.stream(3, "validation"), 5))
-    asked = [
-        Target(tuple(parse_controls([f"{name}={value}" for name, value in one.items()])))
-        for one in targets(kind, sentences)
-    ]
+    asked = targets(kind, sentences)
     own = measure(asked, [[sentence] for sentence in sentences], world)
     assert own["all"] == own["all_and_grammatical"] == 1
     other = measure(asked, [["there is nothing ."]] * len(asked), world)
