@@ -47,16 +47,21 @@ class Perceptual(nn.Module):
 
 
 def install_perceptual(named: str | None, facts: Facts, run: Path) -> None:
-    """Copy the run of a classifier into a run folder, once. ConfigError when it is no classifier,
-    or one of pictures of other channels; CheckpointError when it is no run."""
+    """Copy the run of a classifier into a run folder, once. ConfigError when it is no classifier of
+    clean pictures, or one of other channels; CheckpointError when it is no run."""
     if named is None or (run / FOLDER).is_dir():
         return
     source = Path(expand(named, "autoencoder.perceptual"))
     config = open_run(source).config
     if not isinstance(config, ImageConfig) or config.model != "classifier":
         raise ConfigError(
-            f"autoencoder.perceptual = {named}: expected a run of model: classifier, such as a "
-            "judge in ~/.cache/diptych"
+            f"autoencoder.perceptual = {named}: expected a run of model: classifier, trained with "
+            "noisy=false"
+        )
+    if config.noisy:
+        raise ConfigError(
+            f"autoencoder.perceptual = {named}: learned from noisy pictures; expected a classifier "
+            "of clean ones, trained with noisy=false"
         )
     if read_facts(source).shape[0] != facts.shape[0]:
         raise ConfigError(

@@ -363,20 +363,17 @@ def test_a_named_classifier_is_compared_in_and_kept_with_the_run(make_run, tmp_p
     train(image_config(*TINY), plain, PANEL, quiet=True)
     with_it, without = (read_log(each / "log.jsonl")[0]["loss"] for each in (run, plain))
     assert with_it > without + 0.01
-    with pytest.raises(ConfigError, match="expected a run of model: classifier"):
-        train(
-            image_config(*TINY, f"autoencoder.perceptual={plain}"),
-            tmp_path / "a",
-            PANEL,
-            quiet=True,
+    noisy = make_run("model=classifier", "noisy=true")
+    for number, (named, error, what) in enumerate(
+        (
+            (plain, ConfigError, "expected a run of model: classifier"),
+            (noisy, ConfigError, "learned from noisy pictures"),
+            (judge_run, CheckpointError, "no such folder"),
         )
-    with pytest.raises(CheckpointError, match="no such folder"):
-        train(
-            image_config(*TINY, f"autoencoder.perceptual={judge_run}"),
-            tmp_path / "b",
-            PANEL,
-            quiet=True,
-        )
+    ):
+        config = image_config(*TINY, f"autoencoder.perceptual={named}")
+        with pytest.raises(error, match=what):
+            train(config, tmp_path / str(number), PANEL, quiet=True)
 
 
 def test_pictures_that_cannot_be_halved_are_refused(tmp_path: Path):
