@@ -8,6 +8,7 @@ the same for all scales.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.command import command
 from benchmarks.tables import Column, Table
 from image.agreement import class_agreement
 from image.comparison import compare, some_rows
@@ -29,6 +31,7 @@ from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
+from shared.runs import open_run
 
 FREE, TOWARDS = "classifier-free", "classifier"
 KEPT = ("frechet_ratio", "precision", "recall", "kernel_distance")
@@ -114,9 +117,8 @@ def run(
         scales: Scales of the classifier's gradient, added to the model by itself.
         json_file: Write everything here, and the plot beside it.
     """
+    config = open_run(run).config
     pipeline, sees = Pipeline.from_pretrained(run), open_judge(judge)
-    config = pipeline.config
-    assert config is not None  # of a run
     training = load_pictures(config.data)
     held_out = load_pictures(config.data, held_out=True, classes=training.classes)
     _classes(training)  # before anything is drawn
@@ -156,4 +158,4 @@ def _classes(pictures: Pictures) -> Tensor:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

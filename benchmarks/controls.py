@@ -7,6 +7,7 @@ satisfy the same targets: what trying again and again would have to live with.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from benchmarks.command import command
 from benchmarks.tables import Column, Table
 from shared import noise
 from shared.files import write_text
@@ -197,4 +199,4 @@ def _page(table: Table, shown: dict[str, list[tuple[str, str]]]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

@@ -9,6 +9,7 @@ noise, and Gaussians of the same moments are no further apart (Gelbrich 1990).
 """
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.command import command
 from benchmarks.tables import Column, Table
 from image.comparison import some_rows
 from image.data import load_pictures
@@ -28,6 +30,7 @@ from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
+from shared.runs import open_run
 from shared.solver import GRIDS, SOLVERS
 
 REFERENCE = ("unipc3", "logsnr")  # solver and grid
@@ -54,6 +57,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             [row["steps"] for row in own], [row[key] for row in own], "o-", label=" ".join(name)
         )
     axes.set(xscale="log", yscale="log", xlabel="steps", ylabel=key.replace("_", " "))
+    steps = sorted({row["steps"] for row in rows})
+    axes.set_xticks(steps, [f"{number}" for number in steps])
+    axes.set_xticks([], minor=True)
     axes.grid(alpha=0.2)
     axes.legend()
     write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=144))
@@ -86,9 +92,9 @@ def run(
         json_file: Write everything here, and the plot beside it.
     """
     _check(solvers, grids, steps, reference)
+    config = open_run(run).config
     pipeline, sees = Pipeline.from_pretrained(run), None if judge is None else open_judge(judge)
-    assert pipeline.config is not None  # of a run
-    training = load_pictures(pipeline.config.data)
+    training = load_pictures(config.data)
     chosen = some_rows(len(training), n, seed, training.labels)
     solver, grid = REFERENCE
     base = EvaluateRequest(
@@ -139,4 +145,4 @@ def _check(
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

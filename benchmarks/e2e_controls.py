@@ -13,6 +13,7 @@ where none is that close, the closest.
 import hashlib
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from benchmarks.command import command
 from benchmarks.controls import sentences
 from benchmarks.tables import Column, Table
 from shared.files import write_text
@@ -266,4 +268,4 @@ def _page(table: Table, shown: dict[str, list[tuple[str, str]]], about: dict[str
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

@@ -9,6 +9,7 @@ dimensions: the roots of eigenvalues that should be 0.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,7 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from benchmarks.command import command
 from benchmarks.fidelity import fidelity, torchmetrics
 from benchmarks.measure import facts, now, ratio
 from benchmarks.tables import Column, Table
@@ -192,4 +194,4 @@ def _version(package: str) -> str | None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    sys.exit(command(main))

@@ -4,6 +4,7 @@ The text stands in `gaussians.md.jinja`; every number in it is computed here.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 
 from benchmarks import gaussian_plots, gaussian_process, gaussian_tables
+from benchmarks.command import command
 from benchmarks.gaussian_tables import CHECKED, DIMENSIONS, P, Q
 from benchmarks.tables import Table
 from shared.files import write_text
@@ -107,4 +109,4 @@ def page(sections: dict[str, Table], draws: int, seed: int, folder: str) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

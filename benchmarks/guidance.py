@@ -9,6 +9,7 @@ law is written out row by row (`benchmarks.words`).
 import functools
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.command import command
 from benchmarks.flows import distance, modes
 from benchmarks.tables import Column, Table
 from benchmarks.words import signs, slopes, words
@@ -275,4 +277,4 @@ def run(
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

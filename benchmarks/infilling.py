@@ -11,6 +11,7 @@ causal model too hears of the right side.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.command import command
 from benchmarks.tables import Column, Table
 from shared.errors import ConfigError
 from shared.files import write_text
@@ -233,4 +235,4 @@ def _known(sentence: str, pipeline: Pipeline) -> bool:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

@@ -19,13 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.command import command
 from benchmarks.mutation import Mutant, mutants, mutated
 from shared.files import write_text
 from shared.provenance import ROOT, provenance
@@ -196,10 +197,5 @@ def _by_module(chosen: Sequence[Mutant], fates: Sequence[str]) -> Table:
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> Any:
-    """The command line."""
-    return tyro.cli(run, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(run))

@@ -7,6 +7,7 @@ sentences drawn without operators satisfy the same demands.
 """
 
 import json
+import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from benchmarks.command import command
 from benchmarks.tables import Column, Table
 from shared import scene
 from shared.files import write_text
@@ -216,4 +218,4 @@ def _values(sentence: str) -> Values | None:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

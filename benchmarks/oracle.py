@@ -8,6 +8,7 @@ fitted grid against the best peers.
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from benchmarks import oracle_peers
+from benchmarks.command import command
 from benchmarks.gaussian_plots import BLUE, GREEN, GREY, ORANGE, VIOLET, svg
 from benchmarks.oracle_measures import (
     COMBINED_NFE,
@@ -301,4 +303,4 @@ def run(
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

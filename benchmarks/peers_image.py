@@ -9,7 +9,6 @@ what of the peers is theirs.
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.command import command
 from benchmarks.contenders import Contender, drawn, train_in_turn
 from benchmarks.image_peers import LR, denoising_diffusion_pytorch, diffusers_example
 from benchmarks.measure import facts
@@ -31,7 +31,7 @@ from image.grid import save_png, tile, to_bytes
 from image.judge import find_judge
 from image.panel import PANEL
 from shared.configs import load_config
-from shared.errors import ConfigError, DiptychError
+from shared.errors import ConfigError
 from shared.files import write_text
 from shared.sampling import Sampling
 from shared.schema import one_of
@@ -194,15 +194,5 @@ def _page(table: Table, about: dict[str, Any], picture: str) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as the arguments (default: the process's own) say; returns the exit code."""
-    try:
-        tyro.cli(run, description=__doc__, args=arguments)
-    except DiptychError as error:
-        print(f"peers_image: {error}", file=sys.stderr)
-        return error.code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(run))

@@ -11,12 +11,14 @@ it is in is a function of its words.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from benchmarks.command import command
 from shared.files import write_atomic
 from text.config import DataConfig
 from text.data import read_labels
@@ -124,4 +126,4 @@ def _digest(sentence: str, of: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    tyro.cli(write)
+    sys.exit(command(write))

@@ -12,6 +12,7 @@ import itertools
 import json
 import random
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from benchmarks.command import command
 from benchmarks.operators import ask, ask_edits
 from benchmarks.sentence_judges import HELD_OUT, Judges, Values, find_judges
 from benchmarks.sentence_labels import PERSONS, SENTIMENTS
@@ -295,4 +297,4 @@ def _section(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

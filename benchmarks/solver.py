@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.command import command
 from benchmarks.k_diffusion import k_sampling
 from benchmarks.measure import Task, Times, facts, interleave
 from benchmarks.tables import Column, Table
@@ -272,4 +274,4 @@ def summary(sections: list[list[dict[str, Any]]]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(command(main))

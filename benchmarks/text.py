@@ -10,6 +10,7 @@ falls on all alike.
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 import tyro
 from rich.console import Console
 
+from benchmarks.command import command
 from benchmarks.measure import ROUNDS, facts, now
 from benchmarks.recipe import parameters
 from benchmarks.tables import Column, Table
@@ -208,4 +210,4 @@ def _table(rows: list[dict[str, Any]], base: str, n: int, training: str) -> Tabl
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

@@ -6,6 +6,7 @@ are skipped, and said to be.
 """
 
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 import tyro
 from rich.console import Console
 
+from benchmarks.command import command
 from benchmarks.measure import facts
 from benchmarks.memory import memory
 from benchmarks.recipe import Recipe, prepare
@@ -110,4 +112,4 @@ def _page(tables: list[Table], about: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

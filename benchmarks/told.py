@@ -8,6 +8,7 @@ by its exact parse. Variations are of the first sentence of every wish.
 
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.command import command
 from benchmarks.tables import Column, Table
 from shared.files import write_text
 from shared.provenance import provenance
@@ -196,4 +198,4 @@ def _written(rows: list[dict[str, Any]], count: int, each: int, steps: int, td: 
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    sys.exit(command(run))

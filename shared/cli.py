@@ -7,6 +7,7 @@ Exit codes: 0 done, 2 usage or configuration, 3 bad data or checkpoint, 4 non-fi
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -307,14 +308,22 @@ def run_verbs(
     code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     given = [a for a in given if not a.startswith("--local_rank")]  # deepspeed's launcher adds it
+    run = partial(
+        tyro.extras.subcommand_cli_from_dict,
+        verbs,
+        prog=prog,
+        description=description,
+        args=given,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return exit_code(prog, run)
+
+
+def exit_code(prog: str, run: Callable[[], int | None]) -> int:
+    """The exit code that `run` gives, 0 where it gives none; its errors are told on stderr, in one
+    line, and have their own."""
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            verbs,
-            prog=prog,
-            description=description,
-            args=given,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        return run() or 0
     except DiptychError as error:
         who = os.environ.get("RANK", "0")
         print(f"{prog}{'' if who == '0' else f' (rank {who})'}: {error}", file=sys.stderr)
@@ -325,4 +334,3 @@ def run_verbs(
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
-    return 0

@@ -29,13 +29,15 @@ def likelihood(
 ) -> dict[str, Any]:
     """-log p of request.n held-out sentences, or all there are, or a bound on it."""
     learner, split = pipeline.learner, _some(yardstick.held_out, request.n)
-    tokens = (split.data != PAD).sum(1)
+    tokens, decode = (split.data != PAD).sum(1), yardstick.tokenizer.decode
+    characters = torch.tensor([len(decode(ids)) for ids in split.data.tolist()])
     exact = isinstance(learner, CausalLM)
 
     def by_token(found: Likelihood) -> dict[str, Any]:
         own = tokens[: len(found.nats)]
         perplexity = "perplexity" if exact else "perplexity_bound"
         shares = measured("nats_per_token", found.nats_per_token(own))
+        shares |= measured("bits_per_char", found.bits_per_char(characters[: len(own)]))
         return shares | measured(perplexity, found.perplexity(own))
 
     if isinstance(learner, CausalLM):

@@ -77,9 +77,9 @@ class Likelihood:
         ratio = float(nats.sum() / count.sum())
         return Estimate(ratio, _mean(nats - ratio * count).error / float(count.mean()))
 
-    def bits_per_token(self, tokens: Tensor) -> Estimate:
-        """`nats_per_token` in bits; of characters: bits/char."""
-        nats, error = self.nats_per_token(tokens)
+    def bits_per_char(self, characters: Tensor) -> Estimate:
+        """All nats over all characters, (B,) a datum, in bits; its error as in `nats_per_token`."""
+        nats, error = self.nats_per_token(characters)
         return Estimate(nats / math.log(2), error / math.log(2))
 
     def perplexity(self, tokens: Tensor) -> Estimate:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from benchmarks import contenders, image_peers
+from benchmarks.command import command
 from benchmarks.contenders import drawn, expected_steps, train_in_turn
 from benchmarks.fidelity import denoising_diffusion
 from benchmarks.image_peers import TOLERANCE, Peer, crop, diffusers_example, nearest, pad
-from benchmarks.peers_image import OURS, PEERS, main, run
+from benchmarks.peers_image import OURS, PEERS, run
 from benchmarks.recipe import parameters
 from image.config import DataConfig
 from image.data import Pictures, load_pictures
@@ -185,7 +186,7 @@ def test_a_peer_that_is_not_installed_and_an_unknown_one_end_the_command_with_2(
 ):
     monkeypatch.setattr(image_peers, "denoising_diffusion", lambda: None)
     given = [str(tmp_path / "runs"), "--data", "digits", "--overrides", *TINY]
-    assert main([*given, "--methods", "denoising-diffusion-pytorch"]) == 2
+    assert command(run, [*given, "--methods", "denoising-diffusion-pytorch"]) == 2
     assert image_peers.INSTALL in capsys.readouterr().err
-    assert main([*given, "--methods", "difusers"]) == 2
+    assert command(run, [*given, "--methods", "difusers"]) == 2
     assert re.search("methods = 'difusers'.*did you mean|diffusers", capsys.readouterr().err)

@@ -38,7 +38,7 @@ def test_tokens_are_weighed_alike_and_perplexity_is_of_the_corpus():
     assert nats.value == pytest.approx(12 / 10)
     left = [1.5 - 2.4, 2.5 - 3.6, 8.0 - 6.0]  # nats - ratio tokens, whose sum is 0
     assert nats.error == pytest.approx(math.sqrt(sum(x**2 for x in left) / 2 / 3) / (10 / 3))
-    bits = found.bits_per_token(tokens)
+    bits = found.bits_per_char(tokens)
     assert bits == pytest.approx((nats.value / math.log(2), nats.error / math.log(2)))
     perplexity = found.perplexity(tokens)
     assert perplexity.value == pytest.approx(math.exp(1.2))

@@ -61,6 +61,9 @@ def test_held_out_sentences_are_bounded_above_the_entropy_of_the_world(make_run,
     assert told["nats_per_token"] == pytest.approx(per_token)
     error = found.nats_per_token(tokens).error
     assert told["nats_per_token_standard_error"] == pytest.approx(error, rel=1e-4)
+    characters = sum(map(len, held_out(pipeline)))
+    bits = told["nats_per_sentence"] * 11 / characters / math.log(2)
+    assert told["bits_per_char"] == pytest.approx(bits)
     assert told["perplexity_bound"] == pytest.approx(math.exp(per_token))
     assert told["nats_per_sentence_floor"] == pytest.approx(entropy())
     assert told["nats_per_token_floor"] == pytest.approx(entropy() * 11 / told["tokens"])
@@ -76,6 +79,8 @@ def test_the_causal_reference_is_exact_and_above_the_entropy(make_run):
     own = perplexity.compute(held_out(pipeline), model, pipeline.tokenizer)
     assert told["perplexity"] == pytest.approx(own["perplexity"], rel=1e-5)
     assert told["tokens"] == own["tokens"]
+    nats, characters = told["nats_per_sentence"] * 11, sum(map(len, held_out(pipeline)))
+    assert told["bits_per_char"] == pytest.approx(nats / characters / math.log(2))
     assert told["what"] == "-log p(data), exact"
     assert told["nats_per_sentence"] > told["nats_per_sentence_floor"]
     assert "perplexity_bound" not in told
