@@ -165,7 +165,7 @@ def main(
     torch.set_num_threads(threads)
     threadpool_limits(threads)
     console = Console(width=120)
-    about = facts(0) | {name: _version(name) for name in PEERS}
+    about = facts() | {name: _version(name) for name in PEERS}
     del about["seconds_per_measurement"]
     tables = [measure(count, rounds) for count in COUNTS]
     for table in tables:

@@ -118,12 +118,13 @@ def peak_memory_mib() -> float:
     raise RuntimeError("/proc/self/status names no VmHWM: peak memory is measured on Linux only")
 
 
-def facts(seconds: float) -> dict[str, Any]:
-    """Machine, versions, commit: what the numbers depend on."""
+def facts(seconds: float | None = None) -> dict[str, Any]:
+    """Machine, versions, commit: what the numbers depend on; and how long one measurement takes,
+    where that was asked for."""
     return {
         "threads": torch.get_num_threads(),
         "clock": clock_name(),
-        "seconds_per_measurement": seconds,
+        **({} if seconds is None else {"seconds_per_measurement": seconds}),
         "load_average_at_start": round(os.getloadavg()[0], 1),
         "date": datetime.now(UTC).date().isoformat(),
     } | provenance()

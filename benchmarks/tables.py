@@ -24,22 +24,29 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of numbers under a title, with a note on how they were measured."""
+    """Rows of numbers under a title, with a note on how they were measured. A column that says
+    nothing of any row is left out."""
 
     title: str
     note: str
     columns: tuple[Column, ...]
     rows: list[dict[str, Any]]
 
+    @property
+    def shown(self) -> list[Column]:
+        """The columns that are not left out."""
+        said = [c for c in self.columns if any(row.get(c.key) is not None for row in self.rows)]
+        return said if self.rows else list(self.columns)
+
     def show(self, console: Console) -> None:
         """Print it, on a terminal as wide as that is."""
         if not console.is_terminal:
             console.width = WIDTH
         shown = RichTable(title=self.title, caption=self.note, title_justify="left")
-        for i, column in enumerate(self.columns):
+        for i, column in enumerate(self.shown):
             shown.add_column(column.heading, justify="right" if i else "left")
         for row in self.rows:
-            shown.add_row(*(column.text(row) for column in self.columns))
+            shown.add_row(*(column.text(row) for column in self.shown))
         console.print(shown)
 
     def markdown(self) -> str:
@@ -49,9 +56,9 @@ class Table:
     def grid(self) -> str:
         """Heading and rows alone, as Markdown."""
         lines = [
-            _line(column.heading for column in self.columns),
-            _line("---" if i == 0 else "---:" for i in range(len(self.columns))),
-            *(_line(column.text(row) for column in self.columns) for row in self.rows),
+            _line(column.heading for column in self.shown),
+            _line("---" if i == 0 else "---:" for i in range(len(self.shown))),
+            *(_line(column.text(row) for column in self.shown) for row in self.rows),
         ]
         return "\n".join(lines)
 

@@ -35,11 +35,16 @@ def test_rows_are_measured_and_runs_are_kept(
         seconds=0.2,
         steps=steps,
         n=8,
-        methods=("autoregressive",),
+        methods=("told lengths", "autoregressive"),
         overrides=TINY,
         json_file=file,
     )
     rows = json.loads(file.read_text())["rows"]
+    told, rows = rows[:3], rows[3:]
+    for row, draw in zip(told, METHODS["told lengths"].draws, strict=True):
+        assert (row["draw"], row["evaluations"]) == (draw, draw["steps"])
+        assert row["nats_per_token"] is None  # the bound would leave out what a length costs
+        assert row["perplexity"] > 1
     assert [row["draw"] for row in rows] == list(METHODS["autoregressive"].draws)
     for row in rows:
         assert row["evaluations"] == pytest.approx(row["tokens_mean"] + 1)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sacrebleu import BLEU
 from torch import Tensor
 
 from shared.drawing import draw
@@ -29,6 +28,7 @@ from shared.seeds import candidate_seeds
 from shared.tokenizer import EOS
 from text.autoencoder.codec import SentenceCodec, read_measured
 from text.config import TextConfig
+from text.metrics import overlap
 from text.operators.attributes import ATTRIBUTES, attribute
 from text.operators.choice import best_of, scores
 from text.operators.demand import Demand, demand_energy, parse_demand
@@ -154,7 +154,7 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
         result |= measure(ask, texts, x0)
     if inputs is not None:
         result["inputs"] = inputs
-        result["bleu_to_input"] = BLEU().corpus_score(texts, [inputs]).score
+        result["bleu_to_input"] = overlap.bleu(texts, [[one] for one in inputs])
         result["unchanged"] = sum(a == b for a, b in zip(texts, inputs, strict=True)) / len(texts)
     return result
 
