@@ -1,6 +1,7 @@
 """A packaged configuration with its data, ready to be trained with small changes."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,9 @@ class Recipe:
         return Trainer(config.train, self.run, learner, self.examples, device, 0, None, quiet=True)
 
 
-def prepare(name: str, run: Path) -> Recipe:
+def prepare(name: str, run: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and its data. Raises ConfigError, or DataError when the data is not there."""
-    _, panel, given, _ = load_config(name, [])
+    _, panel, given, _ = load_config(name, overrides)
     begin(given, run, panel)
     config = read_config(run, panel)  # whose precision is settled
     panel.prepare(config, run)
