@@ -166,7 +166,8 @@ def asymmetric(times: Tensor, td: float) -> list[tuple[float, float]]:
     """The moves of Analog Bits' asymmetric time intervals (Chen et al. 2022, Alg. 2): move i asks
     at times[i] and goes to place i + 1 + td of the grid, at most to its end.
 
-    On a uniform grid that is max(1 - (i + 1 + td) / S, 0); on others, linear between places.
+    On a uniform grid that is max(1 - (i + 1 + td) / S, 0); on others, linear between places. Grids
+    that go back to more noise (`time_travel`) have no such moves: ValueError.
     """
     steps = len(times) - 1
     if td < 0 or not math.isfinite(td):
@@ -175,8 +176,8 @@ def asymmetric(times: Tensor, td: float) -> list[tuple[float, float]]:
         raise ValueError(
             f"td = {td} with one step: it ends clean whatever td is; use 2 steps or more"
         )
-    if td and bool((times.diff() >= 0).any()):
-        raise ValueError(f"td = {td}: expected a grid that falls all the way")
+    if td and bool((times.diff() > 0).any()):
+        raise ValueError(f"td = {td}: this grid goes back to more noise; leave td out")
     given = times.tolist()
     moves: list[tuple[float, float]] = []
     for i in range(steps):

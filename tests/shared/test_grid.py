@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shared.schedule import Cosine, Schedule
-from shared.solver import GRIDS, prepare, time_grid, time_travel
+from shared.solver import GRIDS, prepare, run, time_grid, time_travel
 from shared.solver.grid import SchedulePath, asymmetric, karras, listed, trig, uniform_logsnr
 from shared.solver.plan import grid_times
 from tests.solvers import FAMILIES, Straight
@@ -135,5 +135,19 @@ def test_asymmetric_intervals_are_their_formula_on_uniform_times():
             assert to == pytest.approx(max(1 - (i + 1 + td) / 5, 0))
     uneven = torch.tensor([1.0, 0.6, 0.1, 0.0], dtype=torch.float64)
     assert [to for _, to in asymmetric(uneven, 0.5)] == pytest.approx([0.35, 0.05, 0.0])
-    with pytest.raises(ValueError, match="falls all the way"):
+    with pytest.raises(ValueError, match="goes back to more noise"):
         asymmetric(torch.tensor([0.9, 0.4, 0.7]), 0.5)
+
+
+@pytest.mark.parametrize("grid", ["logsnr", "karras"])
+def test_asymmetric_intervals_end_where_the_grid_does(grid: str):
+    times = grid_times(SCHEDULE, 6, grid)
+    assert times[-2:].tolist() == [0, 0]  # the cleanest level, from which the last move is clean
+    pairs = asymmetric(times, 1.5)
+    assert [at for at, _ in pairs] == times[:-1].tolist()
+    assert [to for _, to in pairs[-3:]] == pytest.approx([0, 0, 0])
+    assert pairs[0][1] == pytest.approx(float(times[2] + times[3]) / 2)
+    plan = prepare(SCHEDULE, "ancestral", 6, grid, td=1.5)
+    assert plan.evaluations == 6
+    found = run(plan, lambda x_t, *_: 0.5 * x_t, torch.ones(2, 3), seeds=[0, 1])
+    assert torch.isfinite(found.x).all()
