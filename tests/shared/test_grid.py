@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shared.schedule import Cosine, Schedule
+from shared.schedule import Cosine, Level, Schedule
 from shared.solver import GRIDS, prepare, run, time_grid, time_travel
 from shared.solver.grid import SchedulePath, asymmetric, karras, listed, trig, uniform_logsnr
 from shared.solver.plan import grid_times
@@ -139,6 +139,12 @@ def test_asymmetric_intervals_are_their_formula_on_uniform_times():
         asymmetric(torch.tensor([0.9, 0.4, 0.7]), 0.5)
 
 
+def _half(
+    x_t: Tensor, level: Level, condition: Tensor | None = None, previous: Tensor | None = None
+) -> Tensor:
+    return x_t / 2
+
+
 @pytest.mark.parametrize("grid", ["logsnr", "karras"])
 def test_asymmetric_intervals_end_where_the_grid_does(grid: str):
     times = grid_times(SCHEDULE, 6, grid)
@@ -149,5 +155,5 @@ def test_asymmetric_intervals_end_where_the_grid_does(grid: str):
     assert pairs[0][1] == pytest.approx(float(times[2] + times[3]) / 2)
     plan = prepare(SCHEDULE, "ancestral", 6, grid, td=1.5)
     assert plan.evaluations == 6
-    found = run(plan, lambda x_t, *_: 0.5 * x_t, torch.ones(2, 3), seeds=[0, 1])
+    found = run(plan, _half, torch.ones(2, 3), seeds=[0, 1])
     assert torch.isfinite(found.x).all()
