@@ -166,7 +166,6 @@ def main(
     threadpool_limits(threads)
     console = Console(width=120)
     about = facts() | {name: _version(name) for name in PEERS}
-    del about["seconds_per_measurement"]
     tables = [measure(count, rounds) for count in COUNTS]
     for table in tables:
         table.show(console)
