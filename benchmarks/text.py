@@ -180,6 +180,7 @@ def _time(rows: list[dict[str, Any]], out: Path) -> None:
         began = now()
         pipelines[rows.index(row)].write(request.seeds, request)
         row["seconds"] = min(now() - began, row.get("seconds", math.inf))
+        row["tokens_per_s"] = TIMED * row["tokens_mean"] / row["seconds"]
 
 
 def _table(rows: list[dict[str, Any]], base: str, n: int, training: str) -> Table:
@@ -208,6 +209,7 @@ def _table(rows: list[dict[str, Any]], base: str, n: int, training: str) -> Tabl
             Column("nats_per_token", "nats a token", ".3f"),
             Column("evaluations", "evaluations", ".0f"),
             Column("seconds", f"s for {TIMED}", ".2f"),
+            Column("tokens_per_s", "tokens/s", ",.0f"),
         ),
         rows,
     )

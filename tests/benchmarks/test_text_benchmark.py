@@ -48,7 +48,7 @@ def test_rows_are_measured_and_runs_are_kept(
     assert [row["draw"] for row in rows] == list(METHODS["autoregressive"].draws)
     for row in rows:
         assert row["evaluations"] == pytest.approx(row["tokens_mean"] + 1)
-        assert row["seconds"] > 0
+        assert row["tokens_per_s"] == pytest.approx(100 * row["tokens_mean"] / row["seconds"])
         assert row["perplexity"] > 1
         assert row["train_steps"] == (steps or row["train_steps"]) >= 1
     assert math.log(4) < rows[0]["nats_per_token"] < 8  # hardly trained: near a uniform guess
