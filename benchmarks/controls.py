@@ -151,9 +151,15 @@ def run(
     table.show(Console())
     if json_file is not None:
         about = {"run": run.name, "seed": SEED, "provenance": provenance()}
-        write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
+        write_text(json_file, json.dumps({"about": about, "rows": [_told(row) for row in rows]}))
     if markdown is not None:
         write_text(markdown, _page(table, shown))
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the sentences of its targets, without their scores: the parse gives them again."""
+    targets = [{key: target[key] for key in ("controls", "texts")} for target in row["targets"]]
+    return row | {"targets": targets}
 
 
 def _table(rows: list[dict[str, Any]], count: int, n: int, td: float, free: int) -> Table:

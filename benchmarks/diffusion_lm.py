@@ -28,7 +28,6 @@ from benchmarks.tables import Column, Table
 from shared.config import NetConfig
 from shared.errors import ConfigError
 from shared.files import write_text
-from shared.learner import DiffusionLearner
 from shared.train.engine import set_up
 from text.codec import Embedding
 
@@ -140,22 +139,21 @@ def run(
             name: prepare(config, Path(folder) / str(i), (*more, *overrides))
             for i, (name, (config, more)) in enumerate(OURS.items())
         }
-        models = {name: recipe.learner(recipe.config) for name, recipe in recipes.items()}
-        first = recipes[SAME]
-        ids = first.examples.take(torch.arange(batch))[0].to(device)
-        theirs = Theirs(
-            _words(models[SAME]), first.config.codec.dim, first.config.net, ids.shape[1]
-        )
         trainers = {
             name: recipe.trainer(batch=batch, precision=precision, zero_stage=0)
             for name, recipe in recipes.items()
         }
-        tasks: dict[str, Task] = {THEIRS: Step(theirs.to(device), ids, dtypes[precision])}
+        config = recipes[SAME].config
+        ids = recipes[SAME].examples.take(torch.arange(batch))[0].to(device)
+        words = _words(trainers[SAME].learner)
+        theirs = Theirs(words, config.codec.dim, config.net, ids.shape[1]).to(device)
+        tasks: dict[str, Task] = {THEIRS: Step(theirs, ids, dtypes[precision])}
         tasks |= {name: trainer.update for name, trainer in trainers.items()}
         times = interleave(tasks, seconds)
         for trainer in trainers.values():
             trainer.engine.close()
-    sizes = {name: parameters(model) for name, model in (models | {THEIRS: theirs}).items()}
+    sizes = {THEIRS: parameters(theirs)}
+    sizes |= {name: parameters(trainer.learner) for name, trainer in trainers.items()}
     rows: list[dict[str, Any]] = []
     for name in (THEIRS, *OURS):
         least, typical = ratio(times[THEIRS], times[name])
@@ -189,7 +187,7 @@ def run(
         write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
 
 
-def _words(learner: DiffusionLearner) -> int:
+def _words(learner: nn.Module) -> int:
     codec = learner.codec
     assert isinstance(codec, Embedding)
     return codec.size

@@ -7,6 +7,7 @@ decoder of latents, also by itself.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks.command import command
-from benchmarks.measure import facts, interleave, ratio
+from benchmarks.measure import Task, facts, interleave, ratio
 from benchmarks.recipe import parameters
 from benchmarks.tables import Column, Table
 from image.pipeline import Pipeline
@@ -46,10 +47,12 @@ def run(
     configs = [open_run(folder).config for folder in runs]
     pipelines = [Pipeline.from_pretrained(folder) for folder in runs]
     about = facts(seconds) | {"n": n, "steps": steps}
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, Task] = {}
     for i, pipeline in enumerate(pipelines):
-        tasks[f"all {i}"] = _Draw(pipeline, n, steps)
-        tasks[f"decoder {i}"] = _Decode(pipeline, n)
+        labels = "all" if pipeline.facts.classes else None
+        x0 = torch.zeros(n, *_learner(pipeline).codec.latent_shape)
+        tasks[f"all {i}"] = partial(pipeline, labels, num_inference_steps=steps, seeds=range(n))
+        tasks[f"decoder {i}"] = partial(pipeline.decode, x0)
     times = interleave(tasks, seconds)
     rows: list[dict[str, Any]] = []
     for i, (folder, config, pipeline) in enumerate(zip(runs, configs, pipelines, strict=True)):
@@ -86,29 +89,6 @@ def run(
     table.show(Console())
     if json_file is not None:
         write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
-
-
-class _Draw:
-    """Draws n pictures, of classes in turn where the model has them."""
-
-    def __init__(self, pipeline: Pipeline, n: int, steps: int) -> None:
-        self.pipeline, self.steps, self.seeds = pipeline, steps, range(n)
-        self.labels = "all" if pipeline.facts.classes else None
-
-    def __call__(self) -> None:
-        self.pipeline(self.labels, num_inference_steps=self.steps, seeds=self.seeds)
-
-
-class _Decode:
-    """Decodes n latents."""
-
-    def __init__(self, pipeline: Pipeline, n: int) -> None:
-        self.pipeline = pipeline
-        self.x0 = torch.zeros(n, *_learner(pipeline).codec.latent_shape)
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        self.pipeline.decode(self.x0)
 
 
 def _learner(pipeline: Pipeline) -> DiffusionLearner:
