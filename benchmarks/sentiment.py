@@ -6,6 +6,8 @@ LABELS/operator.parquet (`benchmarks.sentence_labels`); success and fluency are 
 
 Edits are of the sentences of a reference file, with what people and another system made of them
 beside ours. What the writer was trained on, or could not read, is not among them.
+
+The time of a sentence is held against that of the causal model that judges fluency, in turn.
 """
 
 import itertools
@@ -22,6 +24,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks.command import command
+from benchmarks.measure import clock_name, interleave, ratio
 from benchmarks.operators import ask, ask_edits
 from benchmarks.sentence_judges import HELD_OUT, Judges, Values, find_judges
 from benchmarks.sentence_labels import PERSONS, SENTIMENTS
@@ -43,6 +46,7 @@ VALUES = {
 }
 KINDS = {name: (name,) for name in VALUES} | {"all three": tuple(VALUES)}
 OTHER = dict(zip(VALUES["sentiment"], reversed(VALUES["sentiment"]), strict=True))
+ONE = (f"sentiment={VALUES['sentiment'][1]}",)  # the demand whose time is told
 SHOWN = 20  # sentences of each row, drawn by seed
 
 
@@ -71,6 +75,7 @@ def run(
     candidates: int = 1,
     references: str = "$DIPTYCH_DATA/yelp/style_transfer_references.parquet",
     seed: int = 0,
+    seconds: float = 20.0,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     markdown: Path | None = None,
 ) -> None:
@@ -92,6 +97,7 @@ def run(
             flow, which draw nothing.
         references: A table with columns text, label, human_transfer, latentops_output.
         seed: Of the sentences that are edited, and of those shown.
+        seconds: Of telling the time of a batch beside that of one autoregressive pass.
         json_file: Write everything here.
         markdown: Write the table and the sentences shown here.
     """
@@ -114,12 +120,16 @@ def run(
             how = base | {"mode": mode, name: value}
             how |= {"candidates": candidates} if mode == "exact" else {}
             rows.append(_edited(pipeline, run, judges, chosen, weight, how))
+    pace = _pace(pipeline, run, judges, ControlRequest(n=batch, operator=ONE, **base), seconds)
     table = Table(
         "Operators on review sentences",
         f"{count} sentences of each kind of demands and {len(chosen)} edits of the sentiment, "
         f"{solver} with {steps} steps, best of {candidates}, seeds from 0. Success: as demanded, "
         "by judges that share no sentence with the operators; chance: of sentences drawn without "
-        "operators. Perplexity: over that of held-out sentences.",
+        "operators. Perplexity: over that of held-out sentences. A sentence with one demand takes "
+        f"{pace['times_one_pass']:.1f} times as long as one that the causal judge writes from left "
+        f"to right ({pace['milliseconds']:.1f} and {pace['milliseconds_one_pass']:.1f} ms of "
+        f"{pace['clock']}).",
         (
             Column("what", "sentences"),
             Column("mode", "mode"),
@@ -140,10 +150,32 @@ def run(
     table.show(Console())
     shown = [row | {"texts": _some(row["texts"], seed)} for row in rows]
     if json_file is not None:
-        page = {"about": provenance(), "judge": judges.fluency.judge.facts, "rows": shown}
+        page = {"about": provenance(), "judge": judges.fluency.judge.facts, "pace": pace}
+        page["rows"] = shown
         write_text(json_file, json.dumps(page, indent=1, ensure_ascii=False))
     if markdown is not None:
         write_text(markdown, "\n".join([table.markdown(), *map(_section, shown)]))
+
+
+def _pace(
+    pipeline: Pipeline, run: Path, judges: Judges, request: ControlRequest, seconds: float
+) -> dict[str, Any]:
+    """Milliseconds a sentence of this request, the operators' own verdict included, and of the
+    causal model's one pass, batches of both in turn."""
+    causal = judges.fluency.judge.model
+    tasks = {
+        "ours": lambda: ask(pipeline, run, request),
+        "theirs": lambda: causal.generate(range(request.n)),
+    }
+    times = interleave(tasks, seconds)
+    ours, theirs = (1000 * min(times[name]) / request.n for name in tasks)
+    return {
+        "times_one_pass": ratio(times["ours"], times["theirs"])[1],
+        "milliseconds": ours,
+        "milliseconds_one_pass": theirs,
+        "sentences": request.n,
+        "clock": clock_name(),
+    }
 
 
 def choose_edits(name: str, pipeline: Pipeline, count: int, seed: int) -> list[Edit]:

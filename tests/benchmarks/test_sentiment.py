@@ -111,8 +111,12 @@ def test_a_run_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     json_file, markdown = tmp_path / "rows.json", tmp_path / "rows.md"
     run(writer, tmp_path / "labels", count=16, steps=3, edits=6, stays=(0.0, 1e4), batch=9,
         references=str(tmp_path / "references.parquet"), json_file=json_file,
-        markdown=markdown)  # fmt: skip
-    rows = json.loads(json_file.read_text())["rows"]
+        seconds=0.0, markdown=markdown)  # fmt: skip
+    page = json.loads(json_file.read_text())
+    rows, pace = page["rows"], page["pace"]
+    assert pace["sentences"] == 9
+    assert pace["times_one_pass"] > 0
+    assert min(pace["milliseconds"], pace["milliseconds_one_pass"]) > 0
     what = [(row["what"], row.get("mode")) for row in rows]
     assert what[:2] == [("held-out sentences", None), ("no demand", None)]
     assert [w for w in what if w[1] == "flow"] == [

@@ -203,6 +203,7 @@ for first, second in ((2, 4), (3, 30), (0, 3)):
     assert whole.count == second + 1, whole.count
     torch.testing.assert_close(whole.mean, expected.mean)
     torch.testing.assert_close(whole.covariance(), expected.covariance())
+dist.destroy_process_group()  # or gloo's threads may outlive the interpreter, which then aborts
 """
 
 
