@@ -14,13 +14,14 @@ def side_of(rows: int, held_out: bool) -> list[int]:
     return [i for i in range(rows) if (i % HOLD_OUT_EVERY == 0) == held_out]
 
 
-def check_split(name: str, split: str | None) -> None:
-    """ConfigError for a split that is asked for of a single file, which has none."""
-    if split is not None and os.path.isfile(expand(name)):
-        raise ConfigError(
-            f"split = {split}: {name} is a single file, of whose rows every {HOLD_OUT_EVERY}th is "
-            "held out; leave it out"
-        )
+def check_split(name: str, split: str | None, divided: bool = True) -> None:
+    """ConfigError for a split that is asked for of a source that has none: a single file, or what
+    the caller has found not to be `divided`."""
+    if split is None or (divided and not os.path.isfile(expand(name))):
+        return
+    raise ConfigError(
+        f"split = {split}: {name} has no splits, a part of its rows is held out; leave it out"
+    )
 
 
 def check_columns(name: str, table: Any, wanted: Mapping[str, str | None], hint: str = "") -> None:

@@ -28,5 +28,7 @@ def test_a_single_file_has_no_split_to_ask_for(tmp_path: Path):
     check_split(str(file), None)
     check_split(str(tmp_path), "test")
     check_split("scene", "test")
-    with pytest.raises(ConfigError, match=r"split = test: .*lines.txt is a single file, .* 20th"):
+    with pytest.raises(ConfigError, match=r"split = test: .*lines.txt has no splits"):
         check_split(str(file), "test")
+    with pytest.raises(ConfigError, match="has no splits, a part of its rows is held out"):
+        check_split(str(tmp_path), "test", divided=False)
