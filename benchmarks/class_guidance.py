@@ -7,7 +7,6 @@ trained on pictures that neither of the guides has seen, with another seed and w
 the same for all scales.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +15,6 @@ from typing import Annotated, Any
 
 import tyro
 from matplotlib.figure import Figure
-from rich.console import Console
 from torch import Tensor
 
 from benchmarks.command import command
@@ -28,7 +26,7 @@ from image.evaluation import draw_rows
 from image.judge import Judge, open_judge
 from image.pipeline import Pipeline
 from shared.errors import ConfigError
-from shared.files import write_atomic, write_text
+from shared.files import write_atomic
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
 from shared.runs import open_run
@@ -141,12 +139,10 @@ def run(
         ),
         found,
     )
-    table.show(Console())
+    about = {"run": run.name, "judge": judge.name, "held_out_agreement": real, "samples": n}
+    about |= {"settings": {"steps": steps, "interval": interval, "seed": seed}}
+    table.publish(json_file, about | {"provenance": provenance()})
     if json_file is not None:
-        about = {"run": run.name, "judge": judge.name, "held_out_agreement": real, "samples": n}
-        about |= {"settings": {"steps": steps, "interval": interval, "seed": seed}}
-        about |= {"rows": found, "provenance": provenance()}
-        write_text(json_file, json.dumps(about, indent=1))
         plot(found, json_file.with_suffix(".png"))
 
 

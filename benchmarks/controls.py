@@ -6,14 +6,12 @@ read from the text, by its exact parse. Beside it stands how often sentences dra
 satisfy the same targets: what trying again and again would have to live with.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from benchmarks.command import command
 from benchmarks.tables import Column, Table
@@ -148,10 +146,8 @@ def run(
                     for text in target["texts"][:1]
                 ][:SHOWN]
     table = _table(rows, count, n, td, free)
-    table.show(Console())
-    if json_file is not None:
-        about = {"run": run.name, "seed": SEED, "provenance": provenance()}
-        write_text(json_file, json.dumps({"about": about, "rows": [_told(row) for row in rows]}))
+    about = {"run": run.name, "seed": SEED, "provenance": provenance()}
+    table.publish(json_file, about, rows=[_told(row) for row in rows])
     if markdown is not None:
         write_text(markdown, _page(table, shown))
 

@@ -8,7 +8,6 @@ from above: Wasserstein's distance is that of the best pairing, here pictures ar
 noise, and Gaussians of the same moments are no further apart (Gelbrich 1990).
 """
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Annotated, Any
 
 import tyro
 from matplotlib.figure import Figure
-from rich.console import Console
 from torch import Tensor
 
 from benchmarks.command import command
@@ -27,7 +25,7 @@ from image.evaluation import draw_rows
 from image.judge import Judge, open_judge
 from image.pipeline import Pipeline
 from shared.errors import ConfigError
-from shared.files import write_atomic, write_text
+from shared.files import write_atomic
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
 from shared.runs import open_run
@@ -122,12 +120,10 @@ def run(
         ),
         rows,
     )
-    table.show(Console())
+    about: dict[str, Any] = {"run": run.name, "judge": judge and judge.name, "samples": n}
+    about |= {"seed": seed, "reference": {"solver": solver, "grid": grid, "steps": reference}}
+    table.publish(json_file, about | {"guidance": guidance, "provenance": provenance()})
     if json_file is not None:
-        about: dict[str, Any] = {"run": run.name, "judge": judge and judge.name, "samples": n}
-        about |= {"seed": seed, "reference": {"solver": solver, "grid": grid, "steps": reference}}
-        about |= {"guidance": guidance, "rows": rows, "provenance": provenance()}
-        write_text(json_file, json.dumps(about, indent=1))
         plot(rows, json_file.with_suffix(".png"))
 
 

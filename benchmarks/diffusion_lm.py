@@ -6,7 +6,6 @@ loss, AdamW and moving average, in plain PyTorch. Ours are whole steps under Dee
 objective, then that of text/e2e with and without self-conditioning. All take turns.
 """
 
-import json
 import math
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 import tyro
-from rich.console import Console
 from torch import Tensor, nn
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEncoder
@@ -27,7 +25,6 @@ from benchmarks.recipe import parameters, prepare
 from benchmarks.tables import Column, Table
 from shared.config import NetConfig
 from shared.errors import ConfigError
-from shared.files import write_text
 from shared.train.engine import set_up
 from text.codec import Embedding
 
@@ -182,9 +179,7 @@ def run(
         ),
         rows,
     )
-    table.show(Console())
-    if json_file is not None:
-        write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
+    table.publish(json_file, about)
 
 
 def _words(learner: nn.Module) -> int:

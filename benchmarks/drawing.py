@@ -5,7 +5,6 @@ on all alike. What is timed is the whole of `Pipeline.__call__`: the network, th
 decoder of latents, also by itself.
 """
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
 
 from benchmarks.command import command
 from benchmarks.measure import Task, facts, interleave, ratio
@@ -21,7 +19,6 @@ from benchmarks.recipe import parameters
 from benchmarks.tables import Column, Table
 from image.pipeline import Pipeline
 from shared.errors import ConfigError
-from shared.files import write_text
 from shared.learner import DiffusionLearner
 from shared.runs import open_run
 
@@ -86,9 +83,7 @@ def run(
         ),
         rows,
     )
-    table.show(Console())
-    if json_file is not None:
-        write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
+    table.publish(json_file, about)
 
 
 def _learner(pipeline: Pipeline) -> DiffusionLearner:

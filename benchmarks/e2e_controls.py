@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from benchmarks.command import command
 from benchmarks.controls import sentences
@@ -144,14 +143,12 @@ def run(
         row, shown[kind] = _measured(setup, kind, targets(kind, where), grid, tuned, n, limit)
         rows.append(row)
     table = _table(rows, setup, n, tuned, run.name)
-    table.show(Console())
     about = {
         "judge": world.about(asked([target for kind in kinds for target in targets(kind, where)])),
         "lm": yardstick.judge.facts,
         "provenance": provenance(),
     }
-    if json_file is not None:
-        write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
+    table.publish(json_file, about)
     if markdown is not None:
         write_text(markdown, _page(table, shown, about))
 

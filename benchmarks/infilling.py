@@ -10,7 +10,6 @@ others agree with (`text.mbr`), or that the model that wrote it finds the likeli
 causal model too hears of the right side.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +24,6 @@ from rich.progress import track
 from benchmarks.command import command
 from benchmarks.tables import Column, Table
 from shared.errors import ConfigError
-from shared.files import write_text
 from shared.provenance import provenance
 from shared.requests import ControlRequest, SampleRequest
 from shared.runs import open_run
@@ -219,15 +217,10 @@ def run(
         ),
         found,
     )
-    table.show(Console())
-    if json_file is not None:
-        about = {"run": run.name, "causal": causal.name, "candidates": candidates, "seed": seed}
-        about |= {"sampling": {"solver": how.solver, "steps": steps, "td": td}}
-        about |= {"provenance": provenance()}
-        shown = [asdict(gap) for gap in gaps[:SHOWN]]
-        write_text(
-            json_file, json.dumps({"about": about, "rows": table.rows, "gaps": shown}, indent=1)
-        )
+    about = {"run": run.name, "causal": causal.name, "candidates": candidates, "seed": seed}
+    about |= {"sampling": {"solver": how.solver, "steps": steps, "td": td}}
+    shown = [asdict(gap) for gap in gaps[:SHOWN]]
+    table.publish(json_file, about | {"provenance": provenance()}, gaps=shown)
 
 
 def _known(sentence: str, pipeline: Pipeline) -> bool:

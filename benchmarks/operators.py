@@ -6,7 +6,6 @@ the text by its exact parse: a sentence that does not parse has failed. Beside i
 sentences drawn without operators satisfy the same demands.
 """
 
-import json
 import sys
 import tempfile
 import warnings
@@ -16,12 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from benchmarks.command import command
 from benchmarks.tables import Column, Table
 from shared import scene
-from shared.files import write_text
 from shared.provenance import provenance
 from shared.requests import ControlRequest, SampleRequest
 from text import teller
@@ -113,10 +110,7 @@ def run(
         ),
         rows,
     )
-    table.show(Console())
-    if json_file is not None:
-        page = {"about": provenance(), "free": free, "rows": rows}
-        write_text(json_file, json.dumps(page, indent=1, ensure_ascii=False))
+    table.publish(json_file, provenance(), free=free)
 
 
 def _demands(

@@ -7,14 +7,12 @@ the features of the classifier that the suite trains on these data. `benchmarks.
 what of the peers is theirs.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
 from torch import Tensor
 
 from benchmarks.command import command
@@ -102,9 +100,7 @@ def run(
     found = class_agreement(judge, held_out.images, held_out.condition)
     about |= {"judge": judge.facts | {"accuracy": found["class_agreement"]}}
     table = _table(rows, about, seconds)
-    table.show(Console())
-    if json_file is not None:
-        write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
+    table.publish(json_file, about)
     if markdown is not None:
         save_png(
             tile(to_bytes(torch.cat(shown), training.levels), COLUMNS), markdown.with_suffix(".png")

@@ -11,7 +11,6 @@ The time of a sentence is held against that of the causal model that judges flue
 """
 
 import itertools
-import json
 import random
 import re
 import sys
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from benchmarks.command import command
 from benchmarks.measure import clock_name, interleave, ratio
@@ -147,12 +145,9 @@ def run(
         ),
         rows,
     )
-    table.show(Console())
     shown = [row | {"texts": _some(row["texts"], seed)} for row in rows]
-    if json_file is not None:
-        page = {"about": provenance(), "judge": judges.fluency.judge.facts, "pace": pace}
-        page["rows"] = shown
-        write_text(json_file, json.dumps(page, indent=1, ensure_ascii=False))
+    about = provenance() | {"judge": judges.fluency.judge.facts, "pace": pace}
+    table.publish(json_file, about, rows=shown)
     if markdown is not None:
         write_text(markdown, "\n".join([table.markdown(), *map(_section, shown)]))
 

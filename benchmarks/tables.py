@@ -1,10 +1,14 @@
 """One table, shown on a terminal or as Markdown: numbers are formatted once and never retyped."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
+
+from shared.files import write_text
 
 WIDTH = 180  # of tables that go to a file or a pipe, which have none of their own
 
@@ -48,6 +52,14 @@ class Table:
         for row in self.rows:
             shown.add_row(*(column.text(row) for column in self.shown))
         console.print(shown)
+
+    def publish(self, json_file: Path | None, about: dict[str, Any], **more: Any) -> None:
+        """Show it and, where a file is named, write as JSON what it is about and its rows, or what
+        is given for them, and more."""
+        self.show(Console())
+        if json_file is not None:
+            page = {"about": about, "rows": self.rows} | more
+            write_text(json_file, json.dumps(page, indent=1, ensure_ascii=False))
 
     def markdown(self) -> str:
         """The same as Markdown."""

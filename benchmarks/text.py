@@ -8,7 +8,6 @@ measured in turn, so that what else the machine does falls on all alike.
 """
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
 
 from benchmarks.command import command
 from benchmarks.measure import ROUNDS, facts, now
@@ -108,10 +106,8 @@ def run(
     _time(rows, out)
     training = f"{seconds:g} s" if steps is None else f"{steps:,} steps"
     table = _table(rows, base, n, training)
-    table.show(Console())
     about = facts() | {"base": base, "n": n, "training": training}
-    if json_file is not None:
-        write_text(json_file, json.dumps({"about": about, "rows": rows}, indent=1))
+    table.publish(json_file, about)
     if markdown is not None:
         told = ", ".join(f"{key} {value}" for key, value in about.items())
         head = "# Ways to write\n\nWritten by `python -m benchmarks.text`. "

@@ -68,7 +68,7 @@ def test_a_run_is_measured_whole(runs: dict[str, Path], tmp_path: Path, capsys: 
     assert [(row["guided"], row["scale"]) for row in found["rows"]] == [
         (FREE, 1.0), (FREE, far), (TOWARDS, 2.0)
     ]  # fmt: skip
-    assert found["held_out_agreement"] > 0.8
+    assert found["about"]["held_out_agreement"] > 0.8
     assert len({row["kernel_distance"] for row in found["rows"]}) == 3  # three kinds of pictures
     assert file.with_suffix(".png").stat().st_size > 1000
     assert "12 pictures of each scale" in capsys.readouterr().out

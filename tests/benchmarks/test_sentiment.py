@@ -113,7 +113,7 @@ def test_a_run_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         references=str(tmp_path / "references.parquet"), json_file=json_file,
         seconds=0.0, markdown=markdown)  # fmt: skip
     page = json.loads(json_file.read_text())
-    rows, pace = page["rows"], page["pace"]
+    rows, pace = page["rows"], page["about"]["pace"]
     assert pace["sentences"] == 9
     assert pace["times_one_pass"] > 0
     assert min(pace["milliseconds"], pace["milliseconds_one_pass"]) > 0
