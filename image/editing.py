@@ -26,6 +26,7 @@ from image.pipeline import Pipeline
 from shared.edits import EditRequest
 from shared.errors import ConfigError
 from shared.files import write_text
+from shared.prompts import one_each
 from shared.requests import SampleRequest
 
 KINDS = "--mask FILE, --grey, --downscale N, --strength T, --invert, --interpolate A B"
@@ -36,9 +37,8 @@ def edit(pipeline: Pipeline, request: EditRequest, out: Path) -> dict[str, Any]:
     edited.json with seeds and settings, and of a picture known in part how far each sample is from
     what is known. ConfigError for options that do not go together."""
     asked, seeds = asked_edit(request), list(request.seeds)
-    condition, target = pipeline.asked(
-        request.condition, request.prompt, request.n, request.classifier
-    )
+    prompts = one_each(request.prompt, request.n)
+    condition, target = pipeline.asked(request.condition, prompts, request.n, request.classifier)
     negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
     entry = pipeline.enter(asked, seeds, request, condition)
     x0 = pipeline.latents(seeds, condition, request, None, True, negative, target, entry=entry)
@@ -53,6 +53,7 @@ def edit(pipeline: Pipeline, request: EditRequest, out: Path) -> dict[str, Any]:
     save_png(tile(shown), out / "edited.png")
     save_npz(out / "edited.npz", arrays)
     written = {"edit": type(asked).__name__, "settings": request.asked(), "seeds": seeds}
+    written["prompts"] = prompts
     told = {"n": request.n, "grid": str(out / "edited.png"), "images": str(out / "edited.npz")}
     if entry.misfit is not None:
         misfit = [round(127.5 * one, 2) for one in entry.misfit(x0).tolist()]
@@ -134,7 +135,8 @@ def low_of(pipeline: Pipeline, request: SampleRequest) -> Low | None:
         return pipeline.to_read(request.low, request.n, request.low_noise)
     first = Pipeline.from_pretrained(request.low, request.weights)
     led = request.clip is not None and first.texts is None  # the prompt is for that alone
-    condition, _ = first.asked(request.condition, None if led else request.prompt, request.n)
+    prompts = None if led else one_each(request.prompt, request.n)
+    condition, _ = first.asked(request.condition, prompts, request.n)
     negative = first.words(request.negative_prompt, request.n, "negative_prompt")
     scale = 1.0 if request.guide is not None else request.guidance
     alone = replace(

@@ -29,6 +29,7 @@ from image.render import render
 from shared.edits import EditRequest
 from shared.errors import ConfigError
 from shared.files import write_text
+from shared.prompts import one_each
 from shared.requests import (
     ControlRequest,
     EvaluateRequest,
@@ -147,9 +148,10 @@ class ImagePanel:
         pipeline = Pipeline.from_pretrained(run, request.weights)
         seeds = list(request.seeds)
         led = request.clip is not None and pipeline.texts is None  # the prompt is for it alone
+        prompts = one_each(request.prompt, request.n)
         condition, target = pipeline.asked(
             request.condition,
-            None if led else request.prompt,
+            None if led else prompts,
             request.n,
             request.classifier,
         )
@@ -178,6 +180,7 @@ class ImagePanel:
             "settings": settings,
             "seeds": seeds,
             "condition": None if ids is None else _told(pipeline, ids, out),
+            "prompts": prompts,
             "classes": list(facts.classes),
         }
         if choice is not None and scores is not None:

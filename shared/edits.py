@@ -30,7 +30,7 @@ class EditRequest(Request):
         repaint: In place of guidance, write what is known into the state, and make every step this
             many times (RePaint; 10 in the paper).
         condition: What to draw: a class by name or number.
-        prompt: What to draw, in words.
+        prompt: What to draw, in words, or a .txt file of such lines, one for each in turn.
         negative_prompt: What guidance is to depart from, in words.
     """
 

@@ -2,12 +2,37 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from shared.errors import ConfigError
+from shared.errors import ConfigError, DataError
 from shared.tokenizer import PAD, Tokenizer
+
+
+def listed(said: str, name: str) -> list[str]:
+    """What is said, or the lines of the .txt file that it names. DataError, with what it is called,
+    for a file that is not there, is no text, or has no line that is not blank."""
+    path = Path(said)
+    if path.suffix != ".txt":
+        return [said]
+    if not path.is_file():
+        raise DataError(f"{name} = {said}: no such file; expected one of a {name} a line")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} = {said}: not UTF-8 text ({error}); save it as UTF-8") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise DataError(f"{name} = {said}: nothing in it; expected a {name} a line")
+    return found
+
+
+def one_each(prompt: str | None, n: int) -> list[str] | None:
+    """What is said, or the lines of the file, for n samples in turn; None when nothing is."""
+    return None if prompt is None else list(islice(cycle(listed(prompt, "prompt")), n))
 
 
 def prompt_ids(

@@ -56,8 +56,8 @@ class SampleRequest(Request):
     Attributes:
         condition: What to sample: a class by name or number, a scene or an outfit in words; `all`
             in turn.
-        prompt: What to write from or to draw, in words; for a causal model that writes from
-            nothing, how each sentence begins.
+        prompt: What to write from or to draw, in words, or a .txt file of such lines, one for each
+            sample in turn; for a causal model that writes from nothing, how each sentence begins.
         image: Pictures to write from: one sample for each file (panels that describe pictures).
         negative_prompt: What guidance is to depart from, in words (pictures).
         given: What must stay, with [MASK] for what is free (panels that can infill).

@@ -14,6 +14,7 @@ from shared.edits import EditRequest
 from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
+from shared.prompts import one_each
 from shared.requests import (
     ControlRequest,
     EvaluateRequest,
@@ -125,7 +126,8 @@ class TextPanel:
         pipeline = Pipeline.from_pretrained(run, request.weights)
         if request.image:
             request = request.for_images()
-        source, start = pipeline.prompted(request.prompt, request.n, request.image)
+        prompts = one_each(request.prompt, request.n)
+        source, start = pipeline.prompted(prompts, request.n, request.image)
         ask = Ask(
             source=source,
             start=start,
@@ -140,6 +142,7 @@ class TextPanel:
         settings |= {name: getattr(request, name) for name in ("prompt", "mbr", "surest", "length")}
         images = [str(file) for file in request.image]
         written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
+        written["prompts"] = prompts
         if images:
             written["images"] = images
         if ask.candidates > 1:

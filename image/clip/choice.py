@@ -21,6 +21,7 @@ from shared.codec import Codec
 from shared.drawing import Target, Wrap
 from shared.errors import ConfigError
 from shared.guidance import through_estimate
+from shared.prompts import listed
 from shared.requests import SampleRequest
 from shared.seeds import candidate_seeds
 
@@ -54,8 +55,14 @@ class Choice:
                 "late to watch it; leave one of them out"
             )
         encoder = open_encoder(request.clip, shape)
-        encoder.check_prompt(request.prompt)
-        return cls(encoder, encoder.captions([request.prompt])[0], request.candidates)
+        asked = listed(request.prompt, "prompt")
+        if len(asked) > 1:
+            raise ConfigError(
+                f"clip = {request.clip}: compares all pictures with one prompt, and "
+                f"{request.prompt} has {len(asked)}; give one of them"
+            )
+        encoder.check_prompt(asked[0])
+        return cls(encoder, encoder.captions(asked)[0], request.candidates)
 
     def seeds(self, seeds: Sequence[int]) -> list[int]:
         """Seeds of n pictures -> those of all candidates, the ones of a picture in turn."""

@@ -219,6 +219,25 @@ def test_samples_of_a_prompt_say_how_they_were_made(make_run, tmp_path: Path):
     told = json.loads((tmp_path / "samples.json").read_text())
     assert (told["settings"]["prompt"], told["settings"]["negative_prompt"]) == (STAR, "blue")
     assert len(told["condition"][0]) == 48
+    assert told["prompts"] == [STAR, STAR]
+
+
+def test_prompts_of_a_file_are_drawn_in_turn(make_run, tmp_path: Path):
+    run, other = make_run(*SCENES), "large red solid moon top left"
+    (tmp_path / "some.txt").write_text(f"{STAR}\n\n{other}\n")
+
+    def drawn(n: int, prompt: str) -> Any:
+        out = tmp_path / f"{n}"
+        out.mkdir(exist_ok=True)
+        PANEL.sample(run, SampleRequest(n=n, steps=2, prompt=prompt), out)
+        return json.loads((out / "samples.json").read_text())
+
+    told, alone = drawn(3, str(tmp_path / "some.txt")), drawn(1, STAR)
+    assert told["prompts"] == [STAR, other, STAR]
+    assert told["condition"][0] == told["condition"][2] == alone["condition"][0]
+    assert told["condition"][1] != told["condition"][0]
+    with pytest.raises(DataError, match=r"prompt = no.txt: no such file"):
+        drawn(1, "no.txt")
 
 
 def test_scenes_drawn_from_words_are_read_beside_pairs_never_trained_on(make_run, monkeypatch):

@@ -386,7 +386,7 @@ def test_operators_that_do_not_fit_are_refused(writer: Path, make_run, tmp_path:
         ({"interpolate": ("a", "b")}, "without operator and edit"),
         ({"stay": 1.0}, "stay: of --edit in --mode flow"),
         ({"edit": "look at a zebra ."}, "does not know 'zebra'"),
-        ({"edit": "no.txt"}, "no such file of sentences"),
+        ({"edit": "no.txt"}, "edit = no.txt: no such file"),
         ({"edit": " ".join(["red"] * 30)}, "30 tokens, expected 1 to 23"),
     ],
 )

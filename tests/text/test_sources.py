@@ -1,15 +1,21 @@
 """Sentences written from a source: the way from a prompt to the network, and that it is used."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from shared.config import NetConfig
 from shared.errors import ConfigError
+from shared.requests import SampleRequest
 from shared.seeds import candidate_seeds
 from shared.tokenizer import BOS, EOS, PAD
 from text.baseline import CausalLM
 from text.mbr import rank
+from text.panel import PANEL
 from text.pipeline import Pipeline
 
 SIZE, LENGTH, SOURCE = 7, 4, 3
@@ -51,12 +57,22 @@ def test_causal_sentences_follow_their_own_source_and_beginning(causal: CausalLM
         assert chi2 < 18.5  # 4 degrees of freedom: false alarm 1 in 1,000
 
 
-def test_a_run_with_a_source_writes_from_prompts(make_run) -> None:
-    pipe = Pipeline.from_pretrained(make_run(*READS, "net.source_depth=1"))
+def test_a_run_with_a_source_writes_from_prompts(make_run, tmp_path: Path) -> None:
+    run = make_run(*READS, "net.source_depth=1")
+    pipe = Pipeline.from_pretrained(run)
     other = "formal child , small blue dots star bottom left"
     each = pipe(seeds=[3, 4], prompt=[SCENE, other], num_inference_steps=6).texts
     alone = pipe(seeds=[4], prompt=other, num_inference_steps=6).texts
     assert each[1:] == alone
+    (tmp_path / "some.txt").write_text(f"{SCENE}\n{other}\n")
+
+    def written(n: int, seed: int, prompt: str) -> Any:
+        PANEL.sample(run, SampleRequest(n=n, seed=seed, steps=6, prompt=prompt), tmp_path)
+        return json.loads((tmp_path / "samples.json").read_text())
+
+    told = written(2, 3, str(tmp_path / "some.txt"))
+    assert told["prompts"] == [SCENE, other]
+    assert told["texts"][1:] == written(1, 4, other)["texts"]
     with pytest.raises(ConfigError, match="2 for 1 sentences"):
         pipe(prompt=[SCENE, other])
     with pytest.raises(ConfigError, match=r"guidance.*Give a prompt"):

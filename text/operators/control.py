@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from shared.drawing import draw
-from shared.errors import ConfigError, DataError
+from shared.errors import ConfigError
 from shared.guidance.flow import clean_level
 from shared.learner import DiffusionLearner
-from shared.prompts import pad_rows, sentence_ids
+from shared.prompts import listed, pad_rows, sentence_ids
 from shared.requests import ControlRequest
 from shared.runs import load_learner, open_run
 from shared.sampling import Start
@@ -130,7 +130,7 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
     began = time.monotonic()
     inputs = None
     if request.edit is not None:
-        inputs = [text for text in read_edit(request.edit) for _ in range(request.n)]
+        inputs = [text for text in listed(request.edit, "edit") for _ in range(request.n)]
     count = request.n if inputs is None else len(inputs)
     own = range(request.seed, request.seed + count)
     seeds = [one for seed in own for one in candidate_seeds(seed, request.candidates)]
@@ -210,23 +210,6 @@ def shares(demands: Sequence[Demand], values: Sequence[Mapping[str, str]]) -> di
         demands[k].written: sum(row[k] for row in rows) / len(rows) for k in range(len(demands))
     }
     return each | {"all": sum(map(all, rows)) / len(rows)}
-
-
-def read_edit(edit: str) -> list[str]:
-    """A sentence, or the lines of a text file. DataError for an empty one."""
-    path = Path(edit)
-    if path.suffix != ".txt":
-        return [edit]
-    if not path.is_file():
-        raise DataError(f"edit = {edit}: no such file of sentences")
-    try:
-        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"edit = {edit}: not UTF-8 text ({error}); save it as UTF-8") from None
-    lines = [line for line in found if line]
-    if not lines:
-        raise DataError(f"edit = {edit}: no sentences in it")
-    return lines
 
 
 def _exact(ask: Steering) -> bool:
