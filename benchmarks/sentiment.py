@@ -46,6 +46,7 @@ KINDS = {name: (name,) for name in VALUES} | {"all three": tuple(VALUES)}
 OTHER = dict(zip(VALUES["sentiment"], reversed(VALUES["sentiment"]), strict=True))
 ONE = (f"sentiment={VALUES['sentiment'][1]}",)  # the demand whose time is told
 SHOWN = 20  # sentences of each row, drawn by seed
+ON_THE_WAY = 5  # sentences between two
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def run(
         how = base | {"mode": mode, "candidates": candidates}
         found = _drawn(pipeline, run, judges, KINDS[kind], count, weight, how)
         rows.append({"what": kind, "chance": chances[kind]} | found)
-    rows += _others(judges, chosen)
+    rows += [_between(pipeline, run, judges, chosen), *_others(judges, chosen)]
     limits = {"exact": ("strength", strengths), "flow": ("stay", stays)}
     for mode, weight in itertools.product(modes, weights):
         name, values = limits[mode]
@@ -254,6 +255,20 @@ def _others(judges: Judges, edits: Sequence[Edit]) -> list[dict[str, Any]]:
         "edited by LatentOps' authors": [edit.system for edit in edits],
     }
     return [{"what": what} | _against(judges, texts, edits) for what, texts in made.items()]
+
+
+def _between(
+    pipeline: Pipeline, run: Path, judges: Judges, edits: Sequence[Edit]
+) -> dict[str, Any]:
+    """Sentences on the way from one to another, SHOWN pairs at most."""
+    made: list[str] = []
+    ways: list[str] = []
+    for first, last in zip(edits[:SHOWN], edits[SHOWN:] or edits[1:], strict=False):
+        request = ControlRequest(n=ON_THE_WAY, interpolate=(first.text, last.text))
+        texts = ask(pipeline, run, request)["texts"]
+        made += texts
+        ways.append(f"{first.text} -> {' | '.join(texts)} -> {last.text}")
+    return {"what": "between two sentences"} | _measured(judges, made) | {"texts": ways}
 
 
 def _against(judges: Judges, texts: Sequence[str], edits: Sequence[Edit]) -> dict[str, Any]:

@@ -124,10 +124,16 @@ def test_a_run_is_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ]  # fmt: skip
     assert rows[0]["success"] > 0.9  # the judge knows its grammar
     assert rows[0]["perplexity_ratio"] == pytest.approx(1)
+    edited = {text.split(" -> ")[0] for text in rows[-1]["texts"]}
     untouched = next(row for row in rows if row["what"] == "left as it is")
     assert untouched["success"] < 0.2
     assert (untouched["unchanged"], untouched["bleu"]) == (1, pytest.approx(100))
+    between = next(row for row in rows if row["what"] == "between two sentences")
+    for way in between["texts"]:
+        first, path, last = way.split(" -> ")
+        assert {first, last} <= edited
+        assert path.count(" | ") == 4
     assert [row["limit"] for row in rows[-3:]] == [0.6, 0.0, 1e4]
     for row in rows:
-        assert len(row["texts"]) in (6, 16, 20)
+        assert len(row["texts"]) in (5, 6, 16, 20)
         assert markdown.read_text().count(f"### {row['what']}") >= 1
