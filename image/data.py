@@ -45,6 +45,7 @@ class Pictures:
     captions: tuple[str, ...] | None = None  # N texts, of which `image.captions` makes conditions
     shows: Tensor | None = None  # class or scene of each, (N, M), where captions are the condition
     skipped: int = 0  # bad ones left out
+    divided: bool = True  # whether the source has splits; without, a part is held out
 
     def __len__(self) -> int:
         return len(self.images)
@@ -100,6 +101,7 @@ def load_pictures(
         conditions,
         read.captions,
         skipped=read.skipped,
+        divided=read.divided,
     )
 
 

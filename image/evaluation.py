@@ -8,7 +8,6 @@ conditions, in no given network's features, the likelihood is all that is measur
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,11 +35,10 @@ from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
 from image.sketch import likeness
 from shared.errors import ConfigError, DataError
-from shared.pictures import has_splits
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
 from shared.runs import Run, load_learner
-from shared.tables import check_split, expand
+from shared.tables import check_split
 from shared.task import Panel
 
 
@@ -49,11 +47,9 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     config: ImageConfig = run.config
     if request.prompt is not None or (request.mbr, request.surest) != (1, 1):
         raise ConfigError("prompt, mbr, surest: for runs of the text panel; leave them out")
-    place = Path(expand(config.data.name))
-    divided = not place.is_dir() or has_splits(place, config.data.split)
-    check_split(config.data.name, request.split, divided)
     split = _split(run, request)
     read = load_pictures(config.data)
+    check_split(config.data.name, request.split, read.divided)
     training = _conditioned(run, read)
     measured_split = replace(config.data, held_out=split)
     kept = load_pictures(measured_split, held_out=True, classes=read.classes)

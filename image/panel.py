@@ -133,16 +133,7 @@ class ImagePanel:
         settings; of figures layouts.png, what was asked for; on request the denoising of the first
         picture as trajectory.png (the noisy state above, the estimate below) and trajectory.json.
         With a dual encoder, the best candidates and the scores of all."""
-        if request.given is not None:
-            raise ConfigError("given: the image panel cannot infill yet; leave it out")
-        if request.length is not None:
-            raise ConfigError("length: of sentences; pictures have one size, leave it out")
-        if (request.mbr, request.surest, request.n_best) != (1, 1, 1):
-            raise ConfigError(
-                "mbr, surest, n_best: the image panel compares no candidates; leave them out"
-            )
-        if request.image:
-            raise ConfigError("image: the image panel draws from words; leave it out")
+        _refuse_words(request)
         if not is_pipeline(run) and open_run(run).config.model == "autoencoder":
             return self._reconstruct(run, request, out)
         pipeline = Pipeline.from_pretrained(run, request.weights)
@@ -150,10 +141,7 @@ class ImagePanel:
         led = request.clip is not None and pipeline.texts is None  # the prompt is for it alone
         prompts = one_each(request.prompt, request.n)
         condition, target = pipeline.asked(
-            request.condition,
-            None if led else prompts,
-            request.n,
-            request.classifier,
+            request.condition, None if led else prompts, request.n, request.classifier
         )
         negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
         low = low_of(pipeline, request)
@@ -276,6 +264,20 @@ class ImagePanel:
             "scene": "small scenes drawn at 32 x 32 or more, with every attribute known",
             "figures": "dressed figures drawn at 32 x 32 or more from a layout and textures",
         }
+
+
+def _refuse_words(request: SampleRequest) -> None:
+    """ConfigError for what is asked of sentences alone."""
+    if request.given is not None:
+        raise ConfigError("given: the image panel cannot infill yet; leave it out")
+    if request.length is not None:
+        raise ConfigError("length: of sentences; pictures have one size, leave it out")
+    if (request.mbr, request.surest, request.n_best) != (1, 1, 1):
+        raise ConfigError(
+            "mbr, surest, n_best: the image panel compares no candidates; leave them out"
+        )
+    if request.image:
+        raise ConfigError("image: the image panel draws from words; leave it out")
 
 
 def _told(pipeline: Pipeline, ids: Tensor, out: Path) -> list[Any]:

@@ -21,13 +21,14 @@ from shared.tokenizer import one_blank
 @dataclass(frozen=True)
 class Source:
     """images (N, C, H, W) uint8; labels (N,) int64, or None, with the names of the classes;
-    captions, N or None; and how many bad pictures were left out."""
+    captions, N or None; how many bad pictures were left out; and whether there are splits."""
 
     images: Tensor
     labels: Tensor | None
     classes: tuple[str, ...]
     captions: tuple[str, ...] | None
     skipped: int
+    divided: bool
 
 
 def read_source(config: DataConfig, held_out: bool, classes: Sequence[str] | None) -> Source:
@@ -54,7 +55,7 @@ def read_source(config: DataConfig, held_out: bool, classes: Sequence[str] | Non
     images, kept = _images(config, table, rows, captions, labelled)
     labels, names = _labels(config, table, kept, classes) if labelled else (None, ())
     told = None if captions is None else tuple(captions[i] for i in kept)
-    return Source(images, labels, names, told, len(rows) - len(kept))
+    return Source(images, labels, names, told, len(rows) - len(kept), not undivided)
 
 
 def _check_columns(config: DataConfig, table: Any) -> bool:

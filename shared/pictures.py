@@ -19,8 +19,6 @@ from shared.errors import DataError
 from shared.tables import load_saved, load_table
 
 GREY = ("1", "L", "LA")
-SAVED = "state.json"  # in the folder of a data set without splits that `datasets` saved
-SHARDS = ("parquet", "tar")  # files of splits
 WIDE = ("I", "F")  # 16 and 32 bits a pixel; converting them to 8 would clip
 
 
@@ -49,7 +47,7 @@ def _open_folder(name: str, folder: Path, split: str, training: str) -> tuple[An
         saved = [entry.name for entry in folder.iterdir() if entry.is_dir()]
         _check_split(name, split, saved)
         return load_saved(name, str(folder / split), split), False
-    if (folder / SAVED).is_file():
+    if (folder / "state.json").is_file():
         return load_saved(name, str(folder), split), True
     files = _files(name, folder, "parquet", split)
     if files:
@@ -60,22 +58,14 @@ def _open_folder(name: str, folder: Path, split: str, training: str) -> tuple[An
         from shared.tars import load_shards  # a second of `datasets`
 
         return load_shards(name, split, files), False
-    divided = has_splits(folder, training)
+    folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    divided = training in folders
     if divided:
-        _check_split(name, split, [entry.name for entry in folder.iterdir() if entry.is_dir()])
+        _check_split(name, split, folders)
         folder = folder / split
     # named outright: looking for splits by name, `datasets` would go through the folder 66 times
     every = {"train": f"{folder}/**"}
     return load_table(name, "imagefolder", "train", data_files=every), not divided
-
-
-def has_splits(folder: Path, training: str) -> bool:
-    """Whether a folder of pictures is divided: one that `datasets` saved whole is not, nor is an
-    image folder that holds none called as `training` is."""
-    if (folder / SAVED).is_file():
-        return False
-    shards = any(any(folder.glob(f"{at}*.{end}")) for at in ("", "data/") for end in SHARDS)
-    return shards or (folder / "dataset_dict.json").is_file() or (folder / training).is_dir()
 
 
 def _files(name: str, folder: Path, suffix: str, split: str) -> list[Path]:

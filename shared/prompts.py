@@ -19,7 +19,7 @@ def listed(said: str, name: str) -> list[str]:
     if path.suffix != ".txt":
         return [said]
     if not path.is_file():
-        raise DataError(f"{name} = {said}: no such file; expected one of a {name} a line")
+        raise DataError(f"{name} = {said}: no such file; expected a {name} a line")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:

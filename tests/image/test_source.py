@@ -19,7 +19,6 @@ from image.data import load_pictures
 from image.data_config import DataConfig
 from image.source import spread
 from shared.errors import ConfigError, DataError
-from shared.pictures import has_splits
 
 
 def png(array: np.ndarray) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def test_image_folder_names_its_classes_by_their_folders(tmp_path: Path, divided
     train = load_pictures(config)
     test = load_pictures(config, held_out=True, classes=train.classes)
     assert train.classes == ("ant", "dog")
-    assert has_splits(tmp_path, "train") == divided
+    assert train.divided == test.divided == divided
     for pictures, count in ((train, 42 if divided else 39), (test, 42 if divided else 3)):
         assert len(pictures) == count
         assert pictures.condition is not None
@@ -115,8 +114,8 @@ def test_saved_data_set_is_read(folder: Path, tmp_path: Path):
     with pytest.raises(DataError, match="no split 'train' in it; it has test"):
         load_pictures(DataConfig(name=str(tmp_path / "saved")))
     loaded["test"].save_to_disk(tmp_path / "whole")
-    whole = (folder, tmp_path / "saved", tmp_path / "whole")
-    assert [has_splits(each, "train") for each in whole] == [True, True, False]
+    assert load_pictures(config).divided
+    assert not load_pictures(DataConfig(name=str(tmp_path / "whole")), held_out=True).divided
 
 
 def test_string_labels_of_another_split_keep_the_numbers_of_the_first(tmp_path: Path):
