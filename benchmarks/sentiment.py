@@ -25,7 +25,7 @@ from benchmarks.command import command
 from benchmarks.measure import clock_name, interleave, ratio
 from benchmarks.operators import ask, ask_edits
 from benchmarks.sentence_judges import HELD_OUT, Judges, Values, find_judges
-from benchmarks.sentence_labels import PERSONS, SENTIMENTS
+from benchmarks.sentence_labels import PERSONS, SENTIMENTS, TENSES
 from benchmarks.tables import Column, Table
 from shared.errors import ConfigError
 from shared.files import write_text
@@ -39,7 +39,7 @@ from text.pipeline import Pipeline
 
 VALUES = {
     "sentiment": tuple(SENTIMENTS.values()),
-    "tense": ("past", "present"),
+    "tense": tuple(TENSES),
     "person": (*PERSONS, "none"),
 }
 KINDS = {name: (name,) for name in VALUES} | {"all three": tuple(VALUES)}

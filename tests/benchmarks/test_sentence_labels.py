@@ -17,10 +17,10 @@ from text.data import read_labels
         ("the food was great .", ("past", "none", "short")),
         ("we are back and they did not mind us at all .", ("", "", "long")),
         ("this is my favorite place for sushi .", ("present", "i", "medium")),
-        ("great wings !", ("", "none", "short")),
+        ("great wings !", ("none", "none", "short")),
         ("their staff has never let them down .", ("present", "they", "medium")),
         ("our waiter forgot , so we left .", ("past", "we", "medium")),
-        ("the isle of wasps", ("", "none", "short")),  # whole words only
+        ("the isle of wasps", ("none", "none", "short")),  # whole words only
     ],
 )
 def test_rules_tell_what_the_words_say(sentence: str, told: tuple[str, str, str]):
