@@ -154,7 +154,8 @@ class ControlRequest(Request):
         mode: exact: operators of noisy latents guide the solver; flow: samples, or what is edited,
             move along the gradient of operators of clean latents (LatentOps).
         edit: A sentence to change, or a .txt file of them; n versions of each.
-        strength: Of an edit in mode exact: the time up to which it is noised, in (0, 1].
+        strength: Of an edit in mode exact: the time up to which it is noised, in (0, 1]; several
+            candidates go to times evenly up to it.
         stay: Of an edit in mode flow: how strongly it stays where it was.
         interpolate: Two sentences: n on the path between them.
     """

@@ -26,7 +26,7 @@ from tests.text.conftest import text_config
 from text.config import OperatorConfig
 from text.operators.attributes import UNSAID, attribute
 from text.operators.choice import best_of, scores
-from text.operators.control import load_operator, shares, steering
+from text.operators.control import _edited, load_operator, shares, steering
 from text.operators.data import read_classes, read_labelled
 from text.operators.demand import demand_energy, parse_demand
 from text.operators.learner import Operator
@@ -333,6 +333,24 @@ def test_what_is_kept_is_what_one_of_the_candidates_seeds_writes(writer: Path, t
         ask(writer, tmp_path, name, edit="look at a star .", mode="flow", candidates=2)
     with pytest.raises(ConfigError, match="operators choose among them"):
         ControlRequest(candidates=2, edit="look at a star .")
+
+
+def test_candidates_of_an_edit_are_noised_further_and_further(writer: Path):
+    edit, words = "look at a star .", ("audience=child",)
+    request = ControlRequest(
+        steps=5, solver="dpmpp_2m", operator=words, edit=edit, strength=0.6, candidates=3
+    )
+    ask = steering(Pipeline.from_pretrained(writer), writer, words, "exact")
+    start = ask.encoded([edit])
+    seeds = candidate_seeds(0, 3)
+    found = _edited(ask, start.repeat_interleave(3, dim=0), seeds, request)
+
+    def alone(k: int, strength: float) -> Tensor:
+        return guided_draw(ask.learner, [seeds[k]], request, ask.pull(), Start(start, strength))[0]
+
+    for k, strength in enumerate((0.2, 0.4, 0.6)):
+        assert_close(found[k], alone(k, strength), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[0], alone(0, 0.6), atol=1e-2)
 
 
 def test_sentences_are_edited_and_joined(writer: Path, tmp_path: Path):

@@ -226,10 +226,16 @@ def _drawn(ask: Steering, seeds: Sequence[int], request: ControlRequest) -> Tens
 
 
 def _edited(ask: Steering, x0: Tensor, seeds: Sequence[int], request: ControlRequest) -> Tensor:
+    """Candidate k of n is noised to (k + 1) / n of the strength: what decides among them can keep
+    one that little noise was enough for."""
     if request.mode == "flow":
         return flow(x0, request, ask.pull(), request.stay)
-    start = Start(x0, request.strength)
-    return guided_draw(ask.learner, seeds, request, ask.pull(), start).to(x0.device)
+    found, several = torch.empty_like(x0), request.candidates
+    for k in range(several):
+        own = slice(k, None, several)
+        start = Start(x0[own], request.strength * (k + 1) / several)
+        found[own] = guided_draw(ask.learner, seeds[own], request, ask.pull(), start).to(x0)
+    return found
 
 
 def _check(request: ControlRequest) -> None:
