@@ -22,11 +22,13 @@ from image.figures.world import Figures, unseen
 from image.render import pictures as render_split
 from image.source import read_source, spread
 from shared import scene
+from shared.codec import Codec
 from shared.errors import CheckpointError, ConfigError, DataError
 from shared.files import write_text
 from shared.scene import Scene
 
 FACTS = "data.json"
+MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 SCENES = 20_000  # of the endless worlds of scenes and figures when data.limit is not set
 HELD_OUT_SCENES = 2_000
 DIGIT_LEVELS = 17  # each is the number of dark pixels in a block of 4 x 4
@@ -62,7 +64,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DataFacts:
     """What a model must know of its data; kept in the run folder: sampling needs no data."""
 
     images: int
@@ -105,7 +107,13 @@ def load_pictures(
     )
 
 
-def write_facts(facts: Facts, run: Path) -> None:
+def measured_std(codec: Codec, images: Tensor) -> float:
+    """The root mean square of x0 on MEASURED of these pictures (N, C, H, W), spread over all."""
+    x0 = codec.encode(images[spread(len(images), MEASURED)])
+    return float(x0.double().square().mean().sqrt())
+
+
+def write_facts(facts: DataFacts, run: Path) -> None:
     """Write data.json, or check that it says the same as when the run began (DataError)."""
     path = run / FACTS
     if path.is_file():
@@ -121,12 +129,12 @@ def write_facts(facts: Facts, run: Path) -> None:
         write_text(path, json.dumps(asdict(facts), indent=2))
 
 
-def read_facts(run: Path) -> Facts:
+def read_facts(run: Path) -> DataFacts:
     """The facts of a run. CheckpointError when they are missing or damaged."""
     try:
         values = json.loads((run / FACTS).read_text(encoding="utf-8"))
         C, H, W = values.pop("shape")
-        return Facts(shape=(C, H, W), classes=tuple(values.pop("classes")), **values)
+        return DataFacts(shape=(C, H, W), classes=tuple(values.pop("classes")), **values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{run / FACTS}: missing or damaged ({error})") from None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from image.cascade import Low
+from image.beside import BesidePictures
 from image.edits import (
     NOISELESS,
     Colourise,
@@ -41,7 +41,9 @@ def edit(pipeline: Pipeline, request: EditRequest, out: Path) -> dict[str, Any]:
     condition, target = pipeline.asked(request.condition, prompts, request.n, request.classifier)
     negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
     entry = pipeline.enter(asked, seeds, request, condition)
-    x0 = pipeline.latents(seeds, condition, request, None, True, negative, target, entry=entry)
+    x0 = pipeline.latents(
+        seeds, condition, request, progress=True, negative=negative, target=target, entry=entry
+    )
     levels = pipeline.decode(x0)
     images = to_bytes(levels if entry.finish is None else entry.finish(levels), _levels(pipeline))
     arrays: dict[str, Any] = {"images": images.numpy(), "seeds": seeds}
@@ -124,7 +126,7 @@ def _way(request: EditRequest) -> Way:
     return Posterior(request.noise_std) if request.noise_std else NOISELESS
 
 
-def low_of(pipeline: Pipeline, request: SampleRequest) -> Low | None:
+def low_of(pipeline: Pipeline, request: SampleRequest) -> BesidePictures | None:
     """The sketch that a model is to follow, or what one of a cascade is to enlarge: a picture, or
     what the run of another model draws with the same seeds and settings, class or prompt."""
     if request.sketch is not None:
@@ -149,7 +151,7 @@ def low_of(pipeline: Pipeline, request: SampleRequest) -> Low | None:
     )
     x0 = first.latents(request.seeds, condition, alone, progress=True, negative=negative)
     levels = first.facts.levels
-    return Low(2 * first.decode(x0).float() / (levels - 1) - 1, request.low_noise)
+    return BesidePictures(2 * first.decode(x0).float() / (levels - 1) - 1, request.low_noise)
 
 
 def _levels(pipeline: Pipeline) -> int:

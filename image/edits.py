@@ -22,7 +22,7 @@ from torch import Tensor
 
 from image.conditions import Labels, Words
 from image.measurements import Measurement
-from image.opening import Given
+from image.opening import PictureLike
 from shared.drawing import Hooks, Wrap
 from shared.errors import ConfigError
 from shared.sampling import Start
@@ -68,8 +68,8 @@ NOISELESS = Posterior()
 class Inpaint:
     """Draw anew where mask_image is white (128 or more), as in diffusers; keep where it is not."""
 
-    image: Given
-    mask_image: Given
+    image: PictureLike
+    mask_image: PictureLike
     by: Way = NOISELESS
 
 
@@ -77,7 +77,7 @@ class Inpaint:
 class Colourise:
     """Colours for a grey picture; of one in colour, its luma is taken."""
 
-    image: Given
+    image: PictureLike
     by: Way = NOISELESS
 
 
@@ -86,7 +86,7 @@ class Upscale:
     """A picture `factor` times smaller than what the model draws; a larger one is first shrunk to
     that, by means of blocks."""
 
-    image: Given
+    image: PictureLike
     factor: int
     by: Way = NOISELESS
 
@@ -105,7 +105,7 @@ class Measured:
 class Vary:
     """Variations: `strength` in (0, 1] is the time the picture is noised to: 1 leaves nothing."""
 
-    image: Given
+    image: PictureLike
     strength: float = 0.6
 
 
@@ -114,7 +114,7 @@ class Invert:
     """The picture as the model draws it from its own noise, at time `strength`; under the source's
     class or prompt it is found, under that of the call it is drawn again."""
 
-    image: Given
+    image: PictureLike
     source_labels: Labels | None = None
     source_prompt: Words = None
     strength: float = 1.0
@@ -126,8 +126,8 @@ class Interpolate:
     seeds, or those two pictures are inverted to; with a `strength` between the latents of two
     pictures, noised to that time, all by the same noise (Ho et al. 2020, sec. 4.3)."""
 
-    first: Given | int
-    second: Given | int
+    first: PictureLike | int
+    second: PictureLike | int
     strength: float | None = None
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from image.codec import Pixels
-from image.data import Facts
+from image.data import DataFacts
 from image.edits import (
     Colourise,
     Edit,
@@ -28,7 +28,7 @@ from image.edits import (
     Way,
 )
 from image.measurements import Measurement, block_means, luma
-from image.opening import Given, given, to_levels
+from image.opening import PictureLike, open_picture, to_levels
 from shared import noise
 from shared.codec import Codec
 from shared.drawing import Model, invert
@@ -46,7 +46,7 @@ BOX = Image.Resampling.BOX  # means of blocks
 def enter(
     edit: Edit,
     learner: Model,
-    facts: Facts,
+    facts: DataFacts,
     seeds: Sequence[int],
     how: Sampling,
     condition: Tensor | None = None,
@@ -73,7 +73,7 @@ def enter(
     return _restore(_measured(edit, facts), learner, facts, how)
 
 
-def _measured(edit: Colourise | Upscale | Measured, facts: Facts) -> Measured:
+def _measured(edit: Colourise | Upscale | Measured, facts: DataFacts) -> Measured:
     C, H, W = facts.shape
     if isinstance(edit, Measured):
         return edit
@@ -90,7 +90,7 @@ def _measured(edit: Colourise | Upscale | Measured, facts: Facts) -> Measured:
     return Measured(y, block_means(factor), edit.by)
 
 
-def _restore(edit: Measured, learner: Model, facts: Facts, how: Sampling) -> Entry:
+def _restore(edit: Measured, learner: Model, facts: DataFacts, how: Sampling) -> Entry:
     codec, look = learner.codec, _looking(learner.codec)
     if not isinstance(edit.by, Posterior) and not isinstance(codec, Pixels):
         raise ConfigError(
@@ -111,9 +111,9 @@ def _restore(edit: Measured, learner: Model, facts: Facts, how: Sampling) -> Ent
     return replace(_met(edit.by, operator, y, how), shown=_shown(y, facts))
 
 
-def _inpaint(edit: Inpaint, learner: Model, facts: Facts, how: Sampling) -> Entry:
+def _inpaint(edit: Inpaint, learner: Model, facts: DataFacts, how: Sampling) -> Entry:
     C, H, W = facts.shape
-    picture, mask = given(edit.image, "image"), given(edit.mask_image, "mask_image")
+    picture, mask = open_picture(edit.image, "image"), open_picture(edit.mask_image, "mask_image")
     if picture.size != mask.size:
         raise ConfigError(
             f"mask_image: {mask.height} x {mask.width} pixels, the picture has {picture.height} x "
@@ -171,7 +171,7 @@ def _met(by: Way, operator: Measurement, y: Tensor, how: Sampling) -> Entry:
 def _interpolate(
     edit: Interpolate,
     learner: Model,
-    facts: Facts,
+    facts: DataFacts,
     seeds: Sequence[int],
     how: Sampling,
     condition: Tensor | None,
@@ -199,18 +199,20 @@ def _interpolate(
     return Entry(shown, start)
 
 
-def _levels(picture: Given, where: str, facts: Facts) -> Tensor:
+def _levels(picture: PictureLike, where: str, facts: DataFacts) -> Tensor:
     """A picture as the model's data are, (1, C, H, W) of its levels."""
     C, H, W = facts.shape
-    return to_levels(fit(given(picture, where), C, (H, W)), facts.levels)[None]
+    return to_levels(fit(open_picture(picture, where), C, (H, W)), facts.levels)[None]
 
 
-def _signal(picture: Given, channels: int, size: tuple[int, int]) -> Tensor:
+def _signal(picture: PictureLike, channels: int, size: tuple[int, int]) -> Tensor:
     """A picture as a measurement (1, C, h, w) in [-1, 1]."""
-    return to_levels(fit(given(picture, "image"), channels, size, BOX), 256)[None] / 127.5 - 1
+    return (
+        to_levels(fit(open_picture(picture, "image"), channels, size, BOX), 256)[None] / 127.5 - 1
+    )
 
 
-def _shown(y: Tensor, facts: Facts) -> Tensor | None:
+def _shown(y: Tensor, facts: DataFacts) -> Tensor | None:
     """A measurement that is a smaller or a grey picture, as levels (1, C, H, W)."""
     C, H, W = facts.shape
     if y.ndim != 4 or y.shape[1] not in (1, C) or H % y.shape[2] or W % y.shape[3]:

@@ -20,9 +20,10 @@ from image.agreement import (
     scene_agreement,
     unseen_agreement,
 )
+from image.beside import BesidePictures
 from image.bound import likelihood
 from image.captions import conditioned, shown
-from image.cascade import Low, Small, fidelity
+from image.cascade import Small, fidelity
 from image.clip.encoder import Encoder, RunEncoder, open_encoder
 from image.clip.evaluation import pairs, prompted
 from image.comparison import K, compare, some_rows
@@ -33,7 +34,7 @@ from image.figures.agreement import figure_agreement, unseen_figure_agreement
 from image.judge import Judge, find_judge, open_judge
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
-from image.sketch import likeness
+from image.sketch import Sketch, likeness
 from shared.errors import ConfigError, DataError
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
@@ -114,7 +115,7 @@ def _compared(
     result: dict[str, Any] = {"samples": request.n}
     if isinstance(pipeline.beside, Small):
         result["upscaling"] = fidelity(pipeline.beside, images, source.images[rows])
-    elif pipeline.beside is not None:
+    elif isinstance(pipeline.beside, Sketch):
         result |= likeness(pipeline.beside, images, source.images[rows])
     if judge is not None and asked is not None:
         own = request.reference if network is None else None
@@ -260,7 +261,7 @@ def _refuse_samples(request: EvaluateRequest, reason: str) -> None:
 
 
 def _source(config: ImageConfig, training: Pictures, held_out: Pictures) -> Pictures:
-    """What conditions are of: classes as often as in the training split; scenes, figures, captions
+    """What conditions are of: classes as often as in the training split; scenes, figures, captions,
     what is to be enlarged and sketches never trained on."""
     new = config.data.drawn or config.data.caption_column is not None
     return held_out if new or config.upscale.factor > 1 or config.sketch else training
@@ -272,8 +273,8 @@ def draw_rows(
     """Levels (n, C, H, W) for the conditions of these rows, or of these rows made small, or as
     sketches."""
     beside = pipeline.beside
-    low = None if beside is None else Low(beside.seen(source.images[rows]), 0.0)
-    condition, target = pipeline.told(source, rows), None
+    low = None if beside is None else BesidePictures(beside.seen(source.images[rows]), 0.0)
+    condition, target = pipeline.conditions_of(source, rows), None
     if request.classifier is not None:
         assert condition is not None  # as `_check_samples` has seen
         target = pipeline.target(request.classifier, condition)

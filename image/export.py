@@ -40,9 +40,9 @@ from torch import Tensor
 
 from image.autoencoder.codec import LatentCodec
 from image.autoencoder.network import Network
-from image.cascade import BesideNet
+from image.beside import BesideNet
 from image.codec import Pixels
-from image.data import FACTS, Facts
+from image.data import FACTS, DataFacts
 from image.net import PatchNet
 from image.unet import Unet, timestep
 from shared.errors import ConfigError
@@ -55,7 +55,7 @@ NAMES = {ours: theirs for theirs, ours in PREDICTION_TYPES.items() if ours != "v
 
 
 def to_diffusers(
-    learner: DiffusionLearner, facts: Facts, timesteps: int = 1000
+    learner: DiffusionLearner, facts: DataFacts, timesteps: int = 1000
 ) -> DiffusionPipeline:
     """A DDIMPipeline, of latents an LDMPipeline; with classes a ConsistencyModelPipeline, the one
     of diffusers that hands a UNet2DModel its `class_labels`, around the same DDIMScheduler.
@@ -78,7 +78,7 @@ def to_diffusers(
     return made(network, scheduler)
 
 
-def export(learner: DiffusionLearner, facts: Facts, folder: Path, timesteps: int = 1000) -> str:
+def export(learner: DiffusionLearner, facts: DataFacts, folder: Path, timesteps: int = 1000) -> str:
     """Write `to_diffusers` as a whole folder that is not there yet, safetensors only, and beside it
     data.json, in which `image.Pipeline` finds the names of the classes; returns the name of the
     pipeline's class."""
@@ -92,7 +92,7 @@ def export(learner: DiffusionLearner, facts: Facts, folder: Path, timesteps: int
     return type(pipeline).__name__
 
 
-def _exportable(learner: DiffusionLearner, facts: Facts) -> Unet:
+def _exportable(learner: DiffusionLearner, facts: DataFacts) -> Unet:
     """The network of a run that is representable. ConfigError for a part that is not."""
     denoiser = learner.denoiser
     if isinstance(denoiser.net, BesideNet):
@@ -144,7 +144,7 @@ def _exportable(learner: DiffusionLearner, facts: Facts) -> Unet:
     return denoiser.net
 
 
-def _check_latents(codec: LatentCodec, facts: Facts) -> None:
+def _check_latents(codec: LatentCodec, facts: DataFacts) -> None:
     network, name = codec.network, f"codec: a {type(codec.network).__name__}"
     whole = not isinstance(network, AutoencoderTiny) and network.quant_conv is not None
     if not whole or network.config.get("norm_type") == "spatial":

@@ -35,7 +35,7 @@ from image.autoencoder.network import (
     posterior,
 )
 from image.codec import Pixels
-from image.data import FACTS, Facts, read_facts
+from image.data import FACTS, DataFacts, read_facts
 from image.pipeline import INDEX
 from shared.errors import UNREADABLE, CheckpointError, ConfigError
 from shared.files import make_folder
@@ -214,7 +214,7 @@ class FolderModel(nn.Module):
         return type(self.pipeline).__name__
 
 
-def load_folder(folder: Path) -> tuple[FolderModel, Facts]:
+def load_folder(folder: Path) -> tuple[FolderModel, DataFacts]:
     """A folder as a model, on the GPU if there is one, and what is known of its data.
 
     CheckpointError for a folder that does not load; ConfigError for a pipeline with parts that are
@@ -310,10 +310,10 @@ def _picture_shape(codec: Network, latent: tuple[int, int, int]) -> tuple[int, i
     return int(codec.config["out_channels"]), side * latent[1], side * latent[2]
 
 
-def _facts(folder: Path, unet: Any, shape: tuple[int, int, int]) -> Facts:
+def _facts(folder: Path, unet: Any, shape: tuple[int, int, int]) -> DataFacts:
     """Those that our export wrote beside the pipeline, or what the network itself says."""
     if (folder / FACTS).is_file():
         return read_facts(folder)
     classes = int(unet.config.get("num_class_embeds") or 0)
     names = tuple(str(i) for i in range(classes))
-    return Facts(0, shape, LEVELS, names, classes + 1 if classes else 0, FolderModel.data_std)
+    return DataFacts(0, shape, LEVELS, names, classes + 1 if classes else 0, FolderModel.data_std)

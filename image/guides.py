@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from image.cascade import Beside
+from image.beside import Beside
 from image.config import CodecConfig, ImageConfig
-from image.data import Facts, read_facts
+from image.data import DataFacts, read_facts
 from image.noisy_classifier import NoisyClassifier
 from shared.codec import Codec
 from shared.errors import ConfigError
@@ -17,7 +17,7 @@ from shared.runs import load_learner, open_run
 
 
 def load_guide(
-    run: Path, facts: Facts, device: torch.device, beside: Beside | None = None
+    run: Path, facts: DataFacts, device: torch.device, beside: Beside | None = None
 ) -> DiffusionLearner:
     """The weaker model of a run, for autoguidance of one of these facts, or of one that enlarges
     pictures, or follows sketches. ConfigError when it does not draw, or has other conditions."""
@@ -51,7 +51,7 @@ def _reads(beside: nn.Module | None) -> tuple[str, tuple[int, int, int]] | None:
 
 
 def load_classifier(
-    run: Path, facts: Facts, config: ImageConfig | None, codec: Codec, device: torch.device
+    run: Path, facts: DataFacts, config: ImageConfig | None, codec: Codec, device: torch.device
 ) -> tuple[NoisyClassifier, Sequence[str]]:
     """The classifier of a run and the names of its classes, for a model of these facts, `config`
     None for one that others trained. ConfigError when it has not seen noisy latents of these data.

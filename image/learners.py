@@ -5,13 +5,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from image.cascade import Beside, BesideNet, Small
+from image.beside import Beside, BesideNet
+from image.cascade import Small
 from image.classifier import Classifier
 from image.clip.learner import ClipLearner
 from image.clip.network import DualEncoder
 from image.codec import build_codec
 from image.config import ImageConfig
-from image.data import Facts
+from image.data import DataFacts
 from image.flips import flipped
 from image.net import build_net
 from image.noisy_classifier import NoisyClassifier
@@ -19,7 +20,7 @@ from image.sketch import Sketch
 from shared.learner import DiffusionLearner
 
 
-def build_learner(config: ImageConfig, facts: Facts, run: Path) -> nn.Module:
+def build_learner(config: ImageConfig, facts: DataFacts, run: Path) -> nn.Module:
     """A fresh diffusion model, classifier, autoencoder or dual encoder, of the data that `facts`
     tells. `run` holds what a model takes from others: an autoencoder, a network to compare in."""
     autocast = torch.bfloat16 if config.train.precision == "bf16" else None
@@ -54,7 +55,7 @@ def build_learner(config: ImageConfig, facts: Facts, run: Path) -> nn.Module:
     )
 
 
-def build_beside(config: ImageConfig, facts: Facts) -> Beside | None:
+def build_beside(config: ImageConfig, facts: DataFacts) -> Beside | None:
     """What is told beside the noisy picture, where a configuration asks for it."""
     if config.sketch:
         return Sketch(facts.shape, facts.levels)
@@ -73,7 +74,7 @@ def _load_empty(config: ImageConfig, run: Path) -> Tensor | None:
 
 
 def _autoencoder(
-    config: ImageConfig, facts: Facts, run: Path, autocast: torch.dtype | None
+    config: ImageConfig, facts: DataFacts, run: Path, autocast: torch.dtype | None
 ) -> nn.Module:
     from image.autoencoder.learner import AutoencoderLearner  # seconds of diffusers
     from image.autoencoder.network import build_network, latent_shape

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from image.config import ImageConfig
-from image.given import CHANNELS, LayoutReader
 from image.latent import channels_of, from_channels, to_channels
+from image.layout_reader import CHANNELS, LayoutReader
 from shared.config import NetConfig
-from shared.errors import ConfigError
 from shared.nets.condition import or_empty
-from shared.nets.patches import patchify, unpatchify
+from shared.nets.patches import check_patch, patchify, unpatchify
 from shared.nets.transformer import Transformer
 
 
@@ -22,9 +21,9 @@ class PatchNet(nn.Module):
     """net(x, logsnr, condition, previous) -> an output of x's shape.
 
     x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), of
-    which the first are a layout of `layout_size` where one is given (`image.given`); with `empty`
-    (1, L, D), the states of the empty text, it is states (B, L, D) of texts, zeros or None for
-    none; with `beside` further channels (B, beside, H, W) as a fifth argument. ConfigError when
+    which the first are a layout of `layout_size` where one is given (`image.layout_reader`); with
+    `empty` (1, L, D), the states of the empty text, it is states (B, L, D) of texts, zeros or None
+    for none; with `beside` further channels (B, beside, H, W) as a fifth argument. ConfigError when
     `patch` does not divide the picture.
     """
 
@@ -42,10 +41,7 @@ class PatchNet(nn.Module):
     ) -> None:
         super().__init__()
         _, height, width = latent_shape[:3]
-        if height % patch or width % patch:
-            raise ConfigError(
-                f"patch = {patch}: expected a divisor of the picture's {height} x {width} pixels"
-            )
+        check_patch(patch, height, width)
         self.latent_shape, self.patch, self.self_condition = latent_shape, patch, self_condition
         self.layout = None
         if layout_size is not None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from image.classifier import Block, jittered, label_losses, stages
 from image.config import ImageConfig
-from image.data import Facts, Pictures
+from image.data import DataFacts, Pictures
 from image.latent import channels_of, to_channels
 from shared import noise
 from shared.codec import Codec
@@ -36,7 +36,11 @@ class NoisyClassifier(nn.Module):
     """
 
     def __init__(
-        self, config: ImageConfig, facts: Facts, codec: Codec, autocast: torch.dtype | None = None
+        self,
+        config: ImageConfig,
+        facts: DataFacts,
+        codec: Codec,
+        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.codec, self.autocast = codec, autocast

@@ -16,10 +16,12 @@ from torch import Tensor
 from shared.errors import ConfigError
 from shared.pictures import check, read
 
-Given: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]  # a file, or what is held in memory
+PictureLike: TypeAlias = (
+    str | Path | Image.Image | NDArray[np.uint8]
+)  # a file, or what is held in memory
 
 
-def given(picture: Given, where: str) -> Image.Image:
+def open_picture(picture: PictureLike, where: str) -> Image.Image:
     """What a user gave: a file, a PIL picture, or an array (H, W), (H, W, 3) or (H, W, 4), uint8.
 
     DataError for a bad file, ConfigError for an array of another kind, beginning with `where`.

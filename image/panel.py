@@ -16,7 +16,7 @@ from image.clip.choice import Choice, draw_best
 from image.codec import build_codec
 from image.comparison import some_rows
 from image.config import ImageConfig
-from image.data import Facts, Pictures, load_pictures, read_facts, spread, write_facts
+from image.data import DataFacts, Pictures, load_pictures, measured_std, read_facts, write_facts
 from image.editing import edit, low_of
 from image.evaluation import evaluate
 from image.figures.render import layout_colours
@@ -26,6 +26,7 @@ from image.grid import save_npz, save_png, tile, to_bytes, to_pil
 from image.learners import build_learner
 from image.pipeline import Glimpse, Pipeline, is_pipeline
 from image.render import render
+from image.source import spread
 from shared.edits import EditRequest
 from shared.errors import ConfigError
 from shared.files import write_text
@@ -42,7 +43,6 @@ from shared.runs import load_learner, open_run
 from shared.scene import Scene
 from shared.task import Examples
 
-MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 STRIP = 8  # levels shown of a denoising
 PICTURES = 1024  # drawn at once
 OF_DRAWING = ("prompt", "negative_prompt", "clip", "low", "sketch", "guide", "classifier")
@@ -78,9 +78,8 @@ class ImagePanel:
             data_std = config.codec.scale  # as it is measured there
         else:
             codec = build_codec(config.codec, pictures.levels, (C, H, W))
-            x0 = codec.encode(pictures.images[spread(len(pictures), MEASURED)])
-            data_std = float(x0.double().square().mean().sqrt())
-        facts = Facts(
+            data_std = measured_std(codec, pictures.images)
+        facts = DataFacts(
             images=len(pictures),
             shape=(C, H, W),
             levels=pictures.levels,
@@ -101,12 +100,12 @@ class ImagePanel:
         examples = self._data(config, run)
         if config.data.text_encoder is None:
             return examples
-        from image.text_encoder import told
+        from image.text_encoder import caption_states
 
         def load() -> Pictures:
             return examples if isinstance(examples, Pictures) else self._pictures(config, run)
 
-        return told(examples, load, config.data, run)
+        return caption_states(examples, load, config.data, run)
 
     def _data(self, config: ImageConfig, run: Path) -> Examples:
         if config.codec.cache_latents and config.model == "diffusion":
@@ -174,7 +173,7 @@ class ImagePanel:
         if choice is not None and scores is not None:
             asked = {"clip": request.clip, "clip_scale": request.clip_scale}
             settings |= asked | {"candidates": request.candidates}
-            written["clip"] = choice.told(scores)
+            written["clip"] = choice.report(scores)
         write_text(out / "samples.json", json.dumps(written, indent=1))
         result = {"n": request.n, "grid": str(out / "grid.png"), "images": str(out / "samples.npz")}
         if scores is not None:

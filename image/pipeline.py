@@ -22,19 +22,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from image.beside import Beside, BesidePictures, beside_conditions, readable
 from image.captions import prompt_reader
-from image.cascade import LOW_NOISE, Beside, Low, beside_conditions, readable
+from image.cascade import LOW_NOISE
 from image.conditions import Labels, Words, count_asked, label_rows
 from image.config import ImageConfig
-from image.data import Facts, Pictures, read_facts
+from image.data import DataFacts, Pictures, read_facts
 from image.edits import Edit, Entry, Invert
 from image.entering import enter
 from image.grid import to_bytes
 from image.guides import load_classifier, load_guide
 from image.noisy_classifier import NoisyClassifier
-from image.opening import Given
+from image.opening import PictureLike
 from image.outputs import Glimpse, Output, as_asked, check_output
-from shared.drawing import Model, Target, Wrap, draw, nested
+from shared.drawing import ClassTarget, Model, Wrap, draw, nested
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
 from shared.runs import GRID, load_learner, open_run
@@ -48,7 +49,7 @@ INDEX = "model_index.json"  # of a pipeline that diffusers saved
 class Pipeline:
     """Pictures from a trained diffusion model; `config` is None when others trained it."""
 
-    def __init__(self, learner: Model, facts: Facts, config: ImageConfig | None) -> None:
+    def __init__(self, learner: Model, facts: DataFacts, config: ImageConfig | None) -> None:
         if config is not None and config.model != "diffusion":
             raise ConfigError(
                 f"model = {config.model!r}: it draws nothing; use a run of model: diffusion"
@@ -132,9 +133,9 @@ class Pipeline:
         output_type: str = "pil",
         prompt: Words = None,
         negative_prompt: Words = None,
-        low: Given | Sequence[Given] | None = None,
+        low: PictureLike | Sequence[PictureLike] | None = None,
         low_noise: float = LOW_NOISE,
-        sketch: Given | Sequence[Given] | None = None,
+        sketch: PictureLike | Sequence[PictureLike] | None = None,
         edit: Edit | None = None,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
@@ -179,8 +180,10 @@ class Pipeline:
             beside = self.to_read(sketch, len(chosen), 0.0, "sketch")
         entry = None if edit is None else self.enter(edit, chosen, how, condition)
         x0 = self.latents(
-            chosen, condition, how, watch, progress, negative, target, low=beside, entry=entry
-        )
+            chosen, condition, how,
+            watch=watch, progress=progress, negative=negative, target=target,
+            low=beside, entry=entry,
+        )  # fmt: skip
         if output_type == "latent":
             return Output(x0, chosen)
         images = self.decode(x0)
@@ -225,7 +228,7 @@ class Pipeline:
         rows = self.texts(listed, name)
         return rows[torch.arange(n) % len(rows)]
 
-    def told(self, pictures: Pictures, rows: Tensor) -> Tensor | None:
+    def conditions_of(self, pictures: Pictures, rows: Tensor) -> Tensor | None:
         """The conditions (n, ...) of these rows (n,) of a split, as the model reads them."""
         if self.texts is not None and self.facts.text_encoder is not None:
             assert pictures.captions is not None
@@ -234,7 +237,7 @@ class Pipeline:
 
     def asked(
         self, labels: Labels | None, prompt: Words, n: int, classifier: str | None = None
-    ) -> tuple[Tensor | None, Target | None]:
+    ) -> tuple[Tensor | None, ClassTarget | None]:
         """What n pictures are to show, by class or in words -> conditions (n, ...), or None, and
         what the classifier of a run is to see in them."""
         if labels is not None and prompt is not None:
@@ -252,63 +255,51 @@ class Pipeline:
         ids = self.condition(labels, n, classes)
         if ids is None:
             raise ConfigError("classifier: towards which class? Name one with --class")
-        return ids if self.facts.conditions else None, Target(model.log_prob, ids)
+        return ids if self.facts.conditions else None, ClassTarget(model.log_prob, ids)
 
-    def target(self, classifier: str, ids: Tensor) -> Target:
+    def target(self, classifier: str, ids: Tensor) -> ClassTarget:
         """What the classifier of a run is to see: the classes of these ids (n, 1)."""
-        return Target(self._classifier(classifier)[0].log_prob, ids)
+        return ClassTarget(self._classifier(classifier)[0].log_prob, ids)
 
     def _classifier(self, run: str) -> tuple[NoisyClassifier, Sequence[str]]:
         return load_classifier(Path(run), self.facts, self.config, self.learner.codec, self._device)
 
     def to_read(
-        self, low: Given | Sequence[Given], n: int, low_noise: float, name: str = "low"
-    ) -> Low:
+        self, low: PictureLike | Sequence[PictureLike], n: int, low_noise: float, name: str = "low"
+    ) -> BesidePictures:
         """Pictures as in a call -> n of what this model enlarges, or by name follows."""
-        return Low(readable(self.beside, low, n, name), low_noise)
+        return BesidePictures(readable(self.beside, low, n, name), low_noise)
 
     def latents(
         self,
         seeds: Sequence[int],
         condition: Tensor | None,
         how: Sampling,
+        *,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
         negative: Tensor | None = None,
-        target: Target | None = None,
+        target: ClassTarget | None = None,
         wrap: Wrap | None = None,
-        low: Low | None = None,
+        low: BesidePictures | None = None,
         entry: Entry | None = None,
     ) -> Tensor:
         """Clean latents (n, *latent_shape) for conditions (n, ...) and a target as `asked` gives
         them. `negative` (n, ...), as `words` gives it, is what guidance departs from; `wrap` adds
         more guidance, as in `shared.drawing.draw`; `low` is what a model enlarges or follows;
         `entry` is how given pictures enter, as `enter` says, its guidance innermost."""
-        named = how.guide
         guide = None
-        if named is not None:
-            guide = load_guide(Path(named), self.facts, self._device, self.beside)
-        free = condition is None and guide is None and negative is None
-        if free and how.guidance not in (0, 1):
-            raise ConfigError(
-                f"guidance = {how.guidance}: without a class or prompt there is nothing to guide "
-                "towards; name one, or leave guidance at 1"
-            )
-
-        groups = isinstance(how.guidance, dict)
-        if negative is not None and (how.guidance == 1 or guide is not None or groups):
-            by = "another model" if guide else "groups" if groups else "nothing"
-            raise ConfigError(
-                f"negative_prompt: guidance departs from it, and this is guided by {by}; give "
-                "guidance = 3 or another scale, or leave it out"
-            )
+        if how.guide is not None:
+            guide = load_guide(Path(how.guide), self.facts, self._device, self.beside)
+        _check_guided(how, condition, negative)
         if self.nothing is not None:
             nothing = self.nothing.expand(len(seeds), -1, -1)
             condition = nothing if condition is None else condition
             negative = nothing if negative is None else negative
         if self.beside is not None or low is not None:
             condition, negative = beside_conditions(self.beside, low, condition, negative, seeds)
-            negative = None if groups or how.guidance == 1 else negative
+            plain = isinstance(how.guidance, dict) or how.guidance == 1
+            negative = None if plain else negative
 
         def glimpse(i: int, logsnr: float, x_t: Tensor, x0_hat: Tensor) -> None:
             assert watch is not None
@@ -321,13 +312,13 @@ class Pipeline:
             seeds,
             how,
             condition,
-            guide,
-            negative,
-            target,
-            way.start,
-            nested(way.wrap, wrap),
-            way.hooks,
-            way.travel,
+            guide=guide,
+            negative=negative,
+            target=target,
+            start=way.start,
+            wrap=nested(way.wrap, wrap),
+            hooks=way.hooks,
+            travel=way.travel,
             watch=None if watch is None else glimpse,
             grid_file=self.grid_file,
             progress=progress,
@@ -352,3 +343,19 @@ class Pipeline:
 def is_pipeline(folder: Path) -> bool:
     """Whether diffusers wrote a whole pipeline there."""
     return (folder / INDEX).is_file()
+
+
+def _check_guided(how: Sampling, condition: Tensor | None, negative: Tensor | None) -> None:
+    free = condition is None and how.guide is None and negative is None
+    if free and how.guidance not in (0, 1):
+        raise ConfigError(
+            f"guidance = {how.guidance}: without a class or prompt there is nothing to guide "
+            "towards; name one, or leave guidance at 1"
+        )
+    groups = isinstance(how.guidance, dict)
+    if negative is not None and (how.guidance == 1 or how.guide is not None or groups):
+        by = "another model" if how.guide else "groups" if groups else "nothing"
+        raise ConfigError(
+            f"negative_prompt: guidance departs from it, and this is guided by {by}; give "
+            "guidance = 3 or another scale, or leave it out"
+        )

@@ -8,51 +8,36 @@ the picture itself; a drawing that is given is read as it is, dark lines on whit
 stands behind the ids of the picture, in one row of floats (B, M + H W).
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from image.beside import Beside
 from image.measurements import luma
 
 
-class Sketch(nn.Module):
-    """What sketches are and how they are told; without weights. As `image.cascade.Small`:
+class Sketch(Beside):
+    """The lines of the picture, without noise: rows hold ids, sketch."""
 
-    forward(data (B, C, H, W) of levels, ids (B, M) or None, keys (B,)) -> the condition of
-    training, (B, M + H W).
-    """
-
-    name, task, channels, augment = "sketch", "follows a sketch", 1, 0.0
+    name, task = "sketch", "follows a sketch"
 
     def __init__(self, shape: tuple[int, int, int], levels: int) -> None:
-        super().__init__()
-        self.shape, self.levels = (1, *shape[1:]), levels
+        super().__init__((1, *shape[1:]), levels, channels=1)
 
     def forward(self, data: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
-        return self.told(self.seen(data), torch.zeros(len(data)), ids, keys)
+        return self.row(self.seen(data), torch.zeros(len(data)), ids, keys)
 
     def seen(self, data: Tensor) -> Tensor:
-        """Levels (B, C, H, W) -> their sketches (B, 1, H, W) in [-1, 1]."""
+        """Their sketches."""
         return sketched(2 * data.float() / (self.levels - 1) - 1)
 
-    def told(self, sketch: Tensor, a: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
-        """Sketches (B, 1, H, W), ids (B, M) or None -> the condition. `a` is 0: they have no noise,
-        and keys (B,) are not read."""
-        flat = sketch.flatten(1)
+    def row(self, pictures: Tensor, a: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
+        flat = pictures.flatten(1)
         return flat if ids is None else torch.cat([ids.to(flat), flat], dim=1)
 
     def read(self, condition: Tensor) -> tuple[Tensor | None, Tensor]:
-        """A condition -> ids (B, M) or None, and the sketch (B, 1, H, W)."""
-        M = condition.shape[1] - math.prod(self.shape)
-        ids = condition[:, :M].round().long() if M else None
-        return ids, condition[:, M:].unflatten(1, self.shape)
-
-    def unnamed(self, condition: Tensor) -> Tensor:
-        """The same sketches under ids of "none": what guidance departs from."""
-        M = condition.shape[1] - math.prod(self.shape)
-        return torch.cat([torch.zeros_like(condition[:, :M]), condition[:, M:]], dim=1)
+        ids, rest = self.split(condition)
+        return ids, rest.unflatten(1, self.shape)
 
 
 def sketched(x: Tensor) -> Tensor:

@@ -196,7 +196,7 @@ def _check_kept(run: Path) -> None:
         )
 
 
-class Told:
+class CaptionStates:
     """Training data as `shared.task.Examples`: those of `data`, with the states of their captions
     (B, L, D) in place of ids."""
 
@@ -223,7 +223,9 @@ class Told:
         return data, found * there.unsqueeze(-1)
 
 
-def told(data: Examples, load: Callable[[], Pictures], config: DataConfig, run: Path) -> Told:
+def caption_states(
+    data: Examples, load: Callable[[], Pictures], config: DataConfig, run: Path
+) -> CaptionStates:
     """Training data with the states of their captions, encoded once: those that are not there yet
     are made of what `load` gives. A collective. DataError as `image.shards.shards`."""
 
@@ -244,4 +246,4 @@ def told(data: Examples, load: Callable[[], Pictures], config: DataConfig, run: 
         return make
 
     parts = shards(run / CAPTIONS, len(data), begin, "which")
-    return Told(data, parts, config.caption_length)
+    return CaptionStates(data, parts, config.caption_length)

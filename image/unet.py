@@ -17,8 +17,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from image.config import UnetConfig
-from image.given import CHANNELS, LayoutReader
 from image.latent import channels_of, from_channels, to_channels
+from image.layout_reader import CHANNELS, LayoutReader
 from shared.errors import ConfigError
 from shared.nets.condition import mean_token, that_count
 
@@ -45,9 +45,9 @@ class Unet(nn.Module):
 
     x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), read
     as in the transformer: 0 is "none", the mean of the others joins the noise level; the first are
-    a layout of `layout_size` where one is given (`image.given`); with `beside` further channels (B,
-    beside, H, W) as a fifth argument. ConfigError when the levels do not divide the picture;
-    ValueError for a condition without conditions.
+    a layout of `layout_size` where one is given (`image.layout_reader`); with `beside` further
+    channels (B, beside, H, W) as a fifth argument. ConfigError when the levels do not divide the
+    picture; ValueError for a condition without conditions.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ class Codec(Protocol):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent; its last axis holds the channels."""
+        """Shape of one latent."""
         ...
 
     def encode(self, data: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def nested(inner: Wrap | None, outer: Wrap | None) -> Wrap | None:
     return lambda denoise, rows: outer(inner(denoise, rows), rows)
 
 
-class Target(NamedTuple):
+class ClassTarget(NamedTuple):
     """What classifier guidance goes towards: ids (n, M), and log p(ids | x_t), nats."""
 
     log_prob: LogProb
@@ -89,9 +89,10 @@ def draw(
     seeds: Sequence[int],
     how: Sampling,
     condition: Tensor | None = None,
+    *,
     guide: DiffusionLearner | None = None,
     negative: Tensor | None = None,
-    target: Target | None = None,
+    target: ClassTarget | None = None,
     start: Start | None = None,
     wrap: Wrap | None = None,
     hooks: Hooks | None = None,
@@ -114,22 +115,8 @@ def draw(
     departs from what the model has not seen in training. ConfigError for what the model or its
     schedule cannot do, NonFinite for values that are not finite.
     """
-    if (how.classifier is None) != (target is None):
-        raise ConfigError(
-            f"classifier = {how.classifier}: there are classifiers of noisy pictures only, asked "
-            "for with a class; leave it out"
-        )
-    scaled = how.guidance if isinstance(how.guidance, dict) else None
-    check_groups("guidance", scaled or (), learner.groups)
-    if scaled is not None and negative is not None:
-        raise ConfigError(
-            "negative: not with a scale for each group, which says itself what guidance departs "
-            "from; leave it out"
-        )
-    if condition is not None and guide is None and negative is None:
-        warn_of_undropped(learner, how.guidance)
+    _check(learner, how, condition, guide, negative, target)
     device = next(learner.parameters()).device
-    shape = learner.codec.latent_shape
     plan = _plan(learner, how, grid_file, start, travel)  # once for all chunks
     begin = start or Start(None)
     logsnrs = [step.at.logsnr for step in plan.steps if not isinstance(step, Renoise)]
@@ -145,20 +132,17 @@ def draw(
         for first in range(0, len(seeds), how.batch):
             rows = slice(first, min(first + how.batch, len(seeds)))
             some = list(seeds[rows])
-            base = None if negative is None else negative[rows].to(device)
+            told, base = _taken(condition, rows, device), _taken(negative, rows, device)
             aim = None if target is None else target._replace(ids=target.ids[rows].to(device))
-            told = None if condition is None else condition[rows].to(device)
             guided, told = _guided(learner, how, guide, told, base, aim)
-            denoise = guided if wrap is None else wrap(guided, rows)
-            drawn = noise.normal(some, 0, shape, device=device)
-            if begin.noise is not None:
-                drawn = begin.noise[rows].to(device)
-            x0 = None if begin.x0 is None else begin.x0[rows].to(device)
+            drawn = _taken(begin.noise, rows, device)
+            if drawn is None:
+                drawn = noise.normal(some, 0, learner.codec.latent_shape, device=device)
             try:
                 x0 = run(
                     plan,
-                    denoise,
-                    first_state(plan, drawn, x0),
+                    guided if wrap is None else wrap(guided, rows),
+                    first_state(plan, drawn, _taken(begin.x0, rows, device)),
                     condition=told,
                     seeds=some,
                     callback=advance,
@@ -169,6 +153,34 @@ def draw(
                 raise NonFinite(str(error)) from None
             chunks.append((x0 / plan.steps[-1].to.alpha if begin.inverted else x0).cpu())
     return torch.cat(chunks)
+
+
+def _check(
+    learner: Model,
+    how: Sampling,
+    condition: Tensor | None,
+    guide: DiffusionLearner | None,
+    negative: Tensor | None,
+    target: ClassTarget | None,
+) -> None:
+    if (how.classifier is None) != (target is None):
+        raise ConfigError(
+            f"classifier = {how.classifier}: there are classifiers of noisy pictures only, asked "
+            "for with a class; leave it out"
+        )
+    scaled = how.guidance if isinstance(how.guidance, dict) else None
+    check_groups("guidance", scaled or (), learner.groups)
+    if scaled is not None and negative is not None:
+        raise ConfigError(
+            "negative: not with a scale for each group, which says itself what guidance departs "
+            "from; leave it out"
+        )
+    if condition is not None and guide is None and negative is None:
+        warn_of_undropped(learner, how.guidance)
+
+
+def _taken(values: Tensor | None, rows: slice, device: torch.device) -> Tensor | None:
+    return None if values is None else values[rows].to(device)
 
 
 def warn_of_undropped(learner: Model, guidance: float | dict[str, float]) -> None:
@@ -226,9 +238,8 @@ def _plan(
     try:
         if travel is not None:
             times = grid_times(schedule, steps, grid, end_clean, time)
-            ends = (
-                1 if end_clean and times[-1] == times[-2] else 0
-            )  # no way back from the clean end
+            # no way back from the clean end
+            ends = int(end_clean and bool(times[-1] == times[-2]))
             whole = time_travel(times[: len(times) - ends], *travel)
             grid, time = torch.cat([whole, times[len(times) - ends :]]), None
         solver = _solver(learner, how)
@@ -296,7 +307,7 @@ def _guided(
     guide: DiffusionLearner | None,
     condition: Tensor | None,
     negative: Tensor | None,
-    target: Target | None,
+    target: ClassTarget | None,
 ) -> tuple[Denoise, Tensor | None]:
     """The model at its temperature, guided and then clamped as the settings say, and the condition
     as it takes it."""

@@ -54,5 +54,6 @@ def sync(path: Path) -> None:
 
 
 def cache_dir() -> Path:
-    """Where trained judges are kept between runs: DIPTYCH_CACHE, or ~/.cache/diptych."""
+    """What is kept between runs, trained judges and the statistics of features: DIPTYCH_CACHE, or
+    ~/.cache/diptych."""
     return Path(os.environ.get("DIPTYCH_CACHE", "~/.cache/diptych")).expanduser()

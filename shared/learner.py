@@ -35,7 +35,7 @@ def build_schedule(config: DiffusionConfig) -> Schedule:
 
 
 class DiffusionLearner(nn.Module):
-    """forward(data (B, ...), condition (B, M) or None, keys (B,), t (B,)) -> losses (B,) and the
+    """forward(data (B, ...), condition (B, ...) or None, keys (B,), t (B,)) -> losses (B,) and the
     logsnr (B,) they were taken at. t is uniform in [0, 1]; the times are made of it here.
 
     `groups` of the condition's columns may be dropped and guided by one. ConfigError for a rate of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import ConfigError, DataError
-from shared.tokenizer import PAD, Tokenizer
+from shared.tokenizer import PAD, WORD_START, Tokenizer
 
 
 def listed(said: str, name: str) -> list[str]:
@@ -76,7 +76,7 @@ def check_words(name: str, said: str, tokenizer: Tokenizer) -> None:
     """ConfigError, with the nearest known word, unless the model knows all words that are said."""
     unknown = tokenizer.unknown(said)
     if unknown:
-        known = [piece.removeprefix("▁") for piece in tokenizer.pieces()]
+        known = [piece.removeprefix(WORD_START) for piece in tokenizer.pieces()]
         near = difflib.get_close_matches(unknown[0][:40], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "use words of its training data"
         raise ConfigError(

@@ -36,7 +36,7 @@ UNDEFINED = (
 
 @dataclass(frozen=True)
 class Split:
-    """Data (n, *data_shape) and their condition ids (n, M), or None."""
+    """Data (n, *data_shape) and their condition (n, ...), or None."""
 
     data: Tensor
     condition: Tensor | None = None
@@ -162,15 +162,15 @@ def bounds(
     scored = score(learner, held_out, training, request.draws, request.seed)
     if scored is None:
         return None
-    facts = told(scored.likelihood, BOUND, unit) | shares(scored.likelihood)
+    facts = likelihood_facts(scored.likelihood, BOUND, unit) | shares(scored.likelihood)
     facts["cleanest_logsnr"] = scored.cleanest_logsnr
     if request.ode:
         few = flow_score(learner, held_out.first(request.ode), scored, request.seed)
-        facts["ode"] = told(few, FLOW, unit) | shares(few)
+        facts["ode"] = likelihood_facts(few, FLOW, unit) | shares(few)
     return facts
 
 
-def told(found: Likelihood, what: str, unit: str) -> dict[str, Any]:
+def likelihood_facts(found: Likelihood, what: str, unit: str) -> dict[str, Any]:
     """A likelihood as numbers for evaluation.json: nats per `unit`, in all and term by term."""
     numbers: dict[str, Any] = {"what": what, f"{unit}s": len(found.nats), "draws": found.draws}
     numbers["network_evaluations_per_draw"] = found.nfe

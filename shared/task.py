@@ -40,7 +40,8 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """rows (B,) -> data (B, *data_shape) and condition (B, M) of ids or None."""
+        """rows (B,) -> data (B, *data_shape) and condition (B, M) of ids, (B, M, D) of vectors, or
+        None."""
         ...
 
 

@@ -19,6 +19,7 @@ from shared.files import write_atomic
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SPECIAL = 4  # the ids below are the four above
+WORD_START = "▁"  # how a piece begins that begins a word: the blank before it
 UNKNOWN = "<unk>"  # how UNK reads
 KINDS = ("unigram", "word")
 FILE = "tokenizer.model"

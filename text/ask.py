@@ -11,8 +11,8 @@ from shared.errors import ConfigError
 from shared.requests import ControlRequest, EvaluateRequest, SampleRequest
 from shared.sampling import Sampling
 from text.control import Automata
-from text.given import Given
 from text.mbr import check_candidates
+from text.template import Template
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Ask:
 
     source: Tensor | None = None
     start: tuple[int, ...] = ()
-    given: Given | None = None
+    given: Template | None = None
     length: int | None = None
     automata: Automata | None = None
     control_scale: float = ControlRequest.control_scale

@@ -12,7 +12,7 @@ from shared.errors import ConfigError
 from shared.learner import DiffusionLearner
 from shared.likelihood import Likelihood
 from shared.requests import EvaluateRequest
-from shared.scoring import EXACT, TRIED, UNDEFINED, Split, bounds, measured, told
+from shared.scoring import EXACT, TRIED, UNDEFINED, Split, bounds, likelihood_facts, measured
 from shared.tokenizer import PAD
 from text.baseline import CausalLM
 from text.data import Rows, fixed_order
@@ -45,7 +45,7 @@ def likelihood(
             raise ConfigError("ode: a causal model's likelihood is exact without it; leave it out")
         nats = _exact(learner, split)
         found = Likelihood({"exact": nats}, split.data.shape[1], draws=1, nfe=1)
-        facts = told(found, EXACT, "sentence") | by_token(found)
+        facts = likelihood_facts(found, EXACT, "sentence") | by_token(found)
     else:
         assert isinstance(learner, DiffusionLearner)
         choose = _some(yardstick.training, TRIED)

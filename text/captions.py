@@ -33,7 +33,7 @@ Shown = str | Path | Image.Image  # a picture, or its file
 
 
 @dataclass(frozen=True)
-class Pictures:
+class SourcePictures:
     """images (N, C, H, W), uint8, and the scenes that they show, spelt out, where that is known."""
 
     images: Tensor
@@ -47,13 +47,13 @@ class Pictures:
         """rows (B,) -> what a network reads: patches (B, M, C patch^2), float32."""
         return seen(self.images[rows], self.patch)
 
-    def select(self, rows: Sequence[int]) -> "Pictures":
+    def select(self, rows: Sequence[int]) -> "SourcePictures":
         """Those of these rows."""
         scenes = None if self.scenes is None else [self.scenes[i] for i in rows]
-        return Pictures(self.images[list(rows)], self.patch, scenes)
+        return SourcePictures(self.images[list(rows)], self.patch, scenes)
 
 
-def read_captions(config: DataConfig, held_out: bool = False) -> tuple[list[str], Pictures]:
+def read_captions(config: DataConfig, held_out: bool = False) -> tuple[list[str], SourcePictures]:
     """The captions of a split, blanks collapsed, and their pictures. A source without splits holds
     out those pictures that `shared.scene.split_of` does: then none is on both sides.
 
@@ -87,7 +87,7 @@ def read_captions(config: DataConfig, held_out: bool = False) -> tuple[list[str]
     scenes = None
     if config.picture.scenes is not None:
         scenes = table.select(rows)[config.picture.scenes][:]
-    return said, Pictures(stack(pictures), config.picture.patch, scenes)
+    return said, SourcePictures(stack(pictures), config.picture.patch, scenes)
 
 
 def prepared(picture: Image.Image, config: PictureConfig, where: str) -> Image.Image:
@@ -102,8 +102,8 @@ def prepared(picture: Image.Image, config: PictureConfig, where: str) -> Image.I
 
 
 def show(pictures: Sequence[Shown], config: PictureConfig) -> Tensor:
-    """Pictures or files of them -> patches (n, M, C patch^2), as `Pictures` gives. DataError, with
-    the file, for one that cannot be read or has another size."""
+    """Pictures or files of them -> patches (n, M, C patch^2), as `SourcePictures` gives. DataError,
+    with the file, for one that cannot be read or has another size."""
     found: list[Image.Image] = []
     for i, each in enumerate(pictures):
         where = f"image {i}" if isinstance(each, Image.Image) else f"image {each}"

@@ -22,7 +22,7 @@ from shared.schema import one_of
 from shared.tables import check_columns, expand, load_table, side_of
 from shared.tokenizer import EOS, Tokenizer, one_blank
 from text import parts
-from text.captions import Pictures, read_captions
+from text.captions import SourcePictures, read_captions
 from text.config import DataConfig
 
 SCENES = 16_000  # sentences of the scene world when data.limit is not set
@@ -38,7 +38,7 @@ class Rows:
     `shared.task.Examples`; and how many did not fit."""
 
     ids: Tensor
-    sources: Tensor | Pictures | None
+    sources: Tensor | SourcePictures | None
     dropped: int
     kept: tuple[int, ...] = ()  # of the corpus, where rows were made of one
 
@@ -56,7 +56,7 @@ class Corpus:
 
     sentences: list[str]
     sources: list[str] | None = None
-    pictures: Pictures | None = None
+    pictures: SourcePictures | None = None
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -78,7 +78,7 @@ def to_rows(corpus: Corpus, tokenizer: Tokenizer, config: DataConfig) -> Rows:
             f"data.length = {config.length}: none of {len(corpus):,} sentences fits, the shortest "
             f"has {shortest} tokens with its end; set data.length to {shortest} or more"
         )
-    sources: Tensor | Pictures | None = None
+    sources: Tensor | SourcePictures | None = None
     if corpus.sources is not None:
         read = [tokenizer.encode(source) for source in corpus.sources]
         both = [

@@ -18,9 +18,9 @@ from text.autoencoder.codec import SentenceCodec
 from text.baseline import CausalLM
 from text.codec import Embedding, Ended, nearness
 from text.control import controlled, nearest_accepted, possible_lengths
-from text.given import Given
-from text.given import possible_lengths as lengths_given
 from text.lengths import Lengths, count, limited, tell
+from text.template import Template
+from text.template import possible_lengths as lengths_of_template
 
 Look = Callable[[int, float, Tensor], None]  # step, its logsnr, the first sentence's ids (L,)
 
@@ -85,7 +85,7 @@ def _lengths(learner: DiffusionLearner, seeds: Sequence[int], ask: Ask) -> Tenso
     if ask.automata is not None:
         possible = possible & possible_lengths(ask.automata, places)
     if ask.given is not None:
-        possible = possible & lengths_given(ask.given)
+        possible = possible & lengths_of_template(ask.given)
     if ask.length is not None:
         if not 0 < ask.length < places or not possible[:, ask.length].all():
             raise ConfigError(
@@ -140,7 +140,7 @@ def _wrap(
     return None if given is None else _infill(learner.codec, given, _device(learner))
 
 
-def _infill(codec: Codec, given: Given, device: torch.device) -> Wrap:
+def _infill(codec: Codec, given: Template, device: torch.device) -> Wrap:
     """The given places of every sample are what is given."""
 
     def wrap(denoise: Denoise, rows: slice) -> Denoise:

@@ -27,11 +27,12 @@ Utility = Callable[[str, str], float]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sentence with what ranks it, its mean utility against the other draws (None when there are
-    none) or -loss (`text.sureness`); how many draws gave it, and the least of their seeds."""
+    """A sentence with the score that ranks it, its mean utility against the other draws (None when
+    there are none) or -loss (`text.sureness`); how many draws gave it, and the least of their
+    seeds."""
 
     text: str
-    utility: float | None
+    score: float | None
     count: int
     seed: int
 
@@ -64,14 +65,14 @@ def rank(texts: Sequence[str], seeds: Sequence[int], utility: Utility = bleu) ->
 
 
 def best_first(
-    texts: Sequence[str], seeds: Sequence[int], worth: Callable[[str], float | None]
+    texts: Sequence[str], seeds: Sequence[int], score: Callable[[str], float | None]
 ) -> list[Candidate]:
-    """The different sentences among draws, with their seeds, by falling worth."""
+    """The different sentences among draws, with their seeds, by falling score."""
     seeds_of: dict[str, list[int]] = {}
     for text, seed in zip(texts, seeds, strict=True):
         seeds_of.setdefault(text, []).append(seed)
-    ranked = [Candidate(text, worth(text), len(own), min(own)) for text, own in seeds_of.items()]
-    return sorted(ranked, key=lambda c: (-(c.utility or 0.0), -c.count, c.text))
+    ranked = [Candidate(text, score(text), len(own), min(own)) for text, own in seeds_of.items()]
+    return sorted(ranked, key=lambda c: (-(c.score or 0.0), -c.count, c.text))
 
 
 def rank_each(

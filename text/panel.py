@@ -323,9 +323,9 @@ def _codec(config: TextConfig, size: int, run: Path | None) -> Codec:
 
 
 def _n_best_lines(n_best: list[list[Candidate]]) -> str:
-    """A line a candidate: of which sentence, its utility, how many draws gave it, itself."""
+    """A line a candidate: of which sentence, its score, how many draws gave it, itself."""
     return "".join(
-        f"{i:4d}  utility {c.utility or 0:6.2f}  drawn {c.count:3d}  {c.text}\n"
+        f"{i:4d}  score {c.score or 0:6.2f}  drawn {c.count:3d}  {c.text}\n"
         for i, best in enumerate(n_best)
         for c in best
     )

@@ -42,10 +42,10 @@ from text.control import (
     parse_controls,
 )
 from text.drawing import draw_rows
-from text.given import Given, parse_given
 from text.mbr import Candidate, rank_each
 from text.sources import beginning_ids, source_ids
 from text.sureness import own_losses, surest_each
+from text.template import Template, parse_template
 
 Prompt = str | Sequence[str] | None  # one for all sentences, or one each
 
@@ -130,7 +130,7 @@ class Pipeline:
         `prompt`, for all sentences or one each, is what a model with `data.source` writes from, and
         `guidance_scale` how strongly it follows that; the causal reference without a source begins
         with it. `image` is the same for a model that writes from pictures: one sentence for each,
-        whatever n is. `given` is a template, see `text.given`; its words are in every sentence
+        whatever n is. `given` is a template, see `text.template`; its words are in every sentence
         exactly. `length` is the tokens of each, of a model that is told it (`text.lengths`).
         `controls`, such as "length=9", are satisfied by every sentence, see
         `text.control`; `control_scale` is how strongly the rest of it follows them. `watch` sees
@@ -205,9 +205,9 @@ class Pipeline:
             raise ConfigError(f"image: {len(pictures)} for {n} sentences")
         return show(pictures, data.picture)
 
-    def template(self, given: str) -> Given:
+    def template(self, given: str) -> Template:
         """`Ask.given` of a template. ConfigError for one that does not fit the model."""
-        return parse_given(given, self.tokenizer, self.config.data.length)
+        return parse_template(given, self.tokenizer, self.config.data.length)
 
     def automata(self, asked: Sequence[Sequence[Control]]) -> Automata:
         """`Ask.automata` of what each sentence must satisfy; equal lists are compiled once.

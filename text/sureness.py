@@ -39,12 +39,12 @@ def surest_each(
     texts: Sequence[str], losses: Sequence[float], seeds: Sequence[int], count: int
 ) -> list[list[Candidate]]:
     """The draws of several samples, `count` of each in turn, with their losses -> the different
-    ones of every sample, the surest first; their utility is -loss."""
+    ones of every sample, the surest first; their score is -loss."""
     ranked: list[list[Candidate]] = []
     for start in range(0, len(texts), count):
         own = slice(start, start + count)
-        worth = {text: -loss for text, loss in zip(texts[own], losses[own], strict=True)}
-        ranked.append(best_first(texts[own], seeds[own], worth.__getitem__))
+        scores = {text: -loss for text, loss in zip(texts[own], losses[own], strict=True)}
+        ranked.append(best_first(texts[own], seeds[own], scores.__getitem__))
     return ranked
 
 

@@ -84,7 +84,7 @@ class Alone:
         return replace(self, temperature=temperature)
 
 
-def given(x0: Tensor) -> Tensor:
+def clean_condition(x0: Tensor) -> Tensor:
     """The other side's latents (B, ...) -> the condition (B, 1 + D) that they are there, clean."""
     return torch.cat([x0.new_zeros(len(x0), 1), x0.flatten(1)], 1)
 

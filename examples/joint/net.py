@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.config import NetConfig
-from shared.errors import ConfigError
-from shared.nets.patches import patchify, unpatchify
+from shared.nets.patches import check_patch, patchify, unpatchify
 from shared.nets.transformer import Block, level_features, modulated
 
 
@@ -56,10 +55,7 @@ class JointNet(nn.Module):
     ) -> None:
         super().__init__()
         C, H, W = picture
-        if H % patch or W % patch:
-            raise ConfigError(
-                f"patch = {patch}: expected a divisor of the picture's {H} x {W} pixels"
-            )
+        check_patch(patch, H, W)
         self.patch, self.height, self.width, self.dim = patch, H, W, config.dim
         token, length, times = C * patch**2, H * W // patch**2, 2 if self_condition else 1
         self.picture = Stream(length, times * token, token, config.dim)

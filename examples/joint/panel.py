@@ -12,13 +12,11 @@ from examples.joint.learner import JointLearner
 from examples.joint.net import JointNet
 from examples.joint.sides import PairCodec, PairDenoiser, Side
 from image.codec import Pixels
-from image.data import Facts, read_facts, spread, write_facts
+from image.data import DataFacts, measured_std, read_facts, write_facts
 from shared.learner import build_schedule
 from shared.task import Examples
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer, train_tokenizer
 from text.codec import Embedding
-
-MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
 
 
 class JointPanel:
@@ -35,9 +33,8 @@ class JointPanel:
         found, skipped = self._pairs(config, run)
         C, H, W = found.images.shape[1:]
         codec = Pixels(LEVELS, (C, H, W))
-        x0 = codec.encode(found.images[spread(len(found), MEASURED)])
-        data_std = float(x0.double().square().mean().sqrt())
-        write_facts(Facts(len(found), (C, H, W), LEVELS, (), 0, data_std, skipped), run)
+        data_std = measured_std(codec, found.images)
+        write_facts(DataFacts(len(found), (C, H, W), LEVELS, (), 0, data_std, skipped), run)
         if skipped:
             print(
                 f"{config.data.name}: {skipped:,} pairs are left out: with a picture that cannot "
@@ -66,7 +63,7 @@ class JointPanel:
         return self._read[2:]
 
 
-def build_learner(config: JointConfig, facts: Facts, tokenizer: Tokenizer) -> JointLearner:
+def build_learner(config: JointConfig, facts: DataFacts, tokenizer: Tokenizer) -> JointLearner:
     """A fresh model of pictures as `facts` tells, and of the tokenizer's words."""
     pixels = Pixels(facts.levels, facts.shape)
     words = Embedding(len(tokenizer), config.data.length, config.embedding)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from examples.joint.config import SIDES, JointConfig
 from examples.joint.learner import JointLearner
-from examples.joint.modes import given, unknown
+from examples.joint.modes import clean_condition, unknown
 from examples.joint.panel import PANEL
 from image.grid import to_bytes
 from shared import runs
@@ -130,7 +130,7 @@ class JointPipeline:
             self.learner.one(which),
             seeds,
             how,
-            condition=nothing if beside is None else given(beside),
+            condition=nothing if beside is None else clean_condition(beside),
             negative=nothing if how.guided else None,
             start=None if near is None else start,
             label=("pictures", "sentences")[which],

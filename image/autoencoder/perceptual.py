@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from image.classifier import Block, Classifier
 from image.config import ImageConfig
-from image.data import Facts, read_facts
+from image.data import DataFacts, read_facts
 from shared.errors import ConfigError
 from shared.frozen import Frozen
 from shared.runs import copy_run, load_learner, open_run
@@ -46,7 +46,7 @@ class Perceptual(nn.Module):
         return sum(apart[1:], apart[0]) / len(apart)
 
 
-def install_perceptual(named: str | None, facts: Facts, run: Path) -> None:
+def install_perceptual(named: str | None, facts: DataFacts, run: Path) -> None:
     """Copy the run of a classifier into a run folder, once. ConfigError when it is no classifier of
     clean pictures, or one of other channels; CheckpointError when it is no run."""
     if named is None or (run / FOLDER).is_dir():

@@ -13,12 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from image.cascade import Low
+from image.beside import BesidePictures
 from image.clip.encoder import Encoder, open_encoder
 from image.clip.evaluation import clip_scores
 from image.pipeline import Glimpse, Pipeline
 from shared.codec import Codec
-from shared.drawing import Target, Wrap
+from shared.drawing import ClassTarget, Wrap
 from shared.errors import ConfigError
 from shared.guidance import through_estimate
 from shared.prompts import listed
@@ -72,11 +72,11 @@ class Choice:
         """rows (n, ...) -> the same for all candidates (n candidates, ...)."""
         return None if rows is None else rows.repeat_interleave(self.candidates, 0)
 
-    def enlarged(self, low: Low | None) -> Low | None:
+    def enlarged(self, low: BesidePictures | None) -> BesidePictures | None:
         """What is to be enlarged, for all candidates."""
         if low is None:
             return None
-        return Low(low.pictures.repeat_interleave(self.candidates, 0), low.noise)
+        return BesidePictures(low.pictures.repeat_interleave(self.candidates, 0), low.noise)
 
     def best(self, images: Tensor, levels: int) -> tuple[Tensor, Tensor]:
         """Levels (n candidates, C, H, W) -> the rows of the best of each picture (n,), the first of
@@ -103,7 +103,7 @@ class Choice:
 
         return lambda denoise, _: through_estimate(denoise, log_prob, scale)
 
-    def told(self, scores: Tensor) -> dict[str, Any]:
+    def report(self, scores: Tensor) -> dict[str, Any]:
         """Scores (n, candidates) -> what is written of them."""
         return {
             "network": self.encoder.name,
@@ -118,26 +118,29 @@ def draw_best(
     choice: Choice | None,
     condition: Tensor | None,
     negative: Tensor | None,
-    target: Target | None,
+    target: ClassTarget | None,
     watch: Callable[[Glimpse], None] | None,
-    low: Low | None = None,
+    low: BesidePictures | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Levels (n, C, H, W) of the request's pictures, as `Pipeline.latents` draws them; with a
     choice led by it, the best of its candidates, and the scores of all (n, candidates)."""
     seeds = list(request.seeds)
     if choice is None:
-        x0 = pipeline.latents(seeds, condition, request, watch, True, negative, target, low=low)
+        x0 = pipeline.latents(
+            seeds, condition, request,
+            watch=watch, progress=True, negative=negative, target=target, low=low,
+        )  # fmt: skip
         return pipeline.decode(x0), None
     x0 = pipeline.latents(
         choice.seeds(seeds),
         choice.repeated(condition),
         request,
-        watch,
-        True,
-        choice.repeated(negative),
-        target and Target(target.log_prob, target.ids.repeat_interleave(choice.candidates, 0)),
-        choice.guide(pipeline.learner.codec, request.clip_scale),
-        choice.enlarged(low),
+        watch=watch,
+        progress=True,
+        negative=choice.repeated(negative),
+        target=target and target._replace(ids=target.ids.repeat_interleave(choice.candidates, 0)),
+        wrap=choice.guide(pipeline.learner.codec, request.clip_scale),
+        low=choice.enlarged(low),
     )
     drawn = pipeline.decode(x0)
     kept, scores = choice.best(drawn, pipeline.facts.levels)

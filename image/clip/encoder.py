@@ -17,7 +17,7 @@ from torch import Tensor
 
 from image.clip.learner import ClipLearner
 from image.config import ImageConfig
-from image.data import Facts, read_facts
+from image.data import DataFacts, read_facts
 from image.data_config import DataConfig
 from shared.errors import CheckpointError, ConfigError
 from shared.frozen import weights_digest
@@ -80,7 +80,7 @@ class RunEncoder:
         assert isinstance(learner, ClipLearner)
         self.network = learner.network.requires_grad_(False)
         self.tokenizer = load_tokenizer(run / FILE)
-        self.seen: Facts = read_facts(run)
+        self.seen: DataFacts = read_facts(run)
         config: ImageConfig = open_run(run).config
         self.data: DataConfig | None = config.data
         self.run, self.length = run, config.data.caption_length

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shared.denoiser import Denoise
+from shared.guidance.gradients import slope_of
 from shared.schedule import Level
 
 OfEstimate = Callable[[Tensor], Tensor]  # x0_hat (B, ...) -> log p(y | x0_hat), nats, (B,)
@@ -36,17 +37,10 @@ def through_estimate(denoise: Denoise, log_prob: OfEstimate, scale: float = 1.0)
     ) -> Tensor:
         if scale == 0:
             return denoise(x_t, level, condition, previous)
-        wide = level.widen(x_t.ndim)
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
             x0_hat = denoise(x, level, condition, previous)
-            values = log_prob(x0_hat)
-            if values.shape != x.shape[:1]:
-                raise ValueError(
-                    f"log_prob gave {tuple(values.shape)}: expected one value per sample, "
-                    f"({len(x)},); sum over the elements of each"
-                )
-            (slope,) = torch.autograd.grad(values.sum(), x)
-        return x0_hat.detach() + scale * wide.sigma**2 / wide.alpha * slope
+            slope = slope_of(log_prob(x0_hat), x)
+        return x0_hat.detach() + scale * level.widen(x_t.ndim).gain * slope
 
     return guided

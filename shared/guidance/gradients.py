@@ -22,13 +22,17 @@ def gradient(log_prob: LogProb, x: Tensor, level: Level, condition: Tensor | Non
     """grad_x log_prob, as x; also under no_grad. ValueError unless log_prob gives (B,)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        values = log_prob(x, level, condition)
-        if values.shape != x.shape[:1]:
-            raise ValueError(
-                f"log_prob gave {tuple(values.shape)}: expected one value per sample, "
-                f"({len(x)},); sum over the elements of each"
-            )
-        return torch.autograd.grad(values.sum(), x)[0]
+        return slope_of(log_prob(x, level, condition), x)
+
+
+def slope_of(values: Tensor, x: Tensor) -> Tensor:
+    """The gradient of each sample's value (B,) by x (B, ...), as x. ValueError for other values."""
+    if values.shape != x.shape[:1]:
+        raise ValueError(
+            f"log_prob gave {tuple(values.shape)}: expected one value per sample, ({len(x)},); sum "
+            "over the elements of each"
+        )
+    return torch.autograd.grad(values.sum(), x)[0]
 
 
 def level_at(point: Point, like: Tensor) -> Level:

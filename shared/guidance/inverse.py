@@ -56,7 +56,7 @@ def linear_inverse(
         condition: Tensor | None = None,
         previous: Tensor | None = None,
     ) -> Tensor:
-        wide = level.widen(x_t.ndim)
+        gain = level.widen(x_t.ndim).gain
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
             x0_hat = denoise(x, level, condition, previous)
@@ -66,7 +66,7 @@ def linear_inverse(
         def shift(u: Tensor) -> Tensor:
             """V A^T u. V is symmetric, so the backward pass gives its product."""
             (back,) = torch.autograd.grad(seen, x, u, retain_graph=True)
-            return wide.sigma**2 / wide.alpha * back
+            return gain * back
 
         at = x0_hat.detach()
         along = _linearised(operator, at.clone())

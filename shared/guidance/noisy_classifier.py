@@ -42,8 +42,7 @@ def classifier(
         (here,) = limited([scale], level, interval, x_t.ndim, outside=0.0)
         if not isinstance(here, Tensor) and here == 0:
             return x0_hat
-        wide = level.widen(x_t.ndim)
-        gain = here * wide.sigma**2 / wide.alpha
+        gain = here * level.widen(x_t.ndim).gain
         return x0_hat + gain * gradient(log_prob, x_t, level, condition)
 
     return guided

@@ -8,7 +8,17 @@ So a row of patches that is 0 everywhere is no picture: it is free to mean "none
 import torch.nn.functional as F
 from torch import Tensor
 
+from shared.errors import ConfigError
+
 LEVELS = 256
+
+
+def check_patch(patch: int, height: int, width: int) -> None:
+    """ConfigError unless patches fill a picture."""
+    if height % patch or width % patch:
+        raise ConfigError(
+            f"patch = {patch}: expected a divisor of the picture's {height} x {width} pixels"
+        )
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:

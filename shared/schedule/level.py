@@ -38,6 +38,12 @@ class Level:
         """The levels of these rows (n,) of a level of shape (B,)."""
         return Level(*(x[rows] for x in (self.logsnr, self.alpha, self.sigma)))
 
+    @property
+    def gain(self) -> Tensor:
+        """sigma^2 / alpha: how far x0_hat moves with the score, E[x0 | x_t] = (x_t + sigma^2 score)
+        / alpha (Efron 2011, Tweedie's formula)."""
+        return self.sigma**2 / self.alpha
+
     def to(self, like: Tensor) -> "Level":
         """The same level on the device and in the dtype of `like`."""
         return Level(*(x.to(like) for x in (self.logsnr, self.alpha, self.sigma)))

@@ -166,12 +166,12 @@ class PredictorCorrector:
         steps: list[Step | Renoise] = []
         for step in self.predictor.plan(moves, path):
             assert isinstance(step, Mix)
-            steps.append(Corrected(step, self.corrector, self.count))
+            steps.append(CorrectedStep(step, self.corrector, self.count))
         return steps
 
 
 @dataclass(frozen=True)
-class Corrected:
+class CorrectedStep:
     """Correctors, then the predictor's step from where they lead."""
 
     predict: Mix

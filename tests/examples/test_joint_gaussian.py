@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from examples.joint.modes import Alone, Together, given, unknown
+from examples.joint.modes import Alone, Together, clean_condition, unknown
 from examples.joint.sides import NOTHING, Levels, Pair, PairCodec, Previous
 from shared.codec import Identity
 from shared.denoiser import Denoise
@@ -93,9 +93,9 @@ def test_pairs_have_the_joint_law():
 def test_one_side_given_the_other_has_the_conditional_law(which: int):
     value = torch.tensor([0.7, -1.3, 0.4][: SIZES[1 - which]], dtype=torch.float64)
     side = Alone(LAW, CODEC, SCHEDULE, which)
-    found = moments(side, SIZES[which], given(value[None]))
+    found = moments(side, SIZES[which], clean_condition(value[None]))
     close(found, *conditional(which, value))
-    other = moments(side, SIZES[which], given(value[None] + 1))
+    other = moments(side, SIZES[which], clean_condition(value[None] + 1))
     assert (other[0] - found[0]).abs().max() > 0.1  # the condition is used
 
 
@@ -112,7 +112,7 @@ def test_guidance_goes_from_the_marginal_to_the_conditional(scale: float, as_giv
     nothing = unknown([5], 3).double()
     denoise = classifier_free(Alone(LAW, CODEC, SCHEDULE, 0), scale, negative=nothing.expand(3, -1))
     expected = conditional(0, value[0]) if as_given else (LAW.mean[:2], LAW.covariance[:2, :2])
-    close(moments(denoise, 2, given(value)), *expected)
+    close(moments(denoise, 2, clean_condition(value)), *expected)
 
 
 def test_guidance_by_the_marginals_is_their_weighted_difference():
@@ -120,8 +120,8 @@ def test_guidance_by_the_marginals_is_their_weighted_difference():
     value = torch.tensor([[0.7, -1.3, 0.4]], dtype=torch.float64)
     nothing, level = unknown([5], 3).double(), SCHEDULE(torch.tensor(0.4, dtype=torch.float64))
     side, x_t = Alone(LAW, CODEC, SCHEDULE, 0), torch.tensor([[0.3, -0.2]], dtype=torch.float64)
-    marginal, told = side(x_t, level, nothing), side(x_t, level, given(value))
-    guided = classifier_free(side, 2.5, negative=nothing)(x_t, level, given(value))
+    marginal, told = side(x_t, level, nothing), side(x_t, level, clean_condition(value))
+    guided = classifier_free(side, 2.5, negative=nothing)(x_t, level, clean_condition(value))
     torch.testing.assert_close(guided, marginal + 2.5 * (told - marginal))
 
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from image.cascade import BesideNet, Low, Small, fidelity
+from image.beside import BesideNet, BesidePictures
+from image.cascade import Small, fidelity
 from image.config import ImageConfig
 from image.data import load_pictures
 from image.learners import build_learner
@@ -37,12 +38,12 @@ def test_small_pictures_are_means_of_blocks_and_come_back_with_their_ids():
     means = data.double().view(2, 3, 2, 2, 4, 2).mean((3, 5)) / 127.5 - 1
     shrunk = small.seen(data)
     torch.testing.assert_close(shrunk.double(), means, atol=1e-6, rtol=0)
-    read, beside = small.read(small.told(shrunk, torch.zeros(2), ids, KEYS))
+    read, beside = small.read(small.row(shrunk, torch.zeros(2), ids, KEYS))
     assert read is not None
     assert torch.equal(read, ids)
     torch.testing.assert_close(beside[:, :3], small.enlarged(shrunk))
     assert not bool(beside[:, 3].any())
-    assert small.read(small.told(shrunk, torch.zeros(2), None, KEYS))[0] is None
+    assert small.read(small.row(shrunk, torch.zeros(2), None, KEYS))[0] is None
 
 
 def test_enlarging_is_piecewise_smooth_about_the_same_places():
@@ -56,7 +57,7 @@ def test_enlarging_is_piecewise_smooth_about_the_same_places():
 def test_augmentation_keeps_the_variance_and_is_told():
     small, a = Small((3, 4, 8), 256, 2, 0.5), torch.tensor([0.2, 0.4])
     shrunk = small.seen(pictures())
-    told = small.told(shrunk, a, None, KEYS)
+    told = small.row(shrunk, a, None, KEYS)
     drawn = noise.normal(KEYS, -11, (3, 2, 4))
     for i in range(2):
         signal, spread = math.cos(math.pi / 2 * a[i]), math.sin(math.pi / 2 * a[i])
@@ -131,7 +132,7 @@ def test_a_trained_model_draws_what_shrinks_to_what_it_was_given(enlarger: Path)
     pipeline = Pipeline.from_pretrained(enlarger)
     assert isinstance(pipeline.beside, Small)
     images = load_pictures(image_config().data, held_out=True).images[:40]
-    low = Low(pipeline.beside.seen(images), 0.0)
+    low = BesidePictures(pipeline.beside.seen(images), 0.0)
     drawn = pipeline.decode(pipeline.latents(range(40), None, Sampling(steps=10), low=low))
     right = fidelity(pipeline.beside, drawn, images)
     wrong = fidelity(pipeline.beside, drawn, images.roll(1, 0))

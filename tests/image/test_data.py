@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from image.data import Facts, load_pictures, read_facts, write_facts
+from image.data import DataFacts, load_pictures, read_facts, write_facts
 from image.data_config import DataConfig
 from image.render import render
 from shared import scene
 from shared.errors import CheckpointError, ConfigError, DataError
 
-FACTS = Facts(images=9, shape=(1, 8, 6), levels=17, classes=("a", "b"), conditions=3, data_std=0.5)
+FACTS = DataFacts(
+    images=9, shape=(1, 8, 6), levels=17, classes=("a", "b"), conditions=3, data_std=0.5
+)
 
 
 def test_digits_are_split_by_class_without_overlap():

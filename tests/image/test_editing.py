@@ -13,7 +13,7 @@ from PIL import Image
 
 from image.editing import asked_edit
 from image.edits import Colourise, Inpaint, Interpolate, Invert, Posterior, Replace, Upscale, Vary
-from image.opening import given, to_levels
+from image.opening import open_picture, to_levels
 from image.panel import PANEL
 from shared.edits import EditRequest
 from shared.errors import ConfigError, DataError
@@ -145,13 +145,13 @@ def test_pictures_of_every_mode_of_8_bits_are_given_as_they_look(tmp_path: Path)
         "alpha": saved(clear, "PNG"),
     }.items():
         (tmp_path / name).write_bytes(content)
-        levels = to_levels(fit(given(tmp_path / name, "image"), 3, (4, 6)), 256)
+        levels = to_levels(fit(open_picture(tmp_path / name, "image"), 3, (4, 6)), 256)
         expected = COLOURS.copy()
         if name == "alpha":
             expected[0, 0] = 255
         assert np.array_equal(levels.numpy(), expected.transpose(2, 0, 1)), name
     assert np.array_equal(
-        to_levels(fit(given(COLOURS, "image"), 1, (4, 6)), 17)[0, 0, :3], [5, 5, 5]
+        to_levels(fit(open_picture(COLOURS, "image"), 1, (4, 6)), 17)[0, 0, :3], [5, 5, 5]
     )
 
 
@@ -179,6 +179,6 @@ def test_bad_pictures_are_named_with_what_is_wrong(
 def test_a_picture_of_another_shape_is_cropped_around_its_centre_and_scaled():
     wide = np.zeros((4, 12, 3), np.uint8)
     wide[:, 2:10] = 200
-    assert np.array(fit(given(wide, "image"), 1, (2, 4))).tolist() == [[200] * 4] * 2
-    tall = fit(given(wide.transpose(1, 0, 2).copy(), "image"), 1, (8, 4))
+    assert np.array(fit(open_picture(wide, "image"), 1, (2, 4))).tolist() == [[200] * 4] * 2
+    tall = fit(open_picture(wide.transpose(1, 0, 2).copy(), "image"), 1, (8, 4))
     assert np.array(tall).tolist() == [[200] * 4] * 8

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from image.codec import Pixels
-from image.data import Facts
+from image.data import DataFacts
 from image.edits import (
     Colourise,
     Edit,
@@ -40,7 +40,7 @@ SHAPE, D = (3, 2, 4), 24
 MEANS = 0.15 * normals(3, D, seed=8)  # of "none" and of two classes
 FACTOR = 0.1 * torch.eye(D, dtype=torch.float64) + 0.03 * normals(D, D, seed=9)
 COVARIANCE = FACTOR @ FACTOR.T
-FACTS = Facts(1, SHAPE, 256, ("ape", "bee"), 3, 0.2)
+FACTS = DataFacts(1, SHAPE, 256, ("ape", "bee"), 3, 0.2)
 PICTURE = (np.arange(24).reshape(2, 4, 3) * 4 + 80).astype(np.uint8)
 X = torch.from_numpy(PICTURE).double().permute(2, 0, 1) / 127.5 - 1
 FINE: dict[str, Any] = {"solver": "heun", "grid": "logsnr", "output_type": "latent"}

@@ -11,7 +11,7 @@ from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_img2i
 from torch import Tensor, nn
 
 import image
-from image.data import Facts
+from image.data import DataFacts
 from image.edits import Inpaint, Invert, Measured, Posterior, Upscale, Vary
 from image.measurements import luma
 from image.pipeline import Pipeline
@@ -58,7 +58,7 @@ class Normal(nn.Module):
 
 
 def pipe(kind: str = "kl") -> Pipeline:
-    return Pipeline(Normal(codec_of(kind)), Facts(1, SHAPE, LEVELS, (), 0, 1.0), None)
+    return Pipeline(Normal(codec_of(kind)), DataFacts(1, SHAPE, LEVELS, (), 0, 1.0), None)
 
 
 def test_a_measurement_is_met_through_a_decoder_with_attention():

@@ -20,7 +20,7 @@ import image
 from image.autoencoder.codec import LatentCodec, Measured
 from image.codec import build_codec
 from image.config import CodecConfig, ImageConfig, UnetConfig
-from image.data import Facts
+from image.data import DataFacts
 from image.export import to_diffusers
 from image.net import build_net
 from image.pipeline import Pipeline
@@ -42,8 +42,8 @@ def start(shape: tuple[int, ...]) -> Tensor:
     return noise.normal(SEEDS, 0, shape[1:])
 
 
-def facts_of(classes: tuple[str, ...], side: tuple[int, int]) -> Facts:
-    return Facts(9, (3, *side), 256, classes, len(classes) + 1 if classes else 0, 0.7)
+def facts_of(classes: tuple[str, ...], side: tuple[int, int]) -> DataFacts:
+    return DataFacts(9, (3, *side), 256, classes, len(classes) + 1 if classes else 0, 0.7)
 
 
 def build(
@@ -281,7 +281,7 @@ def test_what_diffusers_cannot_represent_is_refused_by_part(
 
 def test_scenes_are_refused(tmp_path: Path):
     ours = build(classes=CLASSES)
-    scene = Facts(9, (3, 8, 8), 256, (), 4, 0.7)
+    scene = DataFacts(9, (3, 8, 8), 256, (), 4, 0.7)
     with pytest.raises(ConfigError, match="one class, not a scene"):
         Pipeline(ours.learner, scene, ours.config).save_pretrained(tmp_path / "out")
 

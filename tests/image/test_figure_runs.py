@@ -17,7 +17,7 @@ from image.figures.layout import layouts
 from image.figures.render import render
 from image.figures.words import outfit_rows, parse_outfit, spell
 from image.figures.world import NOT_WORN, TEXTURES
-from image.given import CHANNELS, LayoutReader
+from image.layout_reader import CHANNELS, LayoutReader
 from image.net import PatchNet
 from image.panel import PANEL
 from image.pipeline import Pipeline

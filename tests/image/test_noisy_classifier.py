@@ -15,7 +15,7 @@ import image
 from image.classifier import Block
 from image.codec import build_codec
 from image.config import CodecConfig, ImageConfig, JudgeConfig
-from image.data import Facts, Pictures
+from image.data import DataFacts, Pictures
 from image.evaluation import _check_samples
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.panel import PANEL
@@ -30,11 +30,11 @@ from shared.schedule import straight_flow, variance_exploding, variance_preservi
 from shared.schema import override, validate
 from tests.image.conftest import TINY
 
-FACTS = Facts(9, (2, 8, 6), 17, ("a", "b", "c"), 4, 0.6)
-SCENES = Facts(9, (2, 8, 6), 17, (), 6, 0.6)
+FACTS = DataFacts(9, (2, 8, 6), 17, ("a", "b", "c"), 4, 0.6)
+SCENES = DataFacts(9, (2, 8, 6), 17, (), 6, 0.6)
 
 
-def build(facts: Facts = FACTS, **settings: Any) -> NoisyClassifier:
+def build(facts: DataFacts = FACTS, **settings: Any) -> NoisyClassifier:
     """One whose every weight counts."""
     config = ImageConfig(
         model="classifier", noisy=True, judge=JudgeConfig(width=8, dropout=0.0), **settings

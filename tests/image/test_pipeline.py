@@ -11,7 +11,7 @@ import image
 from image.codec import build_codec
 from image.conditions import EXAMPLE, class_id, parse_scene
 from image.config import CodecConfig, ImageConfig
-from image.data import Facts
+from image.data import DataFacts
 from image.data_config import DataConfig
 from image.net import PatchNet
 from image.pipeline import Glimpse, Pipeline
@@ -21,12 +21,12 @@ from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
 from shared.sampling import Sampling
 
-FACTS = Facts(
+FACTS = DataFacts(
     images=9, shape=(1, 4, 6), levels=17, classes=("ape", "bee", "cow"), conditions=4, data_std=0.7
 )
 
 
-def build(facts: Facts = FACTS, **settings) -> Pipeline:
+def build(facts: DataFacts = FACTS, **settings) -> Pipeline:
     """A pipeline whose network is random but far from zero everywhere."""
     config = ImageConfig(net=NetConfig(dim=16, depth=2, heads=2), **settings)
     torch.manual_seed(1)
@@ -99,7 +99,7 @@ def test_outputs_are_pictures_arrays_and_latents_of_the_same_samples():
 
 
 def test_colour_pictures_keep_their_channels_apart():
-    facts = Facts(1, (3, 4, 6), 256, (), 0, 0.7)
+    facts = DataFacts(1, (3, 4, 6), 256, (), 0, 0.7)
     pipeline = build(facts)
     array = pipeline(seeds=[1], num_inference_steps=2, output_type="np").images[0]
     picture = pipeline(seeds=[1], num_inference_steps=2).images[0]
@@ -121,7 +121,7 @@ def test_watch_sees_the_first_picture_once_a_step_from_noise_to_the_result():
 
 
 def test_scenes_are_described_in_words_or_given():
-    facts = Facts(1, (3, 32, 32), 256, (), scene.NUM_IDS, 0.7)
+    facts = DataFacts(1, (3, 32, 32), 256, (), scene.NUM_IDS, 0.7)
     pipeline = build(facts, data=DataConfig(name="scene", limit=5), patch=8)
     told = pipeline.condition(EXAMPLE, 2)
     given = pipeline.condition([parse_scene(EXAMPLE)], 2)
@@ -160,7 +160,7 @@ def test_what_cannot_be_drawn_is_refused(wrong, words: str):
 
 
 def test_class_of_a_model_without_classes_is_refused():
-    pipeline = build(Facts(1, (1, 4, 6), 17, (), 0, 0.7))
+    pipeline = build(DataFacts(1, (1, 4, 6), 17, (), 0, 0.7))
     for labels in ("all", "ape", 0):
         with pytest.raises(ConfigError, match="trained without classes"):
             pipeline(labels)

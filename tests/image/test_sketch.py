@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from image.data import Facts, load_pictures
+from image.data import DataFacts, load_pictures
 from image.learners import build_learner
 from image.pipeline import Pipeline
 from image.sketch import Sketch, likeness, sketched
@@ -70,7 +70,7 @@ def test_a_condition_gives_ids_and_sketch_back():
 @pytest.mark.parametrize("network", [(), UNET, ("codec.kind=bits",)])
 def test_every_network_sees_the_sketch_alone_as_in_a_batch(network: tuple[str, ...]):
     config = image_config(*SKETCH, *network)
-    facts = Facts(9, (1, 8, 8), 17, ("a", "b"), 3, 0.7)
+    facts = DataFacts(9, (1, 8, 8), 17, ("a", "b"), 3, 0.7)
     torch.manual_seed(0)
     learner = build_learner(config, facts, Path("unused"))
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_a_run_is_trained_drawn_from_and_measured_from_the_command_line(make_run
 def test_training_is_told_the_sketch_of_the_picture_it_sees():
     """Also of one that is flipped."""
     config = image_config(*SKETCH, "data.flip=true", "diffusion.drop_condition=0.0")
-    facts = Facts(9, (1, 8, 8), 17, (), 0, 0.7)
+    facts = DataFacts(9, (1, 8, 8), 17, (), 0, 0.7)
     learner = build_learner(config, facts, Path("unused"))
     assert isinstance(learner, DiffusionLearner)
     heard: list[torch.Tensor] = []

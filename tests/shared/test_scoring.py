@@ -11,7 +11,7 @@ from shared.codec import Bits
 from shared.likelihood import Estimate, Likelihood, elbo
 from shared.oracle import PointMixture
 from shared.schedule import Cosine, Schedule, from_betas, sqrt_betas
-from shared.scoring import Split, measured, score, told
+from shared.scoring import Split, likelihood_facts, measured, score
 from tests.likelihoods import f64
 
 DATA = torch.tensor([[0, 3], [4, 1], [2, 3], [0, 3], [4, 1]])
@@ -85,7 +85,7 @@ def test_levels_beyond_the_schedule_are_not_tried():
 
 def test_numbers_carry_their_unit_and_their_standard_error():
     found = Likelihood({"a": f64([1.0, 3.0]), "b": f64([2.0, 2.0])}, 6, 4, 2.0)
-    numbers = told(found, "a bound", "word")
+    numbers = likelihood_facts(found, "a bound", "word")
     assert numbers == {
         "what": "a bound",
         "words": 2,

@@ -32,11 +32,11 @@ from text.control import (
 from text.control.paths import log_accepted
 from text.data import read_corpus, to_rows
 from text.drawing import draw_rows
-from text.given import parse_given
-from text.given import possible_lengths as lengths_given
 from text.lengths import Lengths, count, limited, tell, untell
 from text.net import TextNet
 from text.pipeline import Pipeline
+from text.template import parse_template
+from text.template import possible_lengths as lengths_of_template
 
 KINDS = ("embedding", "bits")
 TOLD = "codec.explicit_length=true"
@@ -269,7 +269,7 @@ def test_possible_lengths_are_those_of_the_accepted_rows() -> None:
     [("red [MASK]", [2]), ("red [MASK] [MASK]*", [2, 3, 4]), ("[MASK]*", [1, 2, 3, 4])],
 )
 def test_possible_lengths_are_those_that_fill_a_template(template: str, possible: list[int]):
-    found = lengths_given(parse_given(template, WORDS, 5))
+    found = lengths_of_template(parse_template(template, WORDS, 5))
     assert found.nonzero().flatten().tolist() == possible
 
 

@@ -46,9 +46,9 @@ def test_the_choice_is_what_the_others_agree_with_most() -> None:
     assert ranked[-1].text == "dogs bark at night"
     for candidate in ranked:
         i = DRAWS.index(candidate.text)
-        assert candidate.utility == pytest.approx(by_hand(DRAWS, i))
+        assert candidate.score == pytest.approx(by_hand(DRAWS, i))
         assert (candidate.count, candidate.seed) == (1, i)
-    utilities = [candidate.utility or 0.0 for candidate in ranked]
+    utilities = [candidate.score or 0.0 for candidate in ranked]
     assert utilities == sorted(utilities, reverse=True)
 
 
@@ -59,10 +59,10 @@ def test_copies_weigh_as_often_as_they_were_drawn_and_are_ranked_once() -> None:
     draws = [alike[0], copies[0], alike[1], copies[0], copies[0], alike[2]]
     ranked = rank(draws, [60, 50, 40, 30, 20, 10])
     assert (ranked[0].text, ranked[0].count, ranked[0].seed) == (copies[0], 3, 20)
-    assert ranked[0].utility == pytest.approx(2 * 100 / 5)  # two of the five others
+    assert ranked[0].score == pytest.approx(2 * 100 / 5)  # two of the five others
     assert len(ranked) == 4
     for candidate in ranked:
-        assert candidate.utility == pytest.approx(by_hand(draws, draws.index(candidate.text)))
+        assert candidate.score == pytest.approx(by_hand(draws, draws.index(candidate.text)))
 
 
 def test_the_order_of_the_draws_does_not_matter() -> None:
@@ -170,7 +170,7 @@ def test_sample_writes_the_best_candidates(run: Path, tmp_path: Path) -> None:
     assert len(lines) == len(best)
     for line, candidate in zip(lines, best, strict=True):
         assert line.endswith(candidate["text"])
-        assert f"utility {candidate['utility']:6.2f}" in line
+        assert f"score {candidate['score']:6.2f}" in line
     PANEL.sample(run, SampleRequest(n=3, steps=3), tmp_path / "plain")
     assert "n_best" not in json.loads((tmp_path / "plain/samples.json").read_text())
     assert not (tmp_path / "plain/n_best.txt").exists()

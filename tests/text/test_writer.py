@@ -171,7 +171,7 @@ def test_a_sentence_is_the_one_of_its_candidates_that_the_model_is_surest_of(pip
         rows = pipe.rows([one.text for one in best])
         losses = own_losses(pipe.learner, rows, pipe.prompted(source, len(best))[0])
         assert losses.tolist() == sorted(losses.tolist())
-        assert_close(torch.tensor([-(one.utility or 0.0) for one in best]), losses)
+        assert_close(torch.tensor([-(one.score or 0.0) for one in best]), losses)
     with pytest.raises(ConfigError, match="two ways to choose"):
         choice(SampleRequest(mbr=2, surest=2))
     assert surest_each(["b", "a", "b", "c"], [2.0, 1.0, 2.0, 3.0], [5, 6, 7, 8], 4) == [

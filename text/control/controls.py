@@ -25,7 +25,7 @@ from text.control.automaton import Automaton, both
 from text.control.pattern import compile_pattern, matches
 from text.control.spans import held, parse_span
 from text.control.vocabulary import Vocabulary
-from text.given import MASK
+from text.template import MASK
 
 ANY = f"{MASK}*"
 

@@ -65,8 +65,7 @@ def controlled(
                 laws = limited(laws, lengths).log_softmax(-1)
             chance = log_accepted(laws, automata)
             (gradient,) = torch.autograd.grad(chance.sum(), x)
-        wide = level.widen(x_t.ndim)
-        return codec.mean(logits.detach()) + scale * wide.sigma**2 / wide.alpha * gradient
+        return codec.mean(logits.detach()) + scale * level.widen(x_t.ndim).gain * gradient
 
     return denoise
 

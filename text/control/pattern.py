@@ -24,7 +24,7 @@ from shared.errors import ConfigError
 from shared.tokenizer import EOS, PAD, SPECIAL
 from text.control.automaton import MOST_STATES, Automaton
 from text.control.vocabulary import HOW, Vocabulary
-from text.given import MASK
+from text.template import MASK
 
 # a sign of repetition touches what it repeats: by itself it is a word, as the ? of a question
 _ATOM = re.compile(

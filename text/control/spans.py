@@ -16,9 +16,8 @@ from typing import TypeAlias
 import torch
 
 from shared.errors import ConfigError
-from shared.tokenizer import EOS, PAD, SPECIAL, Tokenizer
+from shared.tokenizer import EOS, PAD, SPECIAL, WORD_START, Tokenizer
 from text.control.automaton import Automaton, build
-from text.given import WORD_START
 
 Span: TypeAlias = tuple[int, int, str]  # first and last word, counted from 0, and the label
 EDGE = "#"  # what stands before the first word, and after the last

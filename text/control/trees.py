@@ -13,9 +13,8 @@ from typing import TypeAlias
 import torch
 
 from shared.errors import ConfigError
-from shared.tokenizer import EOS, PAD, SPECIAL, Tokenizer
+from shared.tokenizer import EOS, PAD, SPECIAL, WORD_START, Tokenizer
 from text.control.automaton import Automaton, build
-from text.given import WORD_START
 from text.grammar import Leaf, Node, Phrase
 
 Stack: TypeAlias = "tuple[Node | None, Stack] | None"  # None for a node: the phrase ends here

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from shared.errors import ConfigError
-from shared.tokenizer import SPECIAL, Tokenizer
+from shared.tokenizer import SPECIAL, WORD_START, Tokenizer
 from text.control.automaton import Automaton
 from text.control.spans import Phrases, Span
 from text.control.trees import tree_automaton
-from text.given import WORD_START
 from text.grammar import Node
 
 Tags: TypeAlias = Mapping[str, Set[str]]  # a word -> the parts of speech that it may be

@@ -17,7 +17,7 @@ from text.reader import analyse
 
 
 @dataclass(frozen=True)
-class Told:
+class ReadSource:
     """A source as read: None for what it leaves open."""
 
     tone: str | None
@@ -40,7 +40,7 @@ class Told:
         return found
 
 
-def read_source(source: str) -> Told:
+def read_source(source: str) -> ReadSource:
     """A spelt source. ValueError names a word that none has."""
     manner: dict[str, str] = {}
     things: list[Part] = []
@@ -52,7 +52,7 @@ def read_source(source: str) -> Told:
         rest = [word for word in words if word not in (*TONES, *AUDIENCES)]
         if rest:
             things.append(_part(rest))
-    return Told(manner.get("tone"), manner.get("audience"), tuple(things))
+    return ReadSource(manner.get("tone"), manner.get("audience"), tuple(things))
 
 
 def compute(predictions: Sequence[str], sources: Sequence[str]) -> dict[str, float]:
@@ -79,7 +79,7 @@ def possible_together(said: Facts, told: Sequence[Part]) -> bool:
     return any(_merge(said, told, order) for order in permutations(range(len(said.things))))
 
 
-def _judge(text: str, told: Told) -> dict[str, bool]:
+def _judge(text: str, told: ReadSource) -> dict[str, bool]:
     reading = analyse(text)
     if reading is None:
         names = ("grammatical", "tone", "audience", "count", "facts", "faithful")

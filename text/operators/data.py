@@ -14,7 +14,7 @@ from shared.scene import Scene
 from shared.schema import one_of
 from shared.tokenizer import FILE, load_tokenizer
 from text.autoencoder.codec import SentenceCodec
-from text.captions import Pictures
+from text.captions import SourcePictures
 from text.config import DataConfig
 from text.data import Corpus, Rows, read_labels, scene_pairs, to_rows
 from text.operators.attributes import ATTRIBUTES, attribute
@@ -29,7 +29,7 @@ class LatentRows:
     (N, M) or pictures or None."""
 
     x0: Tensor
-    condition: Tensor | Pictures | None
+    condition: Tensor | SourcePictures | None
 
     def __len__(self) -> int:
         return len(self.x0)

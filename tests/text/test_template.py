@@ -5,7 +5,7 @@ import torch
 
 from shared.errors import ConfigError
 from shared.tokenizer import BOS, EOS, PAD, SPECIAL, UNK, train_tokenizer
-from text.given import parse_given
+from text.template import parse_template
 
 LENGTH = 7
 
@@ -16,7 +16,7 @@ def words():
 
 
 def test_words_are_given_and_masks_are_free_words(words) -> None:
-    given = parse_given("a [MASK] star", words, LENGTH)
+    given = parse_template("a [MASK] star", words, LENGTH)
     a, star = words.encode("a star")
     assert given.ids.tolist() == [a, PAD, star, EOS, PAD, PAD, PAD]
     assert given.known.tolist() == [True, False, True, True, True, True, True]
@@ -26,7 +26,7 @@ def test_words_are_given_and_masks_are_free_words(words) -> None:
 
 
 def test_an_open_end_may_hold_anything_its_end_included(words) -> None:
-    given = parse_given("a [MASK] [MASK]*", words, LENGTH)
+    given = parse_template("a [MASK] [MASK]*", words, LENGTH)
     assert given.known.tolist() == [True] + [False] * 6
     assert not given.allowed[1, EOS]
     assert given.allowed[2:, EOS].all()
@@ -37,7 +37,7 @@ def test_an_open_end_may_hold_anything_its_end_included(words) -> None:
 def test_pieces_cannot_make_a_given_word_longer() -> None:
     sentences = ["red reddish star", "stardust dust", "red dish"] * 4
     pieces = train_tokenizer(sentences, "unigram", size=18)
-    given = parse_given("red [MASK]*", pieces, 20)
+    given = parse_template("red [MASK]*", pieces, 20)
     after = len(pieces.encode("red"))
     inside = [i for i, p in enumerate(pieces.pieces()) if i >= SPECIAL and not p.startswith("▁")]
     assert inside
@@ -57,9 +57,9 @@ def test_pieces_cannot_make_a_given_word_longer() -> None:
 )
 def test_what_cannot_be_given_is_refused(words, template: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse_given(template, words, LENGTH)
+        parse_template(template, words, LENGTH)
 
 
 def test_the_longest_template_that_fits_is_taken(words) -> None:
-    given = parse_given("a a a a a a", words, LENGTH)
+    given = parse_template("a a a a a a", words, LENGTH)
     assert torch.equal(given.known, torch.ones(LENGTH, dtype=torch.bool))

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from shared.errors import ConfigError
-from shared.tokenizer import BOS, EOS, PAD, SPECIAL, UNK, Tokenizer
+from shared.tokenizer import BOS, EOS, PAD, SPECIAL, UNK, WORD_START, Tokenizer
 
 MASK, REST = "[MASK]", "[MASK]*"
-WORD_START = "▁"  # sentencepiece's sign for the blank before a word
 
 
 @dataclass(frozen=True)
-class Given:
+class Template:
     """A template over a row of L tokens.
 
     ids (L,): the given tokens, PAD where free. known (L,): true where given. allowed (L, size):
@@ -29,22 +28,22 @@ class Given:
     allowed: Tensor
 
 
-def possible_lengths(given: Given) -> Tensor:
+def possible_lengths(template: Template) -> Tensor:
     """(L,) bool: how many tokens, 1 or more, a sentence may have that fills the template."""
-    words = given.allowed.clone()
+    words = template.allowed.clone()
     words[:, [PAD, BOS, EOS]] = False
     before = words.any(1).int().cumprod(0)[:-1]
-    after = given.allowed[:, PAD].int().flip(0).cumprod(0).flip(0)[1:]
-    found = given.allowed[:, EOS].clone()
+    after = template.allowed[:, PAD].int().flip(0).cumprod(0).flip(0)[1:]
+    found = template.allowed[:, EOS].clone()
     found[1:] &= before.bool()
     found[:-1] &= after.bool()
     found[0] = False
     return found
 
 
-def parse_given(template: str, tokenizer: Tokenizer, length: int) -> Given:
-    """A template -> Given. ConfigError names a word that is unknown, a misplaced `[MASK]*`, and a
-    template longer than `length` tokens with its end."""
+def parse_template(template: str, tokenizer: Tokenizer, length: int) -> Template:
+    """What the user wrote, read. ConfigError names a word that is unknown, a misplaced `[MASK]*`,
+    and a template longer than `length` tokens with its end."""
     words = template.split()
     if not words:
         raise ConfigError(f"given = {template!r}: expected words and {MASK}")
@@ -65,7 +64,7 @@ def parse_given(template: str, tokenizer: Tokenizer, length: int) -> Given:
     if not open_end:
         ids[len(tokens)] = EOS
         known[len(tokens) :] = True
-    return Given(ids, known, _allowed(ids, known, len(tokens), tokenizer))
+    return Template(ids, known, _allowed(ids, known, len(tokens), tokenizer))
 
 
 def _tokens(words: list[str], template: str, tokenizer: Tokenizer) -> list[int | None]:
