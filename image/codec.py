@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from image.config import CodecConfig
+from image.palette import load_palette
 from shared.codec import Bits, Codec, check_range
 from shared.schedule import Level
 
@@ -56,13 +57,16 @@ class Pixels(nn.Module):
 def build_codec(
     config: CodecConfig, levels: int, shape: tuple[int, int, int], run: Path | None = None
 ) -> Codec:
-    """The codec that a configuration names, for pictures (C, H, W) of so many levels; an
-    autoencoder is the one that the run folder keeps."""
+    """The codec that a configuration names, for pictures (C, H, W) of so many levels; autoencoder
+    and palette are those that the run folder keeps."""
     if config.kind == "autoencoder":
         from image.autoencoder.codec import load_codec  # seconds of diffusers, as in `build_net`
 
         assert run is not None
         return cast(Codec, load_codec(config, levels, shape, run))  # its log_prob may be None
+    if config.kind == "palette":
+        assert run is not None
+        return cast(Codec, load_palette(levels, shape, run, config.scale, config.gray))
     if config.kind == "bits":
         return Bits(levels, shape, config.scale, config.gray)
     return Pixels(levels, shape, config.scale)

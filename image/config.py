@@ -9,7 +9,8 @@ from shared.groups import ALL
 from shared.schema import one_of, positive, schema
 
 MODELS = ("diffusion", "classifier", "autoencoder", "clip")
-CODECS = ("pixels", "bits", "autoencoder")
+CODECS = ("pixels", "bits", "palette", "autoencoder")
+OF_BITS = ("bits", "palette")
 NETWORKS = ("transformer", "unet")
 RESAMPLE = ("residual", "conv")
 SOURCE_HEADS = 4  # of the blocks that read a caption for the U-Net
@@ -17,7 +18,8 @@ SOURCE_HEADS = 4  # of the blocks that read a caption for the U-Net
 
 @schema
 class CodecConfig:
-    """How levels become x0: `pixels` in [-scale, scale], analog `bits` of -scale and +scale, or the
+    """How levels become x0: `pixels` in [-scale, scale], analog `bits` of -scale and +scale, those
+    of a colour's place in a `palette` made of the training pictures (`image.palette`), or the
     latents of an `autoencoder`, shifted and scaled to mean 0 and standard deviation `scale`.
 
     An autoencoder is a `run` of ours (model: autoencoder), or `pretrained`, a folder of diffusers'
@@ -26,7 +28,8 @@ class CodecConfig:
 
     kind: str = "pixels"
     scale: float = 1.0
-    gray: bool = False  # bits in Gray code: neighbouring levels differ in one bit
+    gray: bool = False  # bits in Gray code: neighbouring levels, or colours, differ in one bit
+    colours: int = 256  # of a palette, at most
     run: str | None = None
     pretrained: str | None = None
     sample: bool = False  # train on draws of the encoder's Gaussian, not on its mean
@@ -37,7 +40,9 @@ class CodecConfig:
     def __post_init__(self) -> None:
         one_of("codec.kind", self.kind, CODECS)
         positive("codec.scale", self.scale)
-        if self.gray and self.kind != "bits":
+        if not 2 <= self.colours <= 256:
+            raise ValueError(f"codec.colours = {self.colours}: expected 2 to 256")
+        if self.gray and self.kind not in OF_BITS:
             raise ValueError(f"codec.gray = true: a code of bits, but codec.kind = {self.kind!r}")
         if self.kind == "autoencoder":
             if (self.run is None) == (self.pretrained is None):
@@ -187,9 +192,9 @@ class ImageConfig:
                 f"got {self.model!r} with codec.kind = {self.codec.kind!r} and "
                 f"{self.upscale.factor}; leave it out"
             )
-        if self.diffusion.prediction == "categorical" and self.codec.kind != "bits":
+        if self.diffusion.prediction == "categorical" and self.codec.kind not in OF_BITS:
             raise ValueError(
-                "diffusion.prediction = 'categorical' needs codec.kind = 'bits'; "
+                "diffusion.prediction = 'categorical' needs codec.kind = 'bits' or 'palette'; "
                 f"got {self.codec.kind!r}: use 'v', 'eps' or 'x0'"
             )
         if self.diffusion.end_to_end is not None:

@@ -24,6 +24,7 @@ from image.figures.source import from_ids
 from image.figures.words import spell
 from image.grid import save_npz, save_png, tile, to_bytes, to_pil
 from image.learners import build_learner
+from image.palette import install_palette
 from image.pipeline import Glimpse, Pipeline, is_pipeline
 from image.render import render
 from image.source import spread
@@ -77,7 +78,9 @@ class ImagePanel:
             install(config.codec, pictures, run)
             data_std = config.codec.scale  # as it is measured there
         else:
-            codec = build_codec(config.codec, pictures.levels, (C, H, W))
+            if config.codec.kind == "palette":
+                install_palette(pictures.images, config.codec.colours, run)
+            codec = build_codec(config.codec, pictures.levels, (C, H, W), run)
             data_std = measured_std(codec, pictures.images)
         facts = DataFacts(
             images=len(pictures),
