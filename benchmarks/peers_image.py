@@ -3,8 +3,8 @@
 A transformer of the suite, denoising-diffusion-pytorch and diffusers' example of unconditional
 training learn the same pictures, each with about as many parameters, in turn, until each has had
 its seconds. Then each draws samples in its own way, and all are compared with the training split in
-the features of the classifier that the suite trains on these data. `benchmarks.image_peers` says
-what of the peers is theirs.
+the features of the classifier that the suite trains on these data. What of the peers is theirs,
+`benchmarks.unconditional_peers` says.
 """
 
 import sys
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from benchmarks.command import command
 from benchmarks.contenders import Contender, drawn, train_in_turn
-from benchmarks.image_peers import LR, denoising_diffusion_pytorch, diffusers_example
 from benchmarks.measure import facts
 from benchmarks.tables import Column, Table
 from benchmarks.unconditional import Ours
+from benchmarks.unconditional_peers import LR, denoising_diffusion_pytorch, diffusers_example
 from image.agreement import class_agreement
 from image.comparison import compare
 from image.config import ImageConfig

@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import contenders, image_peers
+from benchmarks import contenders, unconditional_peers
 from benchmarks.command import command
 from benchmarks.contenders import drawn, expected_steps, train_in_turn
 from benchmarks.fidelity import denoising_diffusion
-from benchmarks.image_peers import TOLERANCE, Peer, crop, diffusers_example, nearest, pad
 from benchmarks.peers_image import OURS, PEERS, run
 from benchmarks.recipe import parameters
+from benchmarks.unconditional_peers import TOLERANCE, Peer, crop, diffusers_example, nearest, pad
 from image.config import DataConfig
 from image.data import Pictures, load_pictures
 from shared.errors import ConfigError
 
 TINY = ("net.dim=128", "patch=2", "train.batch=4", "judge.train.steps=4", "data.limit=60")
 MISSING = pytest.mark.skipif(
-    denoising_diffusion() is None, reason=f"no denoising-diffusion-pytorch: {image_peers.INSTALL}"
+    denoising_diffusion() is None,
+    reason=f"no denoising-diffusion-pytorch: {unconditional_peers.INSTALL}",
 )
 
 
@@ -161,7 +162,7 @@ def test_rows_are_measured_at_equal_time_and_runs_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: tuple[str, ...]
 ):
     monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(image_peers, "SAMPLING_STEPS", 2)
+    monkeypatch.setattr(unconditional_peers, "SAMPLING_STEPS", 2)
     file, page = tmp_path / "rows.json", tmp_path / "page.md"
     common = {"data": "digits", "n": 8, "steps": 2, "overrides": TINY, "methods": methods}
     written: list[list[dict[str, float]]] = []
@@ -184,9 +185,9 @@ def test_rows_are_measured_at_equal_time_and_runs_go_on(
 def test_a_peer_that_is_not_installed_and_an_unknown_one_end_the_command_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(image_peers, "denoising_diffusion", lambda: None)
+    monkeypatch.setattr(unconditional_peers, "denoising_diffusion", lambda: None)
     given = [str(tmp_path / "runs"), "--data", "digits", "--overrides", *TINY]
     assert command(run, [*given, "--methods", "denoising-diffusion-pytorch"]) == 2
-    assert image_peers.INSTALL in capsys.readouterr().err
+    assert unconditional_peers.INSTALL in capsys.readouterr().err
     assert command(run, [*given, "--methods", "difusers"]) == 2
     assert re.search("methods = 'difusers'.*did you mean|diffusers", capsys.readouterr().err)

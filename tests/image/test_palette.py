@@ -88,7 +88,7 @@ def test_a_model_of_a_palette_is_trained_and_sampled_from_the_command(tmp_path: 
     assert told(result)["step"] == 3
     kept = (run / FILE).read_text()
     assert '"exact": false' in kept  # of 17 levels four are kept
-    result = diptych("sample", run, "-n", 2, "--steps", 2, "--json")
+    result = diptych("sample", run, "-n", "2", "--steps", "2", "--json")
     assert told(result)["n"] == 2
     result = diptych("train", "image/digits", "codec.kind=palette", "codec.colours=1")
     assert_refused(result, 2, "codec.colours = 1", "2 to 256")
