@@ -125,8 +125,8 @@ def run(
         markdown: Write the table and some sentences here.
     """
     pipeline = Pipeline.from_pretrained(run)
-    world, only = SceneWorld(pipeline.tokenizer), pipeline.config.data.narrowed()
-    stream = teller.stream(SEED, "validation", only=only)
+    world, data = SceneWorld(pipeline.tokenizer), pipeline.config.data
+    stream = teller.stream(SEED, "validation", only=data.narrowed(), split_by=data.split_by)
     sentences = [next(stream) for _ in range(count)]
     plain = SampleRequest(n=free, solver="ancestral", steps=max(steps), td=td)
     drawn = pipeline.write(plain.seeds, plain, progress=True).texts

@@ -34,10 +34,10 @@ TOGETHER = 16  # different demands of several attributes
 Values = dict[str, str]
 
 
-def targets(count: int, length: int) -> list[tuple[str, Values]]:
+def targets(count: int, length: int, split_by: str = "sentence") -> list[tuple[str, Values]]:
     """Held-out sentences of at most `length` tokens with their end, and their attributes."""
     found: list[tuple[str, Values]] = []
-    for sentence in teller.stream(SEED, "validation"):
+    for sentence in teller.stream(SEED, "validation", split_by=split_by):
         values = _values(sentence)
         if len(sentence.split()) < length and values is not None and values["colour"] != UNSAID:
             found.append((sentence, values))
@@ -78,7 +78,8 @@ def run(
         json_file: Write everything here.
     """
     pipeline = Pipeline.from_pretrained(run)
-    asked = targets(count, pipeline.config.data.length)
+    data = pipeline.config.data
+    asked = targets(count, data.length, data.split_by)
     base = {"solver": solver, "steps": steps, "batch": batch}
     several = {"candidates": candidates}
     free = pipeline.write(range(count), SampleRequest(**base)).texts

@@ -47,8 +47,9 @@ def faithful(
     pipeline: Pipeline, n: int, how: SampleRequest, guidance: tuple[float, ...]
 ) -> Iterator[dict[str, Any]]:
     """Shares of n sentences by kind of source and guidance scale."""
-    only = pipeline.config.data.narrowed()
-    scenes = [seen for seen, _ in itertools.islice(teller.pairs(SEED, "validation", only=only), n)]
+    data = pipeline.config.data
+    told = teller.pairs(SEED, "validation", only=data.narrowed(), split_by=data.split_by)
+    scenes = [seen for seen, _ in itertools.islice(told, n)]
     for kind, source_of in KINDS.items():
         sources = [source_of(seen, row) for row, seen in enumerate(scenes)]
         ask = Ask(source=pipeline.prompted(sources, n)[0])
@@ -58,10 +59,10 @@ def faithful(
             yield {"source": kind, "guidance": scale, "distinct": len(set(texts)) / n, **shares}
 
 
-def wishes(count: int, only: teller.Only) -> list[Wish]:
+def wishes(count: int, only: teller.Only, split_by: str = "sentence") -> list[Wish]:
     """The first wishes of the held-out stream whose sentences have WORDS words for facts."""
     found: list[Wish] = []
-    for sentence in teller.stream(SEED, "validation", only=only):
+    for sentence in teller.stream(SEED, "validation", only=only, split_by=split_by):
         said = read(sentence)
         assert said is not None  # of a sentence that the grammar made
         words = [word for word in sentence.split() if Wish(word, None, None).source]
@@ -140,7 +141,8 @@ def run(
     how = SampleRequest(n=n, solver="ancestral", steps=steps, td=td)
     told = _told(list(faithful(pipeline, n, how, guidance)), n, steps, td)
     told.show(console)
-    asked = wishes(count, pipeline.config.data.narrowed())
+    data = pipeline.config.data
+    asked = wishes(count, data.narrowed(), data.split_by)
     asks = [
         WriteRequest(n=each, steps=steps, td=td, guidance=scale, control_scale=control)
         for scale, control in scales

@@ -3,7 +3,7 @@
 from shared.config import DiffusionConfig, NetConfig, TrainConfig
 from shared.schema import not_negative, one_of, positive, schema
 from shared.tokenizer import KINDS, SPECIAL
-from text.teller import check_only
+from text.teller import SPLIT_BY, check_only
 
 MODELS = ("diffusion", "causal", "autoencoder", "operator")
 CODECS = ("embedding", "bits", "sentence")
@@ -69,6 +69,9 @@ class DataConfig:
     split: str = "train"
     held_out: str = "validation"
     only: dict[str, str | int] | None = None  # scene world: this count, tone or audience, no other
+    # scene world: what is held out is new as a `sentence`, or as a `template`, its words without
+    # those that tell an attribute of a thing
+    split_by: str = "sentence"
     limit: int | None = None  # of sentences; the scene world, endless, makes SCENES of them
     length: int = 24  # tokens of a sentence, its end included; longer ones are dropped and counted
     tokenizer: str = "word"
@@ -99,6 +102,11 @@ class DataConfig:
         if self.only is not None and self.name != "scene":
             raise ValueError(f"data.only: narrows the scene world; data.name is {self.name!r}")
         check_only(self.narrowed())
+        one_of("data.split_by", self.split_by, SPLIT_BY)
+        if self.split_by != "sentence" and self.name != "scene":
+            raise ValueError(
+                f"data.split_by = {self.split_by!r}: of the scene world; data.name is {self.name!r}"
+            )
         if self.vocabulary <= SPECIAL:
             raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
 

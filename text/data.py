@@ -154,17 +154,17 @@ def scene_pairs(config: DataConfig, held_out: bool) -> tuple[tuple[Scene, str], 
         one_of("split", split, SPLITS)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return _told(split, count, tuple(config.narrowed().items()))
+    return _told(split, count, tuple(config.narrowed().items()), config.split_by)
 
 
 @functools.lru_cache(maxsize=4)
 def _told(
-    split: str, count: int, only: tuple[tuple[str, str], ...]
+    split: str, count: int, only: tuple[tuple[str, str], ...], split_by: str
 ) -> tuple[tuple[Scene, str], ...]:
     """A few thousand are told a second, and a training reads them several times: kept."""
     from text.teller import pairs
 
-    return tuple(itertools.islice(pairs(0, split, only=dict(only)), count))
+    return tuple(itertools.islice(pairs(0, split, only=dict(only), split_by=split_by), count))
 
 
 def _scenes(config: DataConfig, held_out: bool) -> Corpus:

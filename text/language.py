@@ -7,7 +7,7 @@ multiplies what its children give, a choice or slot adds what its options give.
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from text.grammar import Choice, Fact, Leaf, Node, Phrase, Slot
 
@@ -43,6 +43,22 @@ def vocabulary(node: Node) -> set[str]:
     if isinstance(node, Leaf):
         return {node.token}
     return set().union(*(vocabulary(option) for option in node.options()))
+
+
+def slot_words(node: Node, names: Collection[str]) -> frozenset[str]:
+    """The tokens that only slots of facts of these names can say."""
+    inside: set[str] = set()
+    outside: set[str] = set()
+
+    def walk(at: Node, said: bool) -> None:
+        if isinstance(at, Leaf):
+            (inside if said else outside).add(at.token)
+        said = said or (isinstance(at, Slot) and at.fact[0] in names)
+        for option in at.options():
+            walk(option, said)
+
+    walk(node, False)
+    return frozenset(inside - outside)
 
 
 def derivations(node: Node) -> Iterator[tuple[float, tuple[tuple[Fact, str], ...], list[str]]]:

@@ -9,7 +9,8 @@ and the entropy is the sum over plans (sets of facts to say, which never depend 
 the choices and the facts contribute. Sentence `index` of stream `seed` tells scene `index` of that
 stream. Sentences are split by their own hash, for the same sentence may tell many scenes: one in a
 split is in no other, so a sentence that is not in the training split is new. (Over a split, p is
-p(sentence) / P(split): a model of the training split that knew the hash could gain 0.1 nat.)
+p(sentence) / P(split): a model of the training split that knew the hash could gain 0.1 nat.) Or
+they are split by the hash of their template, so that one held out is new whatever fills it.
 
 detail = "some" says part of the scene in at most 22 tokens; detail = "full" says all in up to 48.
 `only` narrows the world to scenes with the given count, tone or audience: {"count": "1"}.
@@ -17,6 +18,7 @@ detail = "some" says part of the scene in at most 22 tokens; detail = "full" say
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +26,7 @@ from functools import cache
 from shared import scene, scene_facts
 from shared.scene import Scene
 from shared.scene_facts import Fact
+from shared.schema import one_of
 from text import grammar, language, reader
 from text.english import DETAILS, english
 from text.grammar import Slot, Tree
@@ -31,6 +34,7 @@ from text.grammar import Slot, Tree
 Only = Mapping[str, str]
 NOTHING: Only = {}
 NARROWS = ("count", "tone", "audience")
+SPLIT_BY = ("sentence", "template")
 
 _CHUNK = 512
 _ASIDE = 4  # uniforms for the order of things and the choice of relations, before the grammar's
@@ -59,12 +63,26 @@ def captions(told: Sequence[Scene], seed: int = 0, detail: str = "full") -> list
     return [_sentence(_derive(one, row, detail)) for one, row in zip(told, rows, strict=True)]
 
 
+def template(sentence: str, detail: str = "some") -> str:
+    """The sentence with one _ for each row of words that tell an attribute of a thing; `an` is
+    `a`."""
+    values = _values(detail)
+    tokens = ("a" if token == "an" else token for token in sentence.split())
+    blanked = ("_" if token in values else token for token in tokens)
+    return re.sub(r"_( _)+", "_", " ".join(blanked))
+
+
 def pairs(
-    seed: int, split: str | None = None, detail: str = "some", only: Only = NOTHING
+    seed: int,
+    split: str | None = None,
+    detail: str = "some",
+    only: Only = NOTHING,
+    split_by: str = "sentence",
 ) -> Iterator[tuple[Scene, str]]:
-    """Scenes of the stream `seed` and what is told of each, without end; the sentences are of one
-    split when it is named."""
+    """Scenes of the stream `seed` and what is told of each, without end; the sentences, or their
+    templates, are of one split when it is named."""
     check_only(only)
+    one_of("split_by", split_by, SPLIT_BY)
     if split is not None:
         scene.check_split(split)
     for start in itertools.count(0, _CHUNK):
@@ -73,15 +91,20 @@ def pairs(
             if not _fits(told, only):
                 continue
             sentence = _sentence(_derive(told, row, detail))
-            if split is None or split == scene.split_of(sentence):
+            by = sentence if split_by == "sentence" else template(sentence, detail)
+            if split is None or split == scene.split_of(by):
                 yield told, sentence
 
 
 def stream(
-    seed: int, split: str | None = None, detail: str = "some", only: Only = NOTHING
+    seed: int,
+    split: str | None = None,
+    detail: str = "some",
+    only: Only = NOTHING,
+    split_by: str = "sentence",
 ) -> Iterator[str]:
     """The sentences of `pairs`."""
-    return (sentence for _, sentence in pairs(seed, split, detail, only))
+    return (sentence for _, sentence in pairs(seed, split, detail, only, split_by))
 
 
 def corpus(
@@ -147,6 +170,11 @@ def _entropy(node: grammar.Node, given: frozenset[Fact], only: Only) -> float:
 def _uniforms(seed: int, start: int, n: int, detail: str) -> list[list[float]]:
     count = _ASIDE + _max_choices(detail)
     return scene.stream_uniforms(seed, start, n, count, medium=1 + DETAILS.index(detail))
+
+
+@cache
+def _values(detail: str) -> frozenset[str]:
+    return language.slot_words(english(detail), scene.ATTRIBUTES)
 
 
 @cache

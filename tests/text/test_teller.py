@@ -7,7 +7,7 @@ import pytest
 from shared import scene, scene_facts
 from shared.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene, Thing
 from text import reader, teller
-from text.english import english
+from text.english import DETAILS, english
 from text.grammar import Choice, Node, Phrase, Slot, with_articles
 from text.language import derivations
 
@@ -169,6 +169,32 @@ def test_sentences_are_a_function_of_seed_and_index():
     told = scene.samples(2, 0, 5)
     captions = teller.captions(told, seed=6)
     assert captions == [teller.tell(s, 6, i, "full").sentence for i, s in enumerate(told)]
+
+
+@pytest.mark.parametrize("detail", DETAILS)
+def test_templates_have_no_word_for_an_attribute_and_are_in_one_split(detail: str):
+    stream = list(itertools.islice(teller.stream(0, detail=detail), 1500))
+    for sentence in stream:
+        reading = reader.read(sentence, detail)
+        assert reading is not None
+        blanked = teller.template(sentence, detail)
+        said = {word for thing in reading.things for word in (thing.colour, thing.shape) if word}
+        assert not said & set(blanked.split())
+    held_out = itertools.islice(teller.stream(0, "validation", detail, split_by="template"), 60)
+    templates = [teller.template(sentence, detail) for sentence in held_out]
+    trained = itertools.islice(teller.stream(0, "train", detail, split_by="template"), 1500)
+    assert not set(templates) & {teller.template(sentence, detail) for sentence in trained}
+    assert {scene.split_of(one) for one in templates} == {"validation"}
+
+
+def test_a_template_is_what_stays_when_things_change():
+    assert teller.template("on the left there is a small azure square .") == (
+        "on the left there is a _ ."
+    )
+    both = ["an orange star .", "a tiny red moon ."]
+    assert {teller.template(one) for one in both} == {"a _ ."}
+    with pytest.raises(ValueError, match=r"templates.*sentence"):
+        next(teller.stream(0, "train", split_by="templates"))
 
 
 def test_a_corpus_is_the_stream_of_one_split_and_splits_share_no_sentence():
