@@ -20,7 +20,7 @@ from torch import Tensor
 from image.net import build_net
 from shared.configs import load_config
 from shared.scene import ID_COUNT, split_of
-from shared.train.checkpoint import load, newest
+from shared.train.checkpoint import load
 from shared.train.progress import read_log
 from tests.folders import tiny_text_encoder, tiny_tokenizer
 from tests.test_command import ROOT, diptych, told
@@ -72,7 +72,7 @@ def test_sd_like_has_the_unet_of_stable_diffusion_and_what_joins_the_level():
 
 STEPS = (
     "train.steps=2", "train.batch=2", "train.accumulation=1", "train.warmup=0", "train.log_every=1",
-    "train.precision=fp32", "unet.dropout=0",
+    "train.save_every=1", "train.precision=fp32", "unet.dropout=0",
 )  # fmt: skip
 
 
@@ -127,11 +127,8 @@ def narrow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return request.param, words, run
 
 
-def weights(run: Path) -> dict[str, Tensor]:
-    found = newest(run)
-    assert found is not None
-    assert found[1] == 2
-    return load(found[0], "model")
+def weights(run: Path, step: int) -> dict[str, Tensor]:
+    return load(run / "checkpoints" / f"step-{step:08d}", "model")
 
 
 def test_a_narrow_network_makes_two_steps_at_full_shapes(narrow):
@@ -144,7 +141,7 @@ def test_a_narrow_network_makes_two_steps_at_full_shapes(narrow):
     first, second = read_log(run / "log.jsonl")
     assert first["loss"] == pytest.approx(1, abs=5 * (2 / (2 * size)) ** 0.5)
     assert second["loss"] != first["loss"]
-    closed = [value for key, value in weights(run).items() if key.endswith("conv2.weight")]
+    closed = [value for key, value in weights(run, 2).items() if key.endswith("conv2.weight")]
     assert closed
     assert all(bool(value.any()) for value in closed)  # open since the output is, by the first step
     if name != "sd_like":
@@ -156,21 +153,15 @@ def test_a_narrow_network_makes_two_steps_at_full_shapes(narrow):
     assert states["states"].shape == (3 * len(said), 768)  # each letter between two marks
 
 
-def test_two_processes_under_zero_3_make_the_steps_of_one(narrow, tmp_path: Path):
+def test_two_processes_under_zero_3_make_the_step_of_one(narrow, tmp_path: Path):
+    """Adam moves a weight by the learning rate, 3e-4 or less, whatever its gradient's size: where
+    that is nearly 0, either way."""
     _, words, alone = narrow
     run = tmp_path / "two"
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "diptych"]
+    own = [f"run={run}", "train.zero_stage=3", "train.steps=1"]
     result = subprocess.run(
-        [
-            sys.executable,
-            *two,
-            "-m",
-            "diptych",
-            "train",
-            *words,
-            f"run={run}",
-            "train.zero_stage=3",
-        ],
+        [sys.executable, *two, "train", *words, *own],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -178,12 +169,13 @@ def test_two_processes_under_zero_3_make_the_steps_of_one(narrow, tmp_path: Path
         timeout=600,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    theirs, ours = (read_log(each / "log.jsonl") for each in (run, alone))
-    for one, other in zip(theirs, ours, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
-    whole, pieces = weights(alone), weights(run)
+    theirs, ours = (read_log(each / "log.jsonl")[0] for each in (run, alone))
+    for key in ("loss", "gradient_norm"):
+        assert theirs[key] == pytest.approx(ours[key], rel=1e-4), key
+    whole, pieces = weights(alone, 1), weights(run, 1)
     assert pieces.keys() == whole.keys()
-    assert all(pieces[name].shape == whole[name].shape for name in whole)
+    for name in whole:
+        torch.testing.assert_close(pieces[name], whole[name], rtol=0, atol=1e-3)
 
 
 # -- real data ----------------------------------------------------------------------------------
