@@ -63,11 +63,12 @@ def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
     )
 
 
-def tiny_text_encoder() -> CLIPTextModel:
+def tiny_text_encoder(width: int = 12, length: int = LENGTH) -> CLIPTextModel:
+    """States of `width` numbers, for texts of at most `length` tokens."""
     torch.manual_seed(5)
     config = CLIPTextConfig(
-        vocab_size=54, hidden_size=12, intermediate_size=20, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=LENGTH, bos_token_id=0, eos_token_id=1,
+        vocab_size=54, hidden_size=width, intermediate_size=20, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=length, bos_token_id=0, eos_token_id=1,
         pad_token_id=1,
     )  # fmt: skip
     return CLIPTextModel(config).eval()

@@ -52,7 +52,7 @@ def cached_latents(
 
         def encode(images: Tensor) -> Tensor:
             parts = [codec.moments(part.to(device)).cpu() for part in images.split(ROWS)]
-            return torch.cat(parts)
+            return torch.cat(parts).contiguous()  # convolutions may leave channels last
 
         def make(rows: Tensor) -> dict[str, Tensor]:
             images, condition = pictures.take(rows)

@@ -38,22 +38,24 @@ def measured(n: int, **settings: Any) -> EvaluateRequest:
     return EvaluateRequest(n=n, **values)
 
 
-# 296, 84 and 203 M parameters: tests of their networks build them without memory
-LARGE = {"image/imagenet64_adm", "image/autoencoder_kl_f8", "image/emoji_text_gpu"}
+def is_large(name: str) -> bool:
+    """Whether tests of its network build it without memory instead (test_recipes.py has most)."""
+    return name.endswith(("_gpu", "_adm", "_f8", "/sd_like"))
 
 
-@pytest.mark.parametrize("name", sorted({*packaged_configs("image")} - LARGE))
+@pytest.mark.parametrize("name", [n for n in packaged_configs("image") if not is_large(n)])
 def test_every_packaged_configuration_builds_its_network(name: str, tmp_path: Path):
     _, panel, config, _ = load_config(name, [])
-    sides = {"mnist": [1, 28, 28]} | {key: [3, 32, 32] for key in ("scene", "caption", "figures")}
+    small = ("scene", "caption", "figures", "cifar10")
+    sides = {"mnist": [1, 28, 28], "emoji": [3, 64, 64]} | {key: [3, 32, 32] for key in small}
     shape = next((sides[key] for key in sides if key in name), [1, 8, 8])
     facts = {
         "images": 1, "shape": shape, "levels": 17, "classes": ["a"], "conditions": 2, "data_std": 1
     }  # fmt: skip
     (tmp_path / "data.json").write_text(json.dumps(facts))
     if config.codec.kind == "autoencoder":
-        _, _, source, _ = load_config("image/autoencoder_kl", [])
-        network = build_network(source.autoencoder, 1)
+        source = config.codec.run.removeprefix("runs/image-")  # the recipe to train first
+        network = build_network(load_config(f"image/{source}", [])[2].autoencoder, shape[0])
         write_codec(network, Measured("here", 1, 0.0, 1.0, None), tmp_path / "autoencoder")
     learner = panel.learner(config, tmp_path)
     data = torch.zeros(2, *shape, dtype=torch.uint8)
