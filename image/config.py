@@ -175,6 +175,11 @@ class ImageConfig:
             raise ValueError(
                 f"data.flip = true: of model = 'diffusion', got {self.model!r}; leave it out"
             )
+        if self.data.layout_column is not None and self.model != "diffusion":
+            raise ValueError(
+                f"data.layout_column = {self.data.layout_column!r}: of model = 'diffusion', got "
+                f"{self.model!r}; leave it out"
+            )
         self._check_autoencoder()
         self._check_clip()
         self._check_condition()
