@@ -162,14 +162,7 @@ class ImagePanel:
         ids = target.ids if condition is None and target is not None else condition
         ids = None if ids is None or ids.is_floating_point() else ids
         _save_arrays(out / "samples.npz", images, seeds, ids)
-        settings = {"class": request.condition, **request.settings(), "weights": request.weights}
-        settings |= {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-        if request.layout:
-            settings |= {"layout": [str(file) for file in request.layout]}
-        if request.sketch is not None:
-            settings |= {"sketch": str(request.sketch)}
-        elif low is not None:
-            settings |= {"low": str(request.low), "low_noise": request.low_noise}
+        settings = _settings(request)
         written = {
             "settings": settings,
             "seeds": seeds,
@@ -271,6 +264,19 @@ class ImagePanel:
             "scene": "small scenes drawn at 32 x 32 or more, with every attribute known",
             "figures": "dressed figures drawn at 32 x 32 or more from a layout and textures",
         }
+
+
+def _settings(request: SampleRequest) -> dict[str, Any]:
+    """How samples were asked for, for samples.json."""
+    settings = {"class": request.condition, **request.settings(), "weights": request.weights}
+    settings |= {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    if request.layout:
+        settings |= {"layout": [str(file) for file in request.layout]}
+    if request.sketch is not None:
+        settings |= {"sketch": str(request.sketch)}
+    elif request.low is not None:
+        settings |= {"low": str(request.low), "low_noise": request.low_noise}
+    return settings
 
 
 def _refuse_words(request: SampleRequest) -> None:
