@@ -394,6 +394,8 @@ def test_layouts_from_python_are_refused_by_kind(run: Path):
         pipe(layout=[])
     with pytest.raises(ConfigError, match=r"layout: an array \(8, 8\) of int64: expected uint8"):
         pipe(layout=blocks(1, 0)[0].astype(np.int64))
+    with pytest.raises(ConfigError, match="layout: this model was trained without layouts"):
+        Pipeline(pipe.learner, pipe.facts, None)(layout=blocks(1, 0)[0])  # others trained it
     with pytest.raises(ConfigError, match="layout, prompt: no model reads both"):
         pipe(prompt="a hat", layout=blocks(1, 0)[0])
 
