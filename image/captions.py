@@ -94,5 +94,7 @@ def prompt_reader(config: DataConfig, run: Path) -> Callable[[Sequence[str], str
 
 def shown(pictures: Pictures) -> Pictures:
     """The same with what a judge is to see in each as its condition: the class or the scene where
-    they are known, else the words of the caption."""
-    return pictures if pictures.shows is None else replace(pictures, condition=pictures.shows)
+    they are known, else the words of the caption, or of a layout nothing."""
+    if pictures.shows is None and not pictures.laid_out:
+        return pictures
+    return replace(pictures, condition=pictures.shows)

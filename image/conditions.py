@@ -1,4 +1,5 @@
-"""What to sample, in words or numbers -> condition ids: a class, a whole scene, a figure."""
+"""What to sample -> condition ids: in words or numbers a class, a whole scene or a figure; by a
+picture, where its parts are."""
 
 import dataclasses
 import difflib
@@ -8,9 +9,10 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor
 
-from image.data import load_pictures
+from image.data import layout_rows, load_pictures
 from image.data_config import DRAWN_SIZE, DataConfig
 from image.figures import words
+from image.layouts import Layouts, given_layouts, listed_layouts
 from shared import scene
 from shared.errors import ConfigError
 from shared.scene import ATTRIBUTES, PLACES, Scene, Thing
@@ -26,20 +28,63 @@ Words = str | Sequence[str] | None
 EXAMPLE = "large red solid circle top left, small blue dots star centre"
 
 
+def asked_rows(
+    labels: Labels | None,
+    layout: Layouts | None,
+    n: int,
+    classes: Sequence[str],
+    data: DataConfig | None,
+) -> Tensor | None:
+    """What n pictures are to show, by label, by layout or both, as in `label_rows` -> condition ids
+    (n, M), or None for neither. ConfigError for what the model does not know, DataError for a bad
+    layout."""
+    size = None if data is None else data.layout_size()
+    if data is None or size is None:
+        if layout is not None:
+            raise ConfigError(
+                "layout: this model was trained without layouts; train with data.layout_column, or "
+                "data.name=figures"
+            )
+        return None if labels is None else label_rows(labels, n, classes, data)
+    given = None if layout is None else given_layouts(layout, n, size, data.parts())
+    if data.name == "figures" and given is not None:
+        return _dressed(labels, given)
+    ids = None if labels is None else label_rows(labels, n, classes, data)
+    if data.name == "figures" or (given is None and ids is None):
+        return ids
+    return layout_rows(torch.zeros(n, *size) if given is None else given, ids)
+
+
+def _dressed(labels: Labels | None, layouts: Tensor) -> Tensor:
+    """Figures of these layouts that wear what is said; without words, their textures are left
+    open."""
+    if isinstance(labels, str) and labels == "all":
+        raise ConfigError(
+            f"class all: of the outfits of held-out figures, not of a layout that is given; say "
+            f"what it wears ({words.EXAMPLE}), or leave it open"
+        )
+    return words.dressed_rows([] if labels is None else _said(_listed(labels)), layouts)
+
+
 def label_rows(labels: Labels, n: int, classes: Sequence[str], data: DataConfig | None) -> Tensor:
     """Labels, one or several taken in turn -> condition ids (n, M), for a model of `classes` and of
     `data`, if it is one of ours. "all" is every class; of scenes and figures, those of the held-out
     split. ConfigError for what the model does not know."""
     if isinstance(labels, str) and labels == "all":
         return _all(n, classes, data)
-    listed = [labels] if isinstance(labels, Label) else list(labels)
-    if not listed:
-        raise ConfigError("class_labels: expected one or more")
+    listed = _listed(labels)
     if data is not None and data.name == "figures":
         return _outfits(listed, n, data)
     scenes = data is not None and data.name == "scene"
     rows = [_scene_ids(label) if scenes else _class_ids(label, classes) for label in listed]
     return torch.tensor(list(islice(cycle(rows), n)))
+
+
+def _listed(labels: Labels) -> list[Label]:
+    listed = [labels] if isinstance(labels, Label) else list(labels)
+    if not listed:
+        raise ConfigError("class_labels: expected one or more")
+    return listed
 
 
 def _all(n: int, classes: Sequence[str], data: DataConfig | None) -> Tensor:
@@ -54,12 +99,17 @@ def _all(n: int, classes: Sequence[str], data: DataConfig | None) -> Tensor:
 
 
 def _outfits(labels: Sequence[Label], n: int, data: DataConfig) -> Tensor:
+    return words.outfit_rows(_said(labels), n, data.held_out, data.size or DRAWN_SIZE)
+
+
+def _said(labels: Sequence[Label]) -> list[str]:
+    """What figures wear. ConfigError for what are no words."""
     said = [label for label in labels if isinstance(label, str)]
     if len(said) < len(labels):
         raise ConfigError(
             f"class {labels}: this model draws figures; say what they wear: {words.EXAMPLE}"
         )
-    return words.outfit_rows(said, n, data.held_out, data.size or DRAWN_SIZE)
+    return said
 
 
 def _class_ids(label: Label, classes: Sequence[str]) -> list[int]:
@@ -135,9 +185,15 @@ def _parse_thing(text: str) -> Thing:
     return Thing(**found)
 
 
-def count_asked(labels: Labels | Words | None, n: int | None, seeds: Sequence[int] | None) -> int:
+def count_asked(
+    labels: Labels | Words | None,
+    n: int | None,
+    seeds: Sequence[int] | None,
+    layout: Layouts | None = None,
+) -> int:
     """How many pictures a call is for: as many as it says, or as there are seeds, or labels or
-    prompts in a list, or one. ConfigError for none, or when n and seeds disagree."""
+    prompts in a list, or layouts if those are more, or one. ConfigError for none, or when n and
+    seeds disagree."""
     if seeds is not None:
         if len(seeds) == 0 or n not in (None, len(seeds)):
             raise ConfigError(
@@ -145,7 +201,8 @@ def count_asked(labels: Labels | Words | None, n: int | None, seeds: Sequence[in
             )
         return len(seeds)
     if n is None:
-        return 1 if labels is None or isinstance(labels, str | int | Scene) else max(1, len(labels))
+        said = 1 if labels is None or isinstance(labels, str | int | Scene) else len(labels)
+        return max(1, said, len(listed_layouts(layout)))
     if n < 1:
         raise ConfigError(f"num_images = {n}: expected 1 or more")
     return n

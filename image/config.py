@@ -247,6 +247,11 @@ class ImageConfig:
     def _check_condition(self) -> None:
         captions, unet = self.data.caption_column is not None, self.network == "unet"
         depth = self.unet.source_depth if unet else self.net.source_depth
+        if self.data.layout_column is not None and self.model != "diffusion":
+            raise ValueError(
+                f"data.layout_column = {self.data.layout_column!r}: of model = 'diffusion', got "
+                f"{self.model!r}; leave it out"
+            )
         if self.data.text_encoder is not None:
             self._check_text_encoder(depth)
             return

@@ -3,7 +3,8 @@ read.
 
 Pictures are uint8 (N, C, H, W), integers in [0, levels). A class is a condition of one id, its
 label + 1, so that 0 stays "none"; a scene is one of ID_COUNT ids (`shared.scene.ids`), a figure one
-of a layout and textures (`image.figures.source.ids`).
+of a layout and textures (`image.figures.source.ids`). Of files with layouts it is the numbers of
+the parts, row by row, and behind them the class, 0 without (`layout_rows`).
 """
 
 import json
@@ -45,7 +46,9 @@ class Pictures:
     classes: tuple[str, ...]  # names by label; empty without classes
     conditions: int  # ids that a condition may hold, 0 included; 0 without conditions
     captions: tuple[str, ...] | None = None  # N texts, of which `image.captions` makes conditions
-    shows: Tensor | None = None  # class or scene of each, (N, M), where captions are the condition
+    # class or scene of each, (N, M), where the condition is another one: captions, layouts
+    shows: Tensor | None = None
+    laid_out: bool = False  # whether files have layouts: a judge is told the class alone, if any
     skipped: int = 0  # bad ones left out
     divided: bool = True  # whether the source has splits; without, a part is held out
 
@@ -93,8 +96,11 @@ def load_pictures(
     if config.name == "figures":
         return _figures(config, split, held_out)
     read = read_source(config, held_out, classes)
-    condition = None if read.labels is None else read.labels[:, None] + 1
-    conditions = 0 if condition is None else len(read.classes) + 1
+    classed = None if read.labels is None else read.labels[:, None] + 1
+    condition, conditions = classed, 0 if classed is None else len(read.classes) + 1
+    if read.layouts is not None:
+        condition = layout_rows(read.layouts, classed)
+        conditions = max(conditions, len(config.parts()))
     return Pictures(
         read.images,
         condition,
@@ -102,9 +108,19 @@ def load_pictures(
         read.classes,
         conditions,
         read.captions,
+        shows=None if read.layouts is None else classed,
+        laid_out=read.layouts is not None,
         skipped=read.skipped,
         divided=read.divided,
     )
+
+
+def layout_rows(layouts: Tensor, classed: Tensor | None) -> Tensor:
+    """Numbers of parts (n, H, W) and ids of classes (n, 1) or None -> condition ids (n, H W + 1),
+    int64. Parts and classes share the numbers: networks read layouts through a table of their own
+    (`image.layout_reader`)."""
+    ids = torch.zeros(len(layouts), 1, dtype=torch.int64) if classed is None else classed
+    return torch.cat([layouts.flatten(1).long(), ids], 1)
 
 
 def measured_std(codec: Codec, images: Tensor) -> float:

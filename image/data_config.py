@@ -3,6 +3,7 @@
 import dataclasses
 
 from image.figures.source import columns
+from image.figures.world import PARTS
 from shared.groups import ALL
 from shared.scene import COLUMNS
 from shared.schema import one_of, positive, schema
@@ -10,6 +11,7 @@ from shared.tokenizer import KINDS, SPECIAL
 
 DRAWN = ("scene", "figures")
 DRAWN_SIZE = 32  # pixels along a side, unless data.size says another
+MOST_PARTS = 255  # numbers that a pixel of a layout can hold, but 0
 
 
 @schema
@@ -44,6 +46,11 @@ class DataConfig:
     vocabulary: int = 8192  # at most, special tokens included
     min_count: int = 1  # rarer words are unknown (word tokenizer)
 
+    # A layout as a condition, beside the class where there is one: a column of pictures whose
+    # pixels hold the number of a part, 0 for none, and how many parts there are, or their names
+    layout_column: str | None = None
+    layout_classes: int | tuple[str, ...] | None = None
+
     # Scenes and figures: attributes dropped and guided together, by name, such as
     # {layout: [shape, place]} or {texture: [upper, lower, outer]}
     groups: dict[str, tuple[str, ...]] = dataclasses.field(
@@ -67,11 +74,17 @@ class DataConfig:
                 f"data.text_encoder = {self.text_encoder!r}: reads captions, and "
                 "data.caption_column = null; name the column, or leave it out"
             )
+        self._check_layout()
         self._check_scene()
 
     def condition_groups(self) -> dict[str, tuple[int, ...]]:
-        """Columns of the condition, by the names of what can be dropped and guided by itself. Only
-        drawn data has them; attributes that `groups` leaves out are groups of their own."""
+        """Columns of the condition, by the names of what can be dropped and guided by itself. Drawn
+        data has them, of which attributes that `groups` leaves out are groups of their own, and
+        data with layouts."""
+        if self.layout_column is not None:
+            pixels = (self.size or 0) ** 2
+            own = {} if self.label_column is None else {"class": (pixels,)}
+            return {"layout": tuple(range(pixels)), **own}
         if not self.drawn or self.caption_column is not None:
             return {}
         columns = self._columns()
@@ -90,10 +103,47 @@ class DataConfig:
     def layout_size(self) -> tuple[int, int] | None:
         """Of the layout that a condition begins with, where it has one."""
         side = self.size or DRAWN_SIZE
-        return (side, side) if self.name == "figures" else None
+        return (side, side) if self.parts() else None
+
+    def parts(self) -> tuple[str, ...]:
+        """What a pixel of a layout may hold, by number, from 0; empty without layouts."""
+        if self.name == "figures":
+            return PARTS
+        if isinstance(self.layout_classes, int):
+            return ("none", *(str(k + 1) for k in range(self.layout_classes)))
+        return () if self.layout_classes is None else ("none", *self.layout_classes)
 
     def _columns(self) -> dict[str, tuple[int, ...]]:
         return columns(self.size or DRAWN_SIZE) if self.name == "figures" else COLUMNS
+
+    def _check_layout(self) -> None:
+        column, classes = self.layout_column, self.layout_classes
+        if column is None and classes is None:
+            return
+        if column is None or classes is None:
+            raise ValueError(
+                f"data.layout_column = {column!r}, data.layout_classes = {classes!r}: expected "
+                "both, or neither: the column of layouts, and how many parts they have, or their "
+                "names"
+            )
+        names = self.parts()[1:]
+        if not 1 <= len(names) <= MOST_PARTS or len(set(names)) < len(names):
+            raise ValueError(
+                f"data.layout_classes = {classes!r}: expected 1 to {MOST_PARTS} parts, each with a "
+                "name of its own"
+            )
+        name = f"data.layout_column = {column!r}"
+        if self.drawn or self.name == "digits":
+            raise ValueError(f"{name}: of pictures in files, data.name = {self.name!r}")
+        if self.caption_column is not None:
+            raise ValueError(f"{name}: beside a class, not a caption; leave one of them out")
+        if self.size is None:
+            raise ValueError(f"{name}: set data.size=PIXELS, to which both pictures are scaled")
+        if self.flip:
+            raise ValueError(
+                "data.flip = true: layouts say where things are, and would be wrong of mirror "
+                "images; leave it out"
+            )
 
     def _check_scene(self) -> None:
         if self.drawn and self.flip:

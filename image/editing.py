@@ -135,6 +135,11 @@ def low_of(pipeline: Pipeline, request: SampleRequest) -> BesidePictures | None:
         return None
     if not request.low.is_dir():
         return pipeline.to_read(request.low, request.n, request.low_noise)
+    if request.layout:
+        raise ConfigError(
+            f"low = {request.low}, layout: that run is not told of the layout; draw with it first, "
+            "and give low a picture"
+        )
     first = Pipeline.from_pretrained(request.low, request.weights)
     led = request.clip is not None and first.texts is None  # the prompt is for that alone
     prompts = None if led else one_each(request.prompt, request.n)

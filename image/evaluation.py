@@ -64,13 +64,14 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     encoder = _open_encoder(request, held_out)
     network = build_features(request.features, training.levels)
     # without classes and another network there is nothing to compare in, but there is a likelihood
-    compared = training.condition is not None or network is not None or not request.likelihood
+    judged = shown(training).condition is not None
+    compared = judged or network is not None or not request.likelihood
     if compared:
         _check_samples(request, training, held_out, split, network is not None)
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
     result: dict[str, Any] = {}
     if compared:
-        judge = None if training.condition is None else find_judge(config, shown(training), panel)
+        judge = find_judge(config, shown(training), panel) if judged else None
         data = _Data(read, training, held_out)
         result |= _compared(run, request, pipeline, data, judge, network, encoder)
     if request.likelihood:
@@ -142,7 +143,7 @@ def _check_samples(
             f"classifier = {request.classifier}: towards which class? The data of this run have "
             "none; leave it out"
         )
-    if training.condition is None and not features:
+    if shown(training).condition is None and not features:
         raise ConfigError(
             "data.label_column = null: pictures are judged by a classifier, which needs classes; "
             "without them, compare in the features of a given network: --features inception:FILE"
@@ -262,8 +263,9 @@ def _refuse_samples(request: EvaluateRequest, reason: str) -> None:
 
 def _source(config: ImageConfig, training: Pictures, held_out: Pictures) -> Pictures:
     """What conditions are of: classes as often as in the training split; scenes, figures, captions,
-    what is to be enlarged and sketches never trained on."""
-    new = config.data.drawn or config.data.caption_column is not None
+    layouts, what is to be enlarged and sketches never trained on."""
+    data = config.data
+    new = data.drawn or data.caption_column is not None or data.layout_column is not None
     return held_out if new or config.upscale.factor > 1 or config.sketch else training
 
 

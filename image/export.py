@@ -99,6 +99,11 @@ def _exportable(learner: DiffusionLearner, facts: DataFacts) -> Unet:
         raise _refused(
             "upscale, sketch", "their pipelines show the network no picture beside the noisy one"
         )
+    if isinstance(denoiser.net, PatchNet | Unet) and denoiser.net.layout is not None:
+        raise _refused(
+            "data.name = figures, data.layout_column",
+            "their pipelines show the network no layout beside the noisy picture",
+        )
     if isinstance(denoiser.net, PatchNet):
         raise _refused(
             "network = 'transformer'",

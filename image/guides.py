@@ -9,6 +9,7 @@ from torch import nn
 from image.beside import Beside
 from image.config import CodecConfig, ImageConfig
 from image.data import DataFacts, read_facts
+from image.data_config import DataConfig
 from image.noisy_classifier import NoisyClassifier
 from shared.codec import Codec
 from shared.errors import ConfigError
@@ -17,10 +18,15 @@ from shared.runs import load_learner, open_run
 
 
 def load_guide(
-    run: Path, facts: DataFacts, device: torch.device, beside: Beside | None = None
+    run: Path,
+    facts: DataFacts,
+    device: torch.device,
+    beside: Beside | None = None,
+    data: DataConfig | None = None,
 ) -> DiffusionLearner:
     """The weaker model of a run, for autoguidance of one of these facts, or of one that enlarges
-    pictures, or follows sketches. ConfigError when it does not draw, or has other conditions."""
+    pictures, or follows sketches; `data` None for one that others trained. ConfigError when it does
+    not draw, or has other conditions."""
     weaker = load_learner(run)
     if not isinstance(weaker, DiffusionLearner):
         raise ConfigError(f"guide = {run}: it draws nothing; use a run of model: diffusion")
@@ -35,6 +41,11 @@ def load_guide(
         raise ConfigError(
             f"guide = {run}: a model of {conditions} conditions, this one has {facts.conditions}; "
             "expected a run of the same data"
+        )
+    if open_run(run).config.data.layout_size() != (None if data is None else data.layout_size()):
+        raise ConfigError(
+            f"guide = {run}: one of the two models reads a layout, or they read layouts of two "
+            "sizes; expected a run of the same data"
         )
     if _reads(weaker.beside) != _reads(beside):
         raise ConfigError(

@@ -16,7 +16,13 @@ from shared.runs import load_learner
 from shared.task import Panel
 
 BATCH = 256
-UNREAD: dict[str, Any] = {"text_encoder": None, "flip": False}  # of data: no part of a judge
+# of data: no part of a judge
+UNREAD: dict[str, Any] = {
+    "text_encoder": None,
+    "flip": False,
+    "layout_column": None,
+    "layout_classes": None,
+}
 
 
 @dataclasses.dataclass(frozen=True)

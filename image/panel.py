@@ -23,6 +23,7 @@ from image.figures.render import layout_colours
 from image.figures.source import from_ids
 from image.figures.words import spell
 from image.grid import save_npz, save_png, tile, to_bytes, to_pil
+from image.layouts import part_colours
 from image.learners import build_learner
 from image.palette import install_palette
 from image.pipeline import Glimpse, Pipeline, is_pipeline
@@ -132,9 +133,9 @@ class ImagePanel:
 
     def sample(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """grid.png; samples.npz (images as bytes, seeds, condition); samples.json with seeds and
-        settings; of figures layouts.png, what was asked for; on request the denoising of the first
-        picture as trajectory.png (the noisy state above, the estimate below) and trajectory.json.
-        With a dual encoder, the best candidates and the scores of all."""
+        settings; of models that read layouts layouts.png, what was asked for; on request the
+        denoising of the first picture as trajectory.png (the noisy state above, the estimate below)
+        and trajectory.json. With a dual encoder, the best candidates and the scores of all."""
         _refuse_words(request)
         if not is_pipeline(run) and open_run(run).config.model == "autoencoder":
             return self._reconstruct(run, request, out)
@@ -143,7 +144,11 @@ class ImagePanel:
         led = request.clip is not None and pipeline.texts is None  # the prompt is for it alone
         prompts = one_each(request.prompt, request.n)
         condition, target = pipeline.asked(
-            request.condition, None if led else prompts, request.n, request.classifier
+            request.condition,
+            None if led else prompts,
+            request.n,
+            request.classifier,
+            request.layout or None,
         )
         negative = pipeline.words(request.negative_prompt, request.n, "negative_prompt")
         low = low_of(pipeline, request)
@@ -160,12 +165,7 @@ class ImagePanel:
         ids = target.ids if condition is None and target is not None else condition
         ids = None if ids is None or ids.is_floating_point() else ids
         _save_arrays(out / "samples.npz", images, seeds, ids)
-        settings = {"class": request.condition, **request.settings(), "weights": request.weights}
-        settings |= {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-        if request.sketch is not None:
-            settings |= {"sketch": str(request.sketch)}
-        elif low is not None:
-            settings |= {"low": str(request.low), "low_noise": request.low_noise}
+        settings = _settings(request)
         written = {
             "settings": settings,
             "seeds": seeds,
@@ -194,6 +194,7 @@ class ImagePanel:
 
         asked = {name: getattr(request, name) is not None for name in OF_DRAWING}
         asked |= {"class": request.condition is not None, "guidance": request.guided}
+        asked |= {"layout": bool(request.layout)}
         for name, given in (asked | {"trajectory": request.trajectory}).items():
             if given:
                 raise ConfigError(
@@ -268,6 +269,19 @@ class ImagePanel:
         }
 
 
+def _settings(request: SampleRequest) -> dict[str, Any]:
+    """How samples were asked for, for samples.json."""
+    settings = {"class": request.condition, **request.settings(), "weights": request.weights}
+    settings |= {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    if request.layout:
+        settings |= {"layout": [str(file) for file in request.layout]}
+    if request.sketch is not None:
+        settings |= {"sketch": str(request.sketch)}
+    elif request.low is not None:
+        settings |= {"low": str(request.low), "low_noise": request.low_noise}
+    return settings
+
+
 def _refuse_words(request: SampleRequest) -> None:
     """ConfigError for what is asked of sentences alone."""
     if request.given is not None:
@@ -283,9 +297,16 @@ def _refuse_words(request: SampleRequest) -> None:
 
 
 def _told(pipeline: Pipeline, ids: Tensor, out: Path) -> list[Any]:
-    """Condition ids (n, M) for samples.json; of figures the outfits in words, and layouts.png."""
-    if not pipeline.draws_figures:
+    """Condition ids (n, M) for samples.json; of figures the outfits in words. Of layouts there is
+    layouts.png, and here what stands behind them."""
+    size = None if pipeline.config is None else pipeline.config.data.layout_size()
+    if pipeline.config is None or size is None:
         return ids.tolist()
+    if not pipeline.draws_figures:
+        shown, classes = ids[:, : size[0] * size[1]], ids[:, size[0] * size[1] :]
+        parts = len(pipeline.config.data.parts())
+        save_png(tile(part_colours(shown.view(-1, *size), parts)), out / "layouts.png")
+        return classes.tolist()
     layouts, textures = from_ids(ids)
     save_png(tile(layout_colours(layouts)), out / "layouts.png")
     return [spell(row) for row in textures.tolist()]

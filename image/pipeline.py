@@ -25,13 +25,15 @@ from torch import Tensor, nn
 from image.beside import Beside, BesidePictures, beside_conditions, readable
 from image.captions import prompt_reader
 from image.cascade import LOW_NOISE
-from image.conditions import Labels, Words, count_asked, label_rows
+from image.conditions import Labels, Words, asked_rows, count_asked
 from image.config import ImageConfig
 from image.data import DataFacts, Pictures, read_facts
+from image.data_config import DataConfig
 from image.edits import Edit, Entry, Invert
 from image.entering import enter
 from image.grid import to_bytes
 from image.guides import load_classifier, load_guide
+from image.layouts import Layouts
 from image.noisy_classifier import NoisyClassifier
 from image.opening import PictureLike
 from image.outputs import Glimpse, Output, as_asked, check_output
@@ -136,6 +138,7 @@ class Pipeline:
         low: PictureLike | Sequence[PictureLike] | None = None,
         low_noise: float = LOW_NOISE,
         sketch: PictureLike | Sequence[PictureLike] | None = None,
+        layout: Layouts | None = None,
         edit: Edit | None = None,
         watch: Callable[[Glimpse], None] | None = None,
         progress: bool = False,
@@ -147,7 +150,8 @@ class Pipeline:
         scenes; an outfit (`image.figures.words`) for one of figures; None, unconditional. prompt:
         what to draw, in words, for a model trained with captions; one text or a list of them, taken
         in turn; and `negative_prompt`, what guidance departs from in place of no prompt.
-        num_images: by default as many as there are seeds, or labels or prompts in the list, or one.
+        num_images: by default as many as there are seeds, or labels, prompts or layouts in the
+        list, or one.
         `guidance_scale`: one, or for scenes and figures {group: scale}.
         `guidance_interval`: (low, high) in logsnr, where to guide; everywhere when None. `guide`:
         the run of a weaker model to depart from; `classifier`: the run of a classifier of noisy
@@ -155,14 +159,15 @@ class Pipeline:
         a model of bits. `grid`: as in `shared.sampling.Sampling`, which `latents` takes whole.
         `low`: what a model of a cascade enlarges, a file, PIL picture or array, or a list of them
         taken in turn; noised to the time `low_noise`, 0 for true pictures. `sketch`: the same of
-        what a model of sketches follows, dark lines on white. `edit`: a given picture
-        and what is to be done with it, see `image.edits`; of latents the known is not put back.
+        what a model of sketches follows, dark lines on white. `layout`: the same of where parts are
+        to be, a part's number in each pixel (`image.layouts`). `edit`: a given picture and what is
+        to be done with it, see `image.edits`; of latents the known is not put back.
         `watch` sees the first picture at every step. ConfigError for what the model cannot do.
         """
         check_output(output_type)
         asked = class_labels if prompt is None else prompt
-        chosen = chosen_seeds(count_asked(asked, num_images, seeds), seeds, generator)
-        condition, target = self.asked(class_labels, prompt, len(chosen), classifier)
+        chosen = chosen_seeds(count_asked(asked, num_images, seeds, layout), seeds, generator)
+        condition, target = self.asked(class_labels, prompt, len(chosen), classifier, layout)
         how = Sampling(
             solver=solver,
             steps=num_inference_steps,
@@ -202,16 +207,19 @@ class Pipeline:
         return enter(edit, self.learner, self.facts, seeds, how, condition, source)
 
     def condition(
-        self, labels: Labels | None, n: int, classes: Sequence[str] | None = None
+        self,
+        labels: Labels | None,
+        n: int,
+        classes: Sequence[str] | None = None,
+        layout: Layouts | None = None,
     ) -> Tensor | None:
-        """Labels as in a call -> condition ids (n, M), or None for unconditional pictures.
-        `classes` are the names of labels, by default those that the model was trained with."""
+        """Labels and layouts as in a call -> condition ids (n, M), or None for unconditional
+        pictures. `classes` are the names of labels, by default those that the model was trained
+        with."""
         names = self.facts.classes if classes is None else classes
-        if labels is None:
-            return None
-        if self.texts is not None:
+        if labels is not None and self.texts is not None:
             raise ConfigError(f"class {labels!r}: this model draws from captions; give a prompt")
-        return label_rows(labels, n, names, None if self.config is None else self.config.data)
+        return asked_rows(labels, layout, n, names, self._data)
 
     def words(self, prompt: Words, n: int, name: str = "prompt") -> Tensor | None:
         """Prompts as in a call -> conditions (n, ...), or None for none."""
@@ -236,10 +244,15 @@ class Pipeline:
         return None if pictures.condition is None else pictures.condition[rows]
 
     def asked(
-        self, labels: Labels | None, prompt: Words, n: int, classifier: str | None = None
+        self,
+        labels: Labels | None,
+        prompt: Words,
+        n: int,
+        classifier: str | None = None,
+        layout: Layouts | None = None,
     ) -> tuple[Tensor | None, ClassTarget | None]:
-        """What n pictures are to show, by class or in words -> conditions (n, ...), or None, and
-        what the classifier of a run is to see in them."""
+        """What n pictures are to show, by class, in words or by layout -> conditions (n, ...), or
+        None, and what the classifier of a run is to see in them."""
         if labels is not None and prompt is not None:
             raise ConfigError(f"class = {labels!r}, prompt = {prompt!r}: give one of them")
         if classifier is not None and self.texts is not None:
@@ -248,9 +261,16 @@ class Pipeline:
                 "leave it out"
             )
         if prompt is not None and classifier is None:
+            if layout is not None:
+                raise ConfigError("layout, prompt: no model reads both; leave one of them out")
             return self.words(prompt, n), None
         if classifier is None:
-            return self.condition(labels, n), None
+            return self.condition(labels, n, layout=layout), None
+        if layout is not None or (self._data is not None and self._data.layout_column is not None):
+            raise ConfigError(
+                f"classifier = {classifier}: this model reads a layout beside the class, which no "
+                "classifier sees; leave it out, and guide with {class: SCALE}"
+            )
         model, classes = self._classifier(classifier)
         ids = self.condition(labels, n, classes)
         if ids is None:
@@ -290,7 +310,7 @@ class Pipeline:
         `entry` is how given pictures enter, as `enter` says, its guidance innermost."""
         guide = None
         if how.guide is not None:
-            guide = load_guide(Path(how.guide), self.facts, self._device, self.beside)
+            guide = load_guide(Path(how.guide), self.facts, self._device, self.beside, self._data)
         _check_guided(how, condition, negative)
         if self.nothing is not None:
             nothing = self.nothing.expand(len(seeds), -1, -1)
@@ -334,6 +354,10 @@ class Pipeline:
     def draws_figures(self) -> bool:
         """Whether it was trained on the figure world."""
         return self.config is not None and self.config.data.name == "figures"
+
+    @property
+    def _data(self) -> DataConfig | None:
+        return None if self.config is None else self.config.data
 
     @property
     def _device(self) -> torch.device:

@@ -1,5 +1,5 @@
-"""Pictures of files with their labels and captions; bad ones are refused by `shared.pictures`, or
-left out and counted, with `data.skip_bad`.
+"""Pictures of files with their labels, captions and layouts; bad ones are refused by
+`shared.pictures`, or left out and counted, with `data.skip_bad`.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from image.data_config import DataConfig
+from image.layouts import fit_layout, layout_of
 from shared.errors import DataError
 from shared.pictures import GREY, decode, encoded_pictures, fit, named, open_pictures, stack
 from shared.scene import split_of
@@ -21,12 +22,14 @@ from shared.tokenizer import one_blank
 @dataclass(frozen=True)
 class Source:
     """images (N, C, H, W) uint8; labels (N,) int64, or None, with the names of the classes;
-    captions, N or None; how many bad pictures were left out; and whether there are splits."""
+    captions, N or None; layouts (N, H, W) uint8, or None; how many bad pictures were left out; and
+    whether there are splits."""
 
     images: Tensor
     labels: Tensor | None
     classes: tuple[str, ...]
     captions: tuple[str, ...] | None
+    layouts: Tensor | None
     skipped: int
     divided: bool
 
@@ -36,7 +39,8 @@ def read_source(config: DataConfig, held_out: bool, classes: Sequence[str] | Non
     `shared.scene.split_of` puts there: then no caption is on both sides.
 
     ConfigError for a variable that is not set, DataError for the rest: no such data set, split or
-    column, a picture that cannot be read, no caption, a label out of range.
+    column, a picture that cannot be read, no caption, a label out of range, a layout that is none
+    of its picture.
     """
     split = config.held_out if held_out else config.split
     table, undivided = open_pictures(config.name, expand(config.name), split, config.split)
@@ -52,10 +56,10 @@ def read_source(config: DataConfig, held_out: bool, classes: Sequence[str] | Non
     rows = [some[i] for i in spread(len(some), config.limit).tolist()]
     if not rows:
         raise DataError(f"data.name = {config.name!r}: no pictures in it")
-    images, kept = _images(config, table, rows, captions, labelled)
+    images, layouts, kept = _images(config, table, rows, captions, labelled)
     labels, names = _labels(config, table, kept, classes) if labelled else (None, ())
     told = None if captions is None else tuple(captions[i] for i in kept)
-    return Source(images, labels, names, told, len(rows) - len(kept), not undivided)
+    return Source(images, labels, names, told, layouts, len(rows) - len(kept), not undivided)
 
 
 def _check_columns(config: DataConfig, table: Any) -> bool:
@@ -66,6 +70,7 @@ def _check_columns(config: DataConfig, table: Any) -> bool:
     wanted = {
         "data.image_column": config.image_column,
         "data.caption_column": config.caption_column,
+        "data.layout_column": config.layout_column,
     }
     check_columns(config.name, table, wanted)
     if labelled:
@@ -128,12 +133,15 @@ def _labels(
 
 def _images(
     config: DataConfig, table: Any, rows: list[int], captions: list[str] | None, labelled: bool
-) -> tuple[Tensor, list[int]]:
-    """The decoded pictures (N, C, H, W), uint8, and the rows that they come from."""
+) -> tuple[Tensor, Tensor | None, list[int]]:
+    """The decoded pictures (N, C, H, W), uint8, their layouts (N, H, W), if any, and the rows that
+    they come from."""
     encoded = encoded_pictures(table, rows, "data.image_column", config.image_column)
+    encoded_layouts = _encoded_layouts(config, table, rows)
     labels = list(table.select(rows)[config.label_column]) if labelled else [0] * len(rows)
     channels, found, kept = config.channels, list[Image.Image](), list[int]()
-    for row, item, label in zip(rows, encoded, labels, strict=True):
+    layouts = list[Image.Image]()
+    for row, item, shown, label in zip(rows, encoded, encoded_layouts, labels, strict=True):
         where = named(config.name, item, row)
         try:
             picture = decode(item, where)
@@ -141,6 +149,7 @@ def _images(
                 raise DataError(f"{where} has no caption")
             if label is None:
                 raise DataError(f"{where} has no class")
+            layout = _layout(config, shown, row, picture)
         except DataError as error:
             if not config.skip_bad:
                 hint = "data.skip_bad=true leaves such pictures out and counts them"
@@ -156,6 +165,29 @@ def _images(
             )
         found.append(picture)
         kept.append(row)
+        layouts += [] if layout is None else [layout]
     if not kept:
         raise DataError(f"data.name = {config.name!r}: all of its {len(rows):,} pictures are bad")
-    return stack(found), kept
+    return stack(found), stack(layouts)[:, 0] if layouts else None, kept
+
+
+def _encoded_layouts(config: DataConfig, table: Any, rows: list[int]) -> list[Any]:
+    """The layouts of these rows as they are kept; None for each without `data.layout_column`."""
+    if config.layout_column is None:
+        return [None] * len(rows)
+    return encoded_pictures(table, rows, "data.layout_column", config.layout_column)
+
+
+def _layout(config: DataConfig, item: Any, row: int, picture: Image.Image) -> Image.Image | None:
+    """The layout of a picture, cropped and scaled as that is; None without `data.layout_column`."""
+    if config.layout_column is None:
+        return None
+    assert config.size is not None  # as the configuration has checked
+    where = named(config.name, item, row, "layout")
+    layout = layout_of(decode(item, where), config.parts(), where)
+    if layout.size != picture.size:
+        raise DataError(
+            f"{where} is {layout.height} x {layout.width}, its picture {picture.height} x "
+            f"{picture.width}: expected the same"
+        )
+    return fit_layout(layout, config.size)

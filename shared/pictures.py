@@ -109,10 +109,10 @@ def check_all_listed(name: str, folder: Path, encoded: Sequence[Any]) -> None:
             raise DataError(f"data.name = {name!r}: nothing is said of {file} in its metadata")
 
 
-def named(name: str, item: Any, row: int) -> str:
-    """A picture of data.name by its row, and by its file where it has one."""
+def named(name: str, item: Any, row: int, what: str = "picture") -> str:
+    """A picture of data.name, or what else it is, by its row, and by its file where it has one."""
     file = item["path"] if item and item["path"] else None
-    return f"data.name = {name!r}: the picture in row {row}" + (f" ({file})" if file else "")
+    return f"data.name = {name!r}: the {what} in row {row}" + (f" ({file})" if file else "")
 
 
 def decode(item: Any, where: str) -> Image.Image:

@@ -65,6 +65,8 @@ class SampleRequest(Request):
         low: A picture to enlarge, or the run of a model that is to draw it (models of a cascade).
         low_noise: The time to which it is noised: 0 for a true picture.
         sketch: A drawing to follow, dark lines on white (models of sketch: true).
+        layout: Pictures whose pixels hold the numbers of parts, 0 for none: where things are to be,
+            in turn (models that read layouts).
         trajectory: Also write the denoising of the first sample.
         mbr: Draw this many candidates for each sample and keep the one that the others agree with
             most, by minimum Bayes risk (panels that can compare them).
@@ -87,6 +89,7 @@ class SampleRequest(Request):
     low: Path | None = None
     low_noise: float = 0.1
     sketch: Path | None = None
+    layout: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     trajectory: bool = False
     mbr: int = 1
     surest: int = 1

@@ -119,8 +119,8 @@ class TextPanel:
             raise ConfigError(
                 "negative_prompt: for pictures; what no sentence may say is control avoids="
             )
-        if request.low is not None or request.sketch is not None:
-            raise ConfigError("low, sketch: for pictures; leave them out")
+        if request.low is not None or request.sketch is not None or request.layout:
+            raise ConfigError("low, sketch, layout: for pictures; leave them out")
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
         pipeline = Pipeline.from_pretrained(run, request.weights)

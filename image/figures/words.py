@@ -3,7 +3,7 @@
     "stripe upper, denim lower"               trousers or a skirt of denim
     "floral upper, plaid outer"               a dress under a coat or a jacket
 
-Layouts are those of held-out figures that wear just the garments named.
+Layouts are those of held-out figures that wear just the garments named, or are given.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from image.figures.layout import layouts
 from image.figures.source import draw, rows_of
-from image.figures.world import GARMENTS, NOT_WORN, TEXTURES, Figures
+from image.figures.world import GARMENTS, NOT_WORN, PARTS, TEXTURES, Figures
 from shared.errors import ConfigError
 
 EXAMPLE = "stripe upper, denim lower, plaid outer"
@@ -66,6 +66,23 @@ def outfit_rows(outfits: Sequence[str], n: int, split: str, size: int) -> Tensor
         figures = draw(split, count, keep=partial(_wear, textures != NOT_WORN))
         rows.append(rows_of(layouts(figures, size), textures.expand(count, -1)))
     return torch.stack([rows[i % len(asked)][i // len(asked)] for i in range(n)])
+
+
+def dressed_rows(outfits: Sequence[str], layouts: Tensor) -> Tensor:
+    """Layouts (n, size, size) of places in PARTS, dressed in the outfits in turn -> n rows of
+    condition ids (n, M); without outfits, and of garments that one does not name, the texture is
+    left open. ConfigError as of `parse_outfit`, or for a garment that its layout does not have."""
+    asked = torch.tensor([parse_outfit(text) for text in outfits] or [(NOT_WORN,) * len(GARMENTS)])
+    textures = asked[torch.arange(len(layouts)) % len(asked)]
+    for k, garment in enumerate(GARMENTS):
+        there = (layouts == PARTS.index(garment)).flatten(1).any(1)
+        missing = ((textures[:, k] != NOT_WORN) & ~there).nonzero().flatten().tolist()
+        if missing:
+            raise ConfigError(
+                f"class {outfits[missing[0] % len(outfits)]!r}: the layout of picture {missing[0]} "
+                f"has no {garment}, which is {PARTS.index(garment)} in layouts"
+            )
+    return rows_of(layouts, textures)
 
 
 def _wear(worn: Tensor, figures: Figures) -> Tensor:
