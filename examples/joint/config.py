@@ -70,6 +70,30 @@ class DataConfig:
 
 
 @schema
+class CleanConfig:
+    """The shares of training samples that are seen as a conditional draw sees them: this side clean
+    and not learned, the other noised. Both sides of the rest are noised, at independent times."""
+
+    image: float = 0.0  # sentences from pictures
+    text: float = 0.0  # pictures from sentences
+
+    def __post_init__(self) -> None:
+        for name in SIDES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"clean.{name} = {getattr(self, name)}: expected a share, 0 to 1")
+        if self.image + self.text >= 1:
+            raise ValueError(
+                f"clean.image = {self.image}, clean.text = {self.text}: expected a sum below 1; "
+                "what is left of the samples trains pairs. For one direction only set alone"
+            )
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """In the order of the sides."""
+        return self.image, self.text
+
+
+@schema
 class JointConfig:
     """A joint run. `diffusion` is that of the pictures; words are predicted by their logits."""
 
@@ -79,6 +103,7 @@ class JointConfig:
     patch: int = 4  # pixels along the side of a token
     embedding: int = 16  # coordinates of a word
     balance: bool = True  # divide each side's loss by a learned estimate of it; false: their sum
+    clean: CleanConfig = CleanConfig()
     alone: str | None = None  # image or text: this side only, always given the other
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig = TrainConfig()
@@ -89,6 +114,11 @@ class JointConfig:
             positive(name, getattr(self, name))
         if self.alone is not None:
             one_of("alone", self.alone, SIDES)
+            if self.clean != CleanConfig():
+                raise ValueError(
+                    f"clean, alone = {self.alone!r}: a side alone always has the other one clean; "
+                    "leave clean out"
+                )
         if self.diffusion.prediction == "categorical":
             raise ValueError(
                 "diffusion.prediction = 'categorical': it is that of pictures; set 'v' or 'x0'"

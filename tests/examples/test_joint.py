@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from examples.joint.config import DataConfig, JointConfig
 from examples.joint.data import Captioned, read_pairs, to_pairs
 from examples.joint.evaluation import agreement
 from examples.joint.learner import Balance, JointLearner, pair_losses
+from examples.joint.modes import clean_condition
 from examples.joint.net import JointNet
 from examples.joint.panel import PANEL
 from examples.joint.pipeline import JointPipeline
@@ -25,7 +27,7 @@ from image.render import render
 from shared import noise
 from shared.codec import Identity
 from shared.config import NetConfig
-from shared.denoiser import Tempered
+from shared.denoiser import Tempered, unit_scaled
 from shared.errors import CheckpointError, ConfigError, DataError
 from shared.sampling import Sampling
 from shared.scene import Thing, split_of_scene
@@ -62,12 +64,14 @@ class Mixing(nn.Module):
         super().__init__()
         self.across = nn.Parameter(torch.tensor([0.3, -0.7]))
         self.seen: list[tuple[Tensor, Tensor]] = []
+        self.given: list[tuple[Tensor, Tensor]] = []
 
     def forward(
         self, x: list[Tensor], logsnr: list[Tensor], previous: list[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         if previous is not None:
             self.seen.append((previous[0].clone(), previous[1].clone()))
+        self.given.append((x[0].clone(), x[1].clone()))
         first, second = x
         a, b = (torch.tanh(one / 10)[:, None] for one in logsnr)
         return (
@@ -76,12 +80,12 @@ class Mixing(nn.Module):
         )
 
 
-def continuous(weighting: str = "eps", self_condition: bool = False, **words: int) -> JointLearner:
+def continuous(weighting: str = "eps", self_condition: bool = False, **words: Any) -> JointLearner:
     """A pair of plain vectors, 2 and 3 long, whose noise is predicted."""
     sides = tuple(Side(Identity((n,)), "eps", std, weighting) for n, std in ((2, 0.5), (3, 2.0)))
     codec = PairCodec((sides[0].codec, sides[1].codec), ((2,), (3,)))
     denoiser = PairDenoiser(Mixing(), (sides[0], sides[1]), self_condition)
-    return JointLearner(denoiser, codec, SCHEDULE, **words)  # type: ignore[arg-type]
+    return JointLearner(denoiser, codec, SCHEDULE, **words)
 
 
 # ---- the objective
@@ -120,13 +124,14 @@ def test_balance_is_least_where_each_side_is_divided_by_its_expected_loss():
     balance = learner.balance
     assert isinstance(balance, Balance)
     data, keys, t = torch.ones(4, 5, dtype=torch.int64), torch.arange(4), torch.rand(4)
-    plain = pair_losses(learner.denoiser, learner.codec.data(data), learner.levels(keys, t), keys)
+    clean, levels = learner.clean(keys), learner.levels(keys, t)
+    plain = pair_losses(learner.denoiser, learner.codec.data(data), levels, keys, clean)
     torch.testing.assert_close(learner(data, None, keys, t)[0], plain[0] + plain[1])  # u = 0
     losses = torch.tensor([0.004, 0.002]), torch.tensor([3.0, 1.0])
     parts = tuple(one.clone().requires_grad_() for one in losses)
     with torch.no_grad():
         balance.weights.copy_(torch.tensor([0.003, 2.0]).log() / Balance.RATE)
-    balance((parts[0], parts[1])).mean().backward()
+    balance((parts[0], parts[1]), clean=(torch.zeros(2).bool(),) * 2).mean().backward()
     for part, mean in zip(parts, (0.003, 2.0), strict=True):
         torch.testing.assert_close(part.grad, torch.full((2,), 0.5 / mean))
     assert balance.weights.grad is not None
@@ -171,14 +176,108 @@ def test_temperature_divides_the_logits_of_words_alone():
     torch.testing.assert_close(found, expected)
 
 
+def test_balance_learns_from_what_is_not_clean_alone():
+    """Least at u_i = ln of the mean loss of the samples whose side i is noised, however many."""
+    balance = Balance()
+    losses = torch.tensor([0.0, 0.0, 0.004, 0.002]), torch.tensor([3.0, 1.0, 0.0, 2.0])
+    clean = torch.tensor([1, 1, 0, 0]).bool(), torch.tensor([0, 0, 1, 0]).bool()
+    with torch.no_grad():
+        balance.weights.copy_(torch.tensor([0.003, 2.0]).log() / Balance.RATE)
+    balance(losses, clean).mean().backward()
+    assert balance.weights.grad is not None
+    torch.testing.assert_close(balance.weights.grad, torch.zeros(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_without_clean_samples_the_loss_is_the_sum_to_the_last_bit(balance: bool):
+    """Of losses at t and at the uniforms of another stream, weighed or not, in this order."""
+    learner = continuous(balance=balance)
+    data, keys = torch.arange(60).view(12, 5) % 7, torch.arange(12) + 3
+    t = torch.linspace(0, 1, 12)
+    levels, none = (SCHEDULE(t), SCHEDULE(noise.uniform(keys, -8))), torch.zeros(12).bool()
+    one, two = pair_losses(
+        learner.denoiser, learner.codec.data(data), levels, keys, clean=(none, none)
+    )
+    expected = one + two
+    if learner.balance is not None:
+        with torch.no_grad():
+            learner.balance.weights.copy_(torch.tensor([-0.3, 0.1]))
+        u = 16 * learner.balance.weights
+        expected = one * torch.exp(-u)[0] + u[0] + two * torch.exp(-u)[1] + u[1]
+    assert torch.equal(learner(data, None, keys, t)[0], expected)
+
+
+def test_shares_of_the_samples_see_one_side_clean():
+    learner, count = continuous(shares=(0.2, 0.5)), 20_000
+    keys, t = torch.arange(count), (torch.arange(1, count + 1) * 0.6180339887498949) % 1.0
+    clean, levels = learner.clean(keys), learner.levels(keys, t)
+    assert not (clean[0] & clean[1]).any()
+    for one, share in zip(clean, (0.2, 0.5), strict=True):
+        assert abs(float(one.float().mean()) - share) < 4 * (share * (1 - share) / count) ** 0.5
+    for level, one in zip(levels, clean, strict=True):
+        assert level.logsnr[one].min() > 8.9999
+        assert (level.logsnr[~one] > 8.9999).float().mean() < 0.001
+    for level, given in ((levels[1], clean[0]), (levels[0], clean[1])):  # all times of what is left
+        found = torch.histc(SCHEDULE.time(level.logsnr)[given], 10, 0, 1)
+        assert (found - given.sum() / 10).abs().max() < 5 * (given.sum() / 10) ** 0.5
+
+
+def test_clean_side_is_seen_as_a_draw_is_given_it_and_is_not_learned():
+    """Its latents at the time of `clean_condition`, without a loss."""
+    learner = continuous(shares=(0.4, 0.5), self_condition=True)
+    net = learner.denoiser.net
+    assert isinstance(net, Mixing)
+    data, keys = torch.arange(80).view(16, 5) % 5 - 2, torch.arange(16)
+    clean, levels = learner.clean(keys), learner.levels(keys, torch.full((16,), 0.5))
+    assert all(one.any() for one in clean)
+    assert not (clean[0] | clean[1]).all()
+    losses = pair_losses(learner.denoiser, learner.codec.data(data), levels, keys, clean)
+    last, given = net.seen[-1], net.given[-1]
+    for side, (one, std, part) in enumerate(
+        zip(learner.codec.data(data), (0.5, 2.0), given, strict=True)
+    ):
+        row = clean_condition(one.float())
+        assert row.shape[1] == 1 + one.shape[1]
+        there = SCHEDULE(row[:, 0])
+        as_drawn = unit_scaled(row[:, 1:], there, std)
+        torch.testing.assert_close(part[clean[side]], as_drawn[clean[side]], rtol=0, atol=1e-6)
+        assert ((part - as_drawn).abs().amax(1) > 1e-3)[~clean[side]].all()
+        torch.testing.assert_close(levels[side].logsnr[clean[side]], there.logsnr[clean[side]])
+        assert torch.equal(losses[side] == 0, clean[side])
+        assert not last[side][clean[side]].any()  # a draw has no estimate of what it is given
+    assert torch.equal(learner(data, None, keys, torch.full((16,), 0.5))[0], losses[0] + losses[1])
+
+
 @pytest.mark.parametrize("alone", [0, 1])
 def test_dedicated_model_has_one_loss_and_the_other_side_clean(alone: int):
-    learner = continuous(alone=alone)
+    learner = continuous(shares=((0.0, 1.0), (1.0, 0.0))[alone])
     data, keys, t = torch.ones(4, 5, dtype=torch.int64), torch.arange(4), torch.rand(4)
     levels = learner.levels(keys, t)
     torch.testing.assert_close(levels[1 - alone].logsnr, torch.full((4,), 9.0))
-    both = pair_losses(learner.denoiser, learner.codec.data(data), levels, keys)
+    torch.testing.assert_close(SCHEDULE.time(levels[alone].logsnr), t, atol=1e-4, rtol=0)
+    clean = learner.clean(keys)
+    assert clean[1 - alone].all()
+    assert not clean[alone].any()
+    both = pair_losses(learner.denoiser, learner.codec.data(data), levels, keys, clean)
     torch.testing.assert_close(learner(data, None, keys, t)[0], both[alone])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "shares"),
+    [
+        ((), (0.0, 0.0)),
+        (("clean={text: 0.3, image: 0.25}",), (0.25, 0.3)),
+        (("alone=image",), (0.0, 1.0)),
+        (("alone=text",), (1.0, 0.0)),
+    ],
+)
+def test_shares_are_those_of_the_configuration(
+    run: Path, assignments: tuple[str, ...], shares: tuple[float, float]
+):
+    learner = PANEL.learner(joint_config(*assignments), run)
+    assert isinstance(learner, JointLearner)
+    assert learner.shares == shares
+    assert (learner.balance is None) == any("alone" in one for one in assignments)
 
 
 def test_last_estimates_are_there_for_each_side_by_itself():
@@ -390,6 +489,11 @@ def test_unequal_numbers_are_refused():
         to_pairs(Captioned(read.images, read.sentences[:3], None), tokenizer, DataConfig())
 
 
+def test_side_alone_has_the_other_one_clean_already():
+    with pytest.raises(ConfigError, match="alone = 'text': a side alone always has the other"):
+        joint_config("alone=text", "clean.image=0.2")
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -397,6 +501,8 @@ def test_unequal_numbers_are_refused():
         ("diffusion.drop_condition=0.5", "nothing is dropped"),
         ("diffusion.prediction=categorical", "it is that of pictures"),
         ("alone=pictures", "alone = 'pictures': expected one of image, text"),
+        ("clean.text=1.5", "clean.text = 1.5: expected a share, 0 to 1"),
+        ("clean={text: 0.5, image: 0.5}", "expected a sum below 1"),
         ("data.size=40", "multiple of 32"),
         ("data.only={count: 7}", "count = '7'"),
         ("data.vocabulary=70000", "expected 5 to 32768"),
