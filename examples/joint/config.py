@@ -104,7 +104,8 @@ class JointConfig:
     embedding: int = 16  # coordinates of a word
     balance: bool = True  # divide each side's loss by a learned estimate of it; false: their sum
     clean: CleanConfig = CleanConfig()
-    alone: str | None = None  # image or text: this side only, always given the other
+    # image or text: this side only, always given the other, whatever clean and balance are
+    alone: str | None = None
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig = TrainConfig()
 
@@ -114,11 +115,6 @@ class JointConfig:
             positive(name, getattr(self, name))
         if self.alone is not None:
             one_of("alone", self.alone, SIDES)
-            if self.clean != CleanConfig():
-                raise ValueError(
-                    f"clean, alone = {self.alone!r}: a side alone always has the other one clean; "
-                    "leave clean out"
-                )
         if self.diffusion.prediction == "categorical":
             raise ValueError(
                 "diffusion.prediction = 'categorical': it is that of pictures; set 'v' or 'x0'"

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from examples.joint.__main__ import main
+from examples.joint.choice import Best, ChosenRequest
 from examples.joint.config import DataConfig, JointConfig
 from examples.joint.data import Captioned, read_pairs, to_pairs
 from examples.joint.evaluation import agreement
@@ -22,6 +24,7 @@ from examples.joint.net import JointNet
 from examples.joint.panel import PANEL
 from examples.joint.pipeline import JointPipeline
 from examples.joint.sides import PairCodec, PairDenoiser, Side
+from image.clip.encoder import RunEncoder
 from image.codec import Pixels
 from image.render import render
 from shared import noise
@@ -268,7 +271,7 @@ def test_dedicated_model_has_one_loss_and_the_other_side_clean(alone: int):
         ((), (0.0, 0.0)),
         (("clean={text: 0.3, image: 0.25}",), (0.25, 0.3)),
         (("alone=image",), (0.0, 1.0)),
-        (("alone=text",), (1.0, 0.0)),
+        (("alone=text", "clean={text: 0.3, image: 0.25}"), (1.0, 0.0)),
     ],
 )
 def test_shares_are_those_of_the_configuration(
@@ -435,7 +438,9 @@ def test_sentences_tell_their_pictures():
         assert set(measured.values()) == {1.0}
 
 
-def captioned_folder(folder: Path, captions: list[str | None], pictures: int | None = None) -> Path:
+def captioned_folder(
+    folder: Path, captions: Sequence[str | None], pictures: int | None = None
+) -> Path:
     folder.mkdir(parents=True)
     for i in range(len(captions) if pictures is None else pictures):
         array = np.full((32, 32, 3), 10 * i, np.uint8)
@@ -445,6 +450,20 @@ def captioned_folder(folder: Path, captions: list[str | None], pictures: int | N
     ]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def test_pairs_are_written_as_they_are_read(tmp_path: Path):
+    narrow = "{count: 1, tone: plain, audience: adult}"
+    which = ("data.limit=7", "data.split=test", f"data.only={narrow}")
+    told = ("pairs", "examples/joint/scene.yaml", tmp_path / "new", *which)
+    code, _, err = command(*told)
+    assert code == 0, err
+    read = read_pairs(joint_config(*which).data)
+    again = read_pairs(DataConfig(name=str(tmp_path / "new")))
+    assert torch.equal(again.images, read.images)
+    assert again.sentences == read.sentences
+    code, _, err = command(*told)
+    assert (code, "there is something already" in err) == (2, True)
 
 
 def test_pairs_of_files_are_read(tmp_path: Path):
@@ -487,11 +506,6 @@ def test_unequal_numbers_are_refused():
     tokenizer = train_tokenizer(read.sentences, "word", 8192)
     with pytest.raises(DataError, match="4 pictures and 3 sentences"):
         to_pairs(Captioned(read.images, read.sentences[:3], None), tokenizer, DataConfig())
-
-
-def test_side_alone_has_the_other_one_clean_already():
-    with pytest.raises(ConfigError, match="alone = 'text': a side alone always has the other"):
-        joint_config("alone=text", "clean.image=0.2")
 
 
 @pytest.mark.parametrize(
@@ -679,3 +693,114 @@ def test_scenes_are_what_is_measured(run: Path):
     files = Captioned(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), ["a star ."], None)
     with pytest.raises(ConfigError, match="scene world only"):
         evaluate(pipe, files, JointEvaluation())
+
+
+# ---- the best of several candidates by a dual encoder
+
+
+def dual_encoder(folder: Path, captions: list[str], *assignments: str) -> Path:
+    """A run of `model: clip` that has seen a few pictures of these captions for two steps."""
+    from image.config import ImageConfig
+    from image.panel import PANEL as IMAGES
+
+    settings = (
+        "model=clip", f"data.name={captioned_folder(folder / 'pictures', captions)}",
+        "data.caption_column=text", "clip.width=8", "clip.dim=16", "clip.depth=1", "clip.heads=2",
+        "clip.space=8", "train.steps=2", "train.batch=4", "train.precision=fp32",
+    )  # fmt: skip
+    config = validate(ImageConfig, override({"panel": "image"}, [*settings, *assignments]), "test")
+    train(config, folder / "run", IMAGES, quiet=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    captions = read_pairs(joint_config().data).sentences
+    return dual_encoder(tmp_path_factory.mktemp("clip"), [*captions[:25], " ".join(captions)])
+
+
+def saying_more(run: Path) -> JointPipeline:
+    """After three steps all samples are alike; these are not."""
+    pipe = JointPipeline.from_pretrained(run)
+    torch.manual_seed(1)
+    for parameter in pipe.learner.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return pipe
+
+
+def test_kept_pair_is_the_best_of_its_candidates_by_the_encoders_own_score(run: Path, clip: Path):
+    pipe, encoder = saying_more(run), RunEncoder(clip)
+    how = Sampling(solver="ancestral", steps=2)
+    best, seeds = Best.of(pipe, ChosenRequest(n=2, clip=str(clip), candidates=4)), [5, 9]
+    told = ["there is a red star .", "there is a blue moon ."]
+    pictures = pipe.images([1, 2], how)
+    kept = best.pairs(seeds, how), best.images(seeds, how, told), best.texts(seeds, how, pictures)
+    chosen: list[int] = []
+    for i, seed in enumerate(seeds):
+        own = [seed + k * 2**41 for k in range(4)]
+        drawn = (
+            pipe.pairs(own, how),
+            (pipe.images(own, how, texts=told[i : i + 1] * 4), told[i : i + 1] * 4),
+            (pictures[i].expand(4, -1, -1, -1),
+             pipe.texts(own, how, images=pictures[i].expand(4, -1, -1, -1))),
+        )  # fmt: skip
+        for found, (images, texts) in zip(kept, drawn, strict=True):
+            cosines = (encoder.pictures(images, 256) * encoder.captions(texts)).sum(1)
+            first = int((100 * cosines.clamp(min=0)).argmax())
+            assert found.texts[i] == texts[first]
+            assert (found.images[i].int() - images[first].int()).abs().max() <= 1
+            assert found.report is not None
+            torch.testing.assert_close(
+                torch.tensor(found.report["candidates"][i]), 100 * cosines.clamp(min=0),
+                atol=0.5, rtol=0,
+            )  # fmt: skip
+            assert found.report["scores"][i] == max(found.report["candidates"][i])
+            chosen.append(first)
+    assert len(set(chosen)) > 1  # not always the first
+
+
+def test_one_candidate_is_what_is_drawn_without_an_encoder(run: Path, clip: Path):
+    pipe, how = saying_more(run), Sampling(solver="ancestral", steps=2)
+    best = Best.of(pipe, ChosenRequest(n=2, clip=str(clip)))
+    kept, (images, texts) = best.pairs([3, 4], how), pipe.pairs([3, 4], how)
+    assert torch.equal(kept.images, images)
+    assert kept.texts == texts
+    without = Best.of(pipe, ChosenRequest(n=2)).pairs([3, 4], how)
+    assert torch.equal(without.images, images)
+    assert (without.texts, without.report) == (texts, None)
+
+
+def test_command_keeps_the_best_and_tells_by_whom(run: Path, clip: Path, tmp_path: Path):
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(picture)
+    asked = ("-n", "2", "--steps", "2", "--clip", clip, "--candidates", "3", "--json")
+    for words in ((), ("--prompt", "there is a red star ."), ("--picture", picture)):
+        code, _, err = command("sample", run, *asked, "--out", tmp_path / "out", *words)
+        assert code == 0, err
+        written = json.loads((tmp_path / "out" / "samples.json").read_text())
+        assert np.array(written["clip"]["candidates"]).shape == (2, 3)
+        assert written["clip"]["network"] == RunEncoder(clip).name
+        assert written["settings"]["candidates"] == 3
+    code, out, err = command("evaluate", run, *asked)
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["settings"]["candidates"] == 3
+    assert result["clip"]["network"] == RunEncoder(clip).name
+    assert {"text_to_image", "image_to_text", "joint"} <= set(result)
+
+
+def test_encoders_that_cannot_judge_these_pairs_are_refused(run: Path, clip: Path, tmp_path: Path):
+    other = dual_encoder(tmp_path / "words", ["red star", "blue moon"] * 4)
+    small = dual_encoder(tmp_path / "small", ["red star"] * 8, "data.size=16")
+    for words, message in (
+        (("--candidates", "3"), "by whose score? Give clip = RUN"),
+        (("--clip", clip, "--candidates", "0"), "candidates = 0: expected 1 or more"),
+        (("--clip", clip, "--only", "texts"), "only and vary draw one of them"),
+        (("--clip", clip, "--prompt", "a star .", "--vary"), "only and vary draw one of them"),
+        (("--clip", small), "(3, 16, 16), channels, height and width, and is to see (3, 32, 32)"),
+        (("--clip", other), "prompt = 'a': the model does not know 'a'; "),
+        (("--clip", other), "It has to know all words of this model: train it on what"),
+    ):
+        code, _, err = command("sample", run, "-n", "2", "--steps", "2", *words)
+        assert code == 2, err
+        assert message in err
