@@ -24,8 +24,7 @@ METADATA = "metadata.jsonl"
 def write_pairs(folder: Path, request: PairRequest) -> dict[str, Any]:
     """Write `request.n` scenes as all installed panels express them; returns what was written, for
     --json. ConfigError when there is something in the folder, or a panel cannot."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder}: there is something already; name a new folder")
+    refuse_full(folder)
     scenes = list(islice(scene.stream(request.seed, request.split), request.n))
     columns = ["scene"]
 
@@ -40,3 +39,9 @@ def write_pairs(folder: Path, request: PairRequest) -> dict[str, Any]:
 
     make_folder(folder, fill)
     return {"folder": str(folder), "n": request.n, "split": request.split, "columns": columns}
+
+
+def refuse_full(folder: Path) -> None:
+    """ConfigError when there is something in the folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: there is something already; name a new folder")

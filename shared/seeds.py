@@ -29,3 +29,8 @@ def candidate_seeds(seed: int, count: int) -> list[int]:
     """Seeds of the candidates for the sample of this seed: seed + k 2^41, the first its own. Those
     of one sample are never those of another whose seed lies less than 2^41 away."""
     return [seed + k * STRIDE for k in range(count)]
+
+
+def all_candidates(seeds: Sequence[int], count: int) -> list[int]:
+    """Seeds of n samples -> those of all their candidates, the ones of a sample in turn."""
+    return [own for seed in seeds for own in candidate_seeds(seed, count)]

@@ -278,11 +278,8 @@ class TextConfig:
             raise ValueError(
                 "data.source = 'picture': the causal reference reads words; set model=diffusion"
             )
-        if self.model == "autoencoder" and self.data.source:
-            raise ValueError(
-                f"data.source = {self.data.source!r}: an autoencoder reads sentences alone; leave "
-                "it out"
-            )
+        if self.model == "autoencoder":
+            self._check_autoencoder()
         if self.codec.kind == "sentence" and self.model in ("causal", "autoencoder"):
             raise ValueError(
                 f"codec.kind = 'sentence': model = {self.model!r} reads words, no latents of "
@@ -302,6 +299,19 @@ class TextConfig:
             raise ValueError(
                 f"codec.kind = {self.codec.kind!r}: operators are of sentences' latents: set "
                 "codec.kind=sentence and codec.run=RUN"
+            )
+
+    def _check_autoencoder(self) -> None:
+        """With a source, its tokenizer knows the words of those of `data.source`, too; it encodes
+        sentences alone."""
+        if self.data.reads_pictures:
+            raise ValueError(
+                "data.source = 'picture': an autoencoder reads sentences alone; leave it out"
+            )
+        if self.net.cross_attention:
+            raise ValueError(
+                "net.cross_attention = true: an autoencoder reads sentences alone, of data.source "
+                "its tokenizer learns the words; leave it out"
             )
 
     def _check_codec(self) -> None:

@@ -26,7 +26,7 @@ from shared.prompts import pad_rows
 from shared.requests import ControlRequest
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
-from shared.seeds import candidate_seeds, chosen_seeds
+from shared.seeds import all_candidates, chosen_seeds
 from shared.tokenizer import EOS, FILE, Tokenizer, load_tokenizer
 from text.ask import Ask, Glimpse, Rank
 from text.baseline import CausalLM
@@ -227,7 +227,7 @@ class Pipeline:
         """One sentence per seed, each as it is asked for. ConfigError for what the model cannot
         do."""
         ask = ask or Ask()
-        drawn = [own for seed in seeds for own in candidate_seeds(seed, ask.candidates)]
+        drawn = all_candidates(seeds, ask.candidates)
         each = ask.each_candidate()
         texts = self._texts(drawn, how, each, progress)
         if ask.rank == "sureness" and ask.candidates > 1:

@@ -5,14 +5,17 @@ Exit codes are those of `diptych`.
 
 import json as formats
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import tyro
 from torch import Tensor
 
-from examples.joint.data import read_pairs
+from examples.joint.choice import Best, ChosenRequest
+from examples.joint.config import JointConfig
+from examples.joint.data import read_pairs, write_pairs
 from examples.joint.evaluation import JointEvaluation
 from examples.joint.evaluation import evaluate as measure
 from examples.joint.panel import PANEL
@@ -23,13 +26,15 @@ from shared.cli import Assignments, Config, Json, RunFolder, run_verbs
 from shared.errors import ConfigError, DataError
 from shared.files import write_text
 from shared.provenance import provenance
-from shared.requests import Request
 from shared.schema import override, read_yaml, validate
 from shared.telling import tell
 
+# pictures, sentences, and what is told of the choice among candidates; what there is of them
+Drawn: TypeAlias = tuple[Tensor | None, list[str] | None, dict[str, Any] | None]
+
 
 @dataclass(frozen=True, kw_only=True)
-class JointSample(Request):
+class JointSample(ChosenRequest):
     """What to sample.
 
     Attributes:
@@ -59,6 +64,11 @@ class JointSample(Request):
             raise ConfigError(f"only = {self.only!r}: expected images or texts")
         if self.vary and asked not in (["prompt"], ["picture"]):
             raise ConfigError("vary: of what? Give --prompt or --picture")
+        if self.clip is not None and (self.vary or self.only is not None):
+            raise ConfigError(
+                f"clip = {self.clip}: compares pictures with sentences, and only and vary draw one "
+                "of them; leave it out"
+            )
 
 
 def train(
@@ -75,11 +85,31 @@ def train(
     from shared.train.loop import train as run_training
 
     folders = [a.removeprefix("run=") for a in assignments if a.startswith("run=")]
-    others = [a for a in assignments if not a.startswith("run=")]
-    values = validate(PANEL.config_type, override(read_yaml(Path(config)), others), config)
+    values = _configured(config, [a for a in assignments if not a.startswith("run=")])
     run = Path(folders[-1]) if folders else Path("runs") / f"joint-{Path(config).stem}"
     result = run_training(values, run, PANEL, quiet=quiet)
     tell(result, json, f"{result['run']}: step {result['step']}, loss {result['loss']:.4f}")
+
+
+def pairs(
+    config: Config, folder: Path, assignments: Assignments = (), /, json: Json = False
+) -> None:
+    """Write the pictures and sentences that CONFIG learns from into a new FOLDER, which both panels
+    read: a dual encoder (`diptych train image/clip_scene`) learns to judge pairs from them.
+
+    Args:
+        config: A YAML file such as examples/joint/scene.yaml.
+        folder: Where to write 00000.png and on, and metadata.jsonl.
+        assignments: key=value overrides such as data.split=test data.limit=4000.
+    """
+    read = read_pairs(_configured(config, assignments).data)
+    write_pairs(read, folder)
+    found = {"folder": str(folder), "n": len(read.sentences)}
+    tell(found, json, f"{folder}: {len(read.sentences):,} pairs")
+
+
+def _configured(config: str, assignments: Sequence[str]) -> JointConfig:
+    return validate(JointConfig, override(read_yaml(Path(config)), list(assignments)), config)
 
 
 def sample(
@@ -97,7 +127,7 @@ def sample(
         out: Where to write instead.
     """
     pipeline = JointPipeline.from_pretrained(run, request.weights)
-    images, texts = _draw(pipeline, request)
+    images, texts, chosen = _draw(Best.of(pipeline, request), request)
     folder = out or run / "samples"
     told: dict[str, object] = {"n": request.n}
     if images is not None:
@@ -109,29 +139,35 @@ def sample(
         told |= {f"sentence {i}": text for i, text in enumerate(texts[:8])}
     settings = request.settings() | {"prompt": request.prompt, "picture": str(request.picture)}
     settings |= {"only": request.only, "vary": request.vary, "strength": request.strength}
-    written = {"settings": settings, "seeds": list(request.seeds), "texts": texts}
+    written: dict[str, Any] = {"settings": settings, "seeds": list(request.seeds), "texts": texts}
+    if chosen is not None:
+        settings |= {"clip": request.clip, "candidates": request.candidates}
+        written["clip"] = chosen
     write_text(folder / "samples.json", formats.dumps(written, indent=1))
     tell(told, json)
 
 
-def _draw(pipeline: JointPipeline, request: JointSample) -> tuple[Tensor | None, list[str] | None]:
+def _draw(best: Best, request: JointSample) -> Drawn:
     """The pictures and the sentences that are asked for."""
-    seeds, n = request.seeds, request.n
+    seeds, n, pipeline = request.seeds, request.n, best.pipeline
     if request.prompt is not None:
         texts = [request.prompt] * n
         if request.vary:
-            return None, pipeline.texts(seeds, request, vary=texts, strength=request.strength)
-        return pipeline.images(seeds, request, texts=texts), None
+            return None, pipeline.texts(seeds, request, vary=texts, strength=request.strength), None
+        drawn = best.images(seeds, request, texts)
+        return drawn.images, None, drawn.report
     if request.picture is not None:
         images = _read_picture(request.picture, pipeline.config.data.size).expand(n, -1, -1, -1)
         if request.vary:
-            return pipeline.images(seeds, request, vary=images, strength=request.strength), None
-        return None, pipeline.texts(seeds, request, images=images)
+            near = pipeline.images(seeds, request, vary=images, strength=request.strength)
+            return near, None, None
+        written = best.texts(seeds, request, images)
+        return None, written.texts, written.report
     if request.only == "images":
-        return pipeline.images(seeds, request), None
+        return pipeline.images(seeds, request), None, None
     if request.only == "texts":
-        return None, pipeline.texts(seeds, request)
-    return pipeline.pairs(seeds, request)
+        return None, pipeline.texts(seeds, request), None
+    return best.pairs(seeds, request)
 
 
 def _read_picture(path: Path, size: int) -> Tensor:
@@ -157,14 +193,15 @@ def evaluate(
     pipeline = JointPipeline.from_pretrained(run, request.weights)
     held_out = read_pairs(pipeline.config.data, held_out=True)
     result = measure(pipeline, held_out, request)
-    result["settings"] = request.settings() | {"seed": request.seed, "weights": request.weights}
+    settings = request.settings() | {"seed": request.seed, "weights": request.weights}
+    result["settings"] = settings | {"clip": request.clip, "candidates": request.candidates}
     result["provenance"] = provenance()
     name = "evaluation_shuffled.json" if request.shuffle else "evaluation.json"
     write_text(run / name, formats.dumps(result, indent=2))
     tell(result, json)
 
 
-VERBS = {"train": train, "sample": sample, "evaluate": evaluate}
+VERBS = {"train": train, "pairs": pairs, "sample": sample, "evaluate": evaluate}
 
 
 def main(arguments: list[str] | None = None) -> int:

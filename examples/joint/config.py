@@ -70,6 +70,30 @@ class DataConfig:
 
 
 @schema
+class CleanConfig:
+    """The shares of training samples that are seen as a conditional draw sees them: this side clean
+    and not learned, the other noised. Both sides of the rest are noised, at independent times."""
+
+    image: float = 0.0  # sentences from pictures
+    text: float = 0.0  # pictures from sentences
+
+    def __post_init__(self) -> None:
+        for name in SIDES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"clean.{name} = {getattr(self, name)}: expected a share, 0 to 1")
+        if self.image + self.text >= 1:
+            raise ValueError(
+                f"clean.image = {self.image}, clean.text = {self.text}: expected a sum below 1; "
+                "what is left of the samples trains pairs. For one direction only set alone"
+            )
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """In the order of the sides."""
+        return self.image, self.text
+
+
+@schema
 class JointConfig:
     """A joint run. `diffusion` is that of the pictures; words are predicted by their logits."""
 
@@ -79,7 +103,9 @@ class JointConfig:
     patch: int = 4  # pixels along the side of a token
     embedding: int = 16  # coordinates of a word
     balance: bool = True  # divide each side's loss by a learned estimate of it; false: their sum
-    alone: str | None = None  # image or text: this side only, always given the other
+    clean: CleanConfig = CleanConfig()
+    # image or text: this side only, always given the other, whatever clean and balance are
+    alone: str | None = None
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig = TrainConfig()
 

@@ -5,8 +5,10 @@ PAD behind. Scenes are split by what is on the board (`shared.scene`), so no pic
 split is one of training; a sentence may tell both.
 """
 
+import json
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,8 +16,11 @@ from torch import Tensor
 from examples.joint.config import DataConfig
 from image.data import load_pictures
 from image.data_config import DataConfig as PictureConfig
+from image.grid import to_pil
 from image.render import render
 from shared.errors import DataError
+from shared.files import make_folder
+from shared.pairs import METADATA, refuse_full
 from shared.scene import Scene, check_split, split_of_scene
 from shared.tokenizer import Tokenizer
 from text.config import DataConfig as SentenceConfig
@@ -80,6 +85,21 @@ def read_pairs(config: DataConfig, held_out: bool = False) -> Captioned:
     )
     assert pictures.captions is not None  # for there is a caption column
     return Captioned(pictures.images, list(pictures.captions), None, pictures.skipped)
+
+
+def write_pairs(read: Captioned, folder: Path) -> None:
+    """Pictures and sentences as an image folder, which both panels read: 00000.png and on, and a
+    line of metadata.jsonl each. ConfigError when there is something in the folder."""
+    refuse_full(folder)
+
+    def fill(temporary: Path) -> None:
+        lines: list[str] = []
+        for i, (image, text) in enumerate(zip(read.images, read.sentences, strict=True)):
+            to_pil(image).save(temporary / f"{i:05d}.png")
+            lines.append(json.dumps({"file_name": f"{i:05d}.png", "text": text}) + "\n")
+        (temporary / METADATA).write_text("".join(lines), encoding="utf-8")
+
+    make_folder(folder, fill)
 
 
 def to_pairs(read: Captioned, tokenizer: Tokenizer, config: DataConfig) -> Pairs:

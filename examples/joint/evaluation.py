@@ -5,7 +5,7 @@ the sentence written of it, or both drawn together. A pair agrees when both can 
 picture shows all that the sentence says. Attributes are those that are said, of things matched as
 well as they can be; where a sentence does not parse nothing is said, where a picture is no drawing
 nothing is shown. With `shuffle` every sample is held against the condition of another: what chance
-gives.
+gives. With a dual encoder (`clip`) each of these pairs is the best of its candidates.
 """
 
 from collections import Counter
@@ -17,11 +17,11 @@ from typing import Annotated, Any
 import tyro
 from torch import Tensor
 
+from examples.joint.choice import Best, ChosenRequest
 from examples.joint.data import Captioned
 from examples.joint.pipeline import JointPipeline
 from image import reader as pictures
 from shared.errors import ConfigError
-from shared.requests import Request
 from shared.scene import Thing, possible, relations
 from shared.scene_facts import Facts, log_prob, true_of
 from text import reader as sentences
@@ -30,7 +30,7 @@ Things = tuple[Thing, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointEvaluation(Request):
+class JointEvaluation(ChosenRequest):
     """What to measure.
 
     Attributes:
@@ -53,6 +53,7 @@ def evaluate(
             f"data.name = {pipeline.config.data.name!r}: agreement is read exactly in the scene "
             "world only"
         )
+    best = Best.of(pipeline, request)
     fits = [i for i, text in enumerate(held_out.sentences) if pipeline.fits(text)][: request.n]
     told, shown = [held_out.sentences[i] for i in fits], held_out.images[fits]
     detail, alone = pipeline.config.data.detail, pipeline.config.alone
@@ -63,15 +64,17 @@ def evaluate(
         rolled = images.roll(1, 0) if request.shuffle else images
         return agreement(read_texts(texts, detail), pictures.read(rolled))
 
+    if best.encoder is not None:
+        found["clip"] = {"network": best.encoder.name, **best.encoder.facts}
     if alone != "text":
-        drawn = pipeline.images(request.seeds[: len(fits)], request, texts=told)
-        found["text_to_image"] = agreed(told, drawn)
+        kept = best.images(request.seeds[: len(fits)], request, told)
+        found["text_to_image"] = agreed(told, kept.images)
     if alone != "image":
-        written = pipeline.texts(request.seeds[: len(fits)], request, images=shown)
-        found["image_to_text"] = agreed(written, shown)
+        kept = best.texts(request.seeds[: len(fits)], request, shown)
+        found["image_to_text"] = agreed(kept.texts, shown)
     if alone is None:
-        images, texts = pipeline.pairs(request.seeds, free)
-        found["joint"] = agreed(texts, images)
+        kept = best.pairs(request.seeds, free)
+        found["joint"] = agreed(kept.texts, kept.images)
         found["image"] = _drawings(pictures.read(pipeline.images(request.seeds, free)))
         found["text"] = _language(read_texts(pipeline.texts(request.seeds, free), detail))
     return found

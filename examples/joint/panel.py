@@ -83,8 +83,10 @@ def build_learner(config: JointConfig, facts: DataFacts, tokenizer: Tokenizer) -
     denoiser = PairDenoiser(net, sides, config.diffusion.self_condition, autocast)
     codec = PairCodec((pixels, words), (facts.shape, (config.data.length,)))
     schedule = build_schedule(config.diffusion)
-    alone = None if config.alone is None else SIDES.index(config.alone)
-    return JointLearner(denoiser, codec, schedule, alone, config.balance and alone is None)
+    if config.alone is not None:
+        given_other = (0.0, 1.0) if config.alone == SIDES[0] else (1.0, 0.0)
+        return JointLearner(denoiser, codec, schedule, given_other)
+    return JointLearner(denoiser, codec, schedule, config.clean.shares, config.balance)
 
 
 PANEL = JointPanel()

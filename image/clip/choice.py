@@ -6,7 +6,7 @@ logarithm of p(picture, caption) / (p(picture) p(caption)) up to a constant (van
 pictures of that caption, as far as the encoder and the estimate x0_hat know.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,7 +23,7 @@ from shared.errors import ConfigError
 from shared.guidance import through_estimate
 from shared.prompts import listed
 from shared.requests import SampleRequest
-from shared.seeds import candidate_seeds
+from shared.seeds import all_candidates
 
 
 @runtime_checkable
@@ -37,7 +37,8 @@ class Visible(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """A dual encoder and the point (D,) of a prompt; of every picture, so many candidates."""
+    """A dual encoder and the point (D,) of a prompt, or of each candidate's own (N, D); of every
+    picture, so many candidates."""
 
     encoder: Encoder
     point: Tensor
@@ -63,10 +64,6 @@ class Choice:
             )
         encoder.check_prompt(asked[0])
         return cls(encoder, encoder.captions(asked)[0], request.candidates)
-
-    def seeds(self, seeds: Sequence[int]) -> list[int]:
-        """Seeds of n pictures -> those of all candidates, the ones of a picture in turn."""
-        return [own for seed in seeds for own in candidate_seeds(seed, self.candidates)]
 
     def repeated(self, rows: Tensor | None) -> Tensor | None:
         """rows (n, ...) -> the same for all candidates (n candidates, ...)."""
@@ -132,7 +129,7 @@ def draw_best(
         )  # fmt: skip
         return pipeline.decode(x0), None
     x0 = pipeline.latents(
-        choice.seeds(seeds),
+        all_candidates(seeds, choice.candidates),
         choice.repeated(condition),
         request,
         watch=watch,

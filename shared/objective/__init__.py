@@ -6,6 +6,7 @@ from shared.objective.hybrid import hybrid_loss
 from shared.objective.loss import diffusion_loss, first_rows, output_losses
 from shared.objective.moment import Moment, moment
 from shared.objective.streams import (
+    CLEAN,
     DROP,
     NOISE,
     OTHER_NOISE,
@@ -28,6 +29,7 @@ from shared.objective.uncertainty import Uncertainty
 from shared.objective.weighting import WEIGHTINGS, Weighting, elbo, min_snr, p2, sigmoid, weight
 
 __all__ = [
+    "CLEAN",
     "DROP",
     "NOISE",
     "OTHER_NOISE",

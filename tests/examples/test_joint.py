@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,20 +14,23 @@ from PIL import Image
 from torch import Tensor, nn
 
 from examples.joint.__main__ import main
+from examples.joint.choice import Best, ChosenRequest
 from examples.joint.config import DataConfig, JointConfig
 from examples.joint.data import Captioned, read_pairs, to_pairs
 from examples.joint.evaluation import agreement
 from examples.joint.learner import Balance, JointLearner, pair_losses
+from examples.joint.modes import clean_condition
 from examples.joint.net import JointNet
 from examples.joint.panel import PANEL
 from examples.joint.pipeline import JointPipeline
 from examples.joint.sides import PairCodec, PairDenoiser, Side
+from image.clip.encoder import RunEncoder
 from image.codec import Pixels
 from image.render import render
 from shared import noise
 from shared.codec import Identity
 from shared.config import NetConfig
-from shared.denoiser import Tempered
+from shared.denoiser import Tempered, unit_scaled
 from shared.errors import CheckpointError, ConfigError, DataError
 from shared.sampling import Sampling
 from shared.scene import Thing, split_of_scene
@@ -62,12 +67,14 @@ class Mixing(nn.Module):
         super().__init__()
         self.across = nn.Parameter(torch.tensor([0.3, -0.7]))
         self.seen: list[tuple[Tensor, Tensor]] = []
+        self.given: list[tuple[Tensor, Tensor]] = []
 
     def forward(
         self, x: list[Tensor], logsnr: list[Tensor], previous: list[Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         if previous is not None:
             self.seen.append((previous[0].clone(), previous[1].clone()))
+        self.given.append((x[0].clone(), x[1].clone()))
         first, second = x
         a, b = (torch.tanh(one / 10)[:, None] for one in logsnr)
         return (
@@ -76,12 +83,12 @@ class Mixing(nn.Module):
         )
 
 
-def continuous(weighting: str = "eps", self_condition: bool = False, **words: int) -> JointLearner:
+def continuous(weighting: str = "eps", self_condition: bool = False, **words: Any) -> JointLearner:
     """A pair of plain vectors, 2 and 3 long, whose noise is predicted."""
     sides = tuple(Side(Identity((n,)), "eps", std, weighting) for n, std in ((2, 0.5), (3, 2.0)))
     codec = PairCodec((sides[0].codec, sides[1].codec), ((2,), (3,)))
     denoiser = PairDenoiser(Mixing(), (sides[0], sides[1]), self_condition)
-    return JointLearner(denoiser, codec, SCHEDULE, **words)  # type: ignore[arg-type]
+    return JointLearner(denoiser, codec, SCHEDULE, **words)
 
 
 # ---- the objective
@@ -120,13 +127,14 @@ def test_balance_is_least_where_each_side_is_divided_by_its_expected_loss():
     balance = learner.balance
     assert isinstance(balance, Balance)
     data, keys, t = torch.ones(4, 5, dtype=torch.int64), torch.arange(4), torch.rand(4)
-    plain = pair_losses(learner.denoiser, learner.codec.data(data), learner.levels(keys, t), keys)
+    clean, levels = learner.clean(keys), learner.levels(keys, t)
+    plain = pair_losses(learner.denoiser, learner.codec.data(data), levels, keys, clean)
     torch.testing.assert_close(learner(data, None, keys, t)[0], plain[0] + plain[1])  # u = 0
     losses = torch.tensor([0.004, 0.002]), torch.tensor([3.0, 1.0])
     parts = tuple(one.clone().requires_grad_() for one in losses)
     with torch.no_grad():
         balance.weights.copy_(torch.tensor([0.003, 2.0]).log() / Balance.RATE)
-    balance((parts[0], parts[1])).mean().backward()
+    balance((parts[0], parts[1]), clean=(torch.zeros(2).bool(),) * 2).mean().backward()
     for part, mean in zip(parts, (0.003, 2.0), strict=True):
         torch.testing.assert_close(part.grad, torch.full((2,), 0.5 / mean))
     assert balance.weights.grad is not None
@@ -171,14 +179,108 @@ def test_temperature_divides_the_logits_of_words_alone():
     torch.testing.assert_close(found, expected)
 
 
+def test_balance_learns_from_what_is_not_clean_alone():
+    """Least at u_i = ln of the mean loss of the samples whose side i is noised, however many."""
+    balance = Balance()
+    losses = torch.tensor([0.0, 0.0, 0.004, 0.002]), torch.tensor([3.0, 1.0, 0.0, 2.0])
+    clean = torch.tensor([1, 1, 0, 0]).bool(), torch.tensor([0, 0, 1, 0]).bool()
+    with torch.no_grad():
+        balance.weights.copy_(torch.tensor([0.003, 2.0]).log() / Balance.RATE)
+    balance(losses, clean).mean().backward()
+    assert balance.weights.grad is not None
+    torch.testing.assert_close(balance.weights.grad, torch.zeros(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_without_clean_samples_the_loss_is_the_sum_to_the_last_bit(balance: bool):
+    """Of losses at t and at the uniforms of another stream, weighed or not, in this order."""
+    learner = continuous(balance=balance)
+    data, keys = torch.arange(60).view(12, 5) % 7, torch.arange(12) + 3
+    t = torch.linspace(0, 1, 12)
+    levels, none = (SCHEDULE(t), SCHEDULE(noise.uniform(keys, -8))), torch.zeros(12).bool()
+    one, two = pair_losses(
+        learner.denoiser, learner.codec.data(data), levels, keys, clean=(none, none)
+    )
+    expected = one + two
+    if learner.balance is not None:
+        with torch.no_grad():
+            learner.balance.weights.copy_(torch.tensor([-0.3, 0.1]))
+        u = 16 * learner.balance.weights
+        expected = one * torch.exp(-u)[0] + u[0] + two * torch.exp(-u)[1] + u[1]
+    assert torch.equal(learner(data, None, keys, t)[0], expected)
+
+
+def test_shares_of_the_samples_see_one_side_clean():
+    learner, count = continuous(shares=(0.2, 0.5)), 20_000
+    keys, t = torch.arange(count), (torch.arange(1, count + 1) * 0.6180339887498949) % 1.0
+    clean, levels = learner.clean(keys), learner.levels(keys, t)
+    assert not (clean[0] & clean[1]).any()
+    for one, share in zip(clean, (0.2, 0.5), strict=True):
+        assert abs(float(one.float().mean()) - share) < 4 * (share * (1 - share) / count) ** 0.5
+    for level, one in zip(levels, clean, strict=True):
+        assert level.logsnr[one].min() > 8.9999
+        assert (level.logsnr[~one] > 8.9999).float().mean() < 0.001
+    for level, given in ((levels[1], clean[0]), (levels[0], clean[1])):  # all times of what is left
+        found = torch.histc(SCHEDULE.time(level.logsnr)[given], 10, 0, 1)
+        assert (found - given.sum() / 10).abs().max() < 5 * (given.sum() / 10) ** 0.5
+
+
+def test_clean_side_is_seen_as_a_draw_is_given_it_and_is_not_learned():
+    """Its latents at the time of `clean_condition`, without a loss."""
+    learner = continuous(shares=(0.4, 0.5), self_condition=True)
+    net = learner.denoiser.net
+    assert isinstance(net, Mixing)
+    data, keys = torch.arange(80).view(16, 5) % 5 - 2, torch.arange(16)
+    clean, levels = learner.clean(keys), learner.levels(keys, torch.full((16,), 0.5))
+    assert all(one.any() for one in clean)
+    assert not (clean[0] | clean[1]).all()
+    losses = pair_losses(learner.denoiser, learner.codec.data(data), levels, keys, clean)
+    last, given = net.seen[-1], net.given[-1]
+    for side, (one, std, part) in enumerate(
+        zip(learner.codec.data(data), (0.5, 2.0), given, strict=True)
+    ):
+        row = clean_condition(one.float())
+        assert row.shape[1] == 1 + one.shape[1]
+        there = SCHEDULE(row[:, 0])
+        as_drawn = unit_scaled(row[:, 1:], there, std)
+        torch.testing.assert_close(part[clean[side]], as_drawn[clean[side]], rtol=0, atol=1e-6)
+        assert ((part - as_drawn).abs().amax(1) > 1e-3)[~clean[side]].all()
+        torch.testing.assert_close(levels[side].logsnr[clean[side]], there.logsnr[clean[side]])
+        assert torch.equal(losses[side] == 0, clean[side])
+        assert not last[side][clean[side]].any()  # a draw has no estimate of what it is given
+    assert torch.equal(learner(data, None, keys, torch.full((16,), 0.5))[0], losses[0] + losses[1])
+
+
 @pytest.mark.parametrize("alone", [0, 1])
 def test_dedicated_model_has_one_loss_and_the_other_side_clean(alone: int):
-    learner = continuous(alone=alone)
+    learner = continuous(shares=((0.0, 1.0), (1.0, 0.0))[alone])
     data, keys, t = torch.ones(4, 5, dtype=torch.int64), torch.arange(4), torch.rand(4)
     levels = learner.levels(keys, t)
     torch.testing.assert_close(levels[1 - alone].logsnr, torch.full((4,), 9.0))
-    both = pair_losses(learner.denoiser, learner.codec.data(data), levels, keys)
+    torch.testing.assert_close(SCHEDULE.time(levels[alone].logsnr), t, atol=1e-4, rtol=0)
+    clean = learner.clean(keys)
+    assert clean[1 - alone].all()
+    assert not clean[alone].any()
+    both = pair_losses(learner.denoiser, learner.codec.data(data), levels, keys, clean)
     torch.testing.assert_close(learner(data, None, keys, t)[0], both[alone])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "shares"),
+    [
+        ((), (0.0, 0.0)),
+        (("clean={text: 0.3, image: 0.25}",), (0.25, 0.3)),
+        (("alone=image",), (0.0, 1.0)),
+        (("alone=text", "clean={text: 0.3, image: 0.25}"), (1.0, 0.0)),
+    ],
+)
+def test_shares_are_those_of_the_configuration(
+    run: Path, assignments: tuple[str, ...], shares: tuple[float, float]
+):
+    learner = PANEL.learner(joint_config(*assignments), run)
+    assert isinstance(learner, JointLearner)
+    assert learner.shares == shares
+    assert (learner.balance is None) == any("alone" in one for one in assignments)
 
 
 def test_last_estimates_are_there_for_each_side_by_itself():
@@ -336,7 +438,9 @@ def test_sentences_tell_their_pictures():
         assert set(measured.values()) == {1.0}
 
 
-def captioned_folder(folder: Path, captions: list[str | None], pictures: int | None = None) -> Path:
+def captioned_folder(
+    folder: Path, captions: Sequence[str | None], pictures: int | None = None
+) -> Path:
     folder.mkdir(parents=True)
     for i in range(len(captions) if pictures is None else pictures):
         array = np.full((32, 32, 3), 10 * i, np.uint8)
@@ -346,6 +450,20 @@ def captioned_folder(folder: Path, captions: list[str | None], pictures: int | N
     ]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def test_pairs_are_written_as_they_are_read(tmp_path: Path):
+    narrow = "{count: 1, tone: plain, audience: adult}"
+    which = ("data.limit=7", "data.split=test", f"data.only={narrow}")
+    told = ("pairs", "examples/joint/scene.yaml", tmp_path / "new", *which)
+    code, _, err = command(*told)
+    assert code == 0, err
+    read = read_pairs(joint_config(*which).data)
+    again = read_pairs(DataConfig(name=str(tmp_path / "new")))
+    assert torch.equal(again.images, read.images)
+    assert again.sentences == read.sentences
+    code, _, err = command(*told)
+    assert (code, "there is something already" in err) == (2, True)
 
 
 def test_pairs_of_files_are_read(tmp_path: Path):
@@ -397,6 +515,8 @@ def test_unequal_numbers_are_refused():
         ("diffusion.drop_condition=0.5", "nothing is dropped"),
         ("diffusion.prediction=categorical", "it is that of pictures"),
         ("alone=pictures", "alone = 'pictures': expected one of image, text"),
+        ("clean.text=1.5", "clean.text = 1.5: expected a share, 0 to 1"),
+        ("clean={text: 0.5, image: 0.5}", "expected a sum below 1"),
         ("data.size=40", "multiple of 32"),
         ("data.only={count: 7}", "count = '7'"),
         ("data.vocabulary=70000", "expected 5 to 32768"),
@@ -573,3 +693,114 @@ def test_scenes_are_what_is_measured(run: Path):
     files = Captioned(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), ["a star ."], None)
     with pytest.raises(ConfigError, match="scene world only"):
         evaluate(pipe, files, JointEvaluation())
+
+
+# ---- the best of several candidates by a dual encoder
+
+
+def dual_encoder(folder: Path, captions: list[str], *assignments: str) -> Path:
+    """A run of `model: clip` that has seen a few pictures of these captions for two steps."""
+    from image.config import ImageConfig
+    from image.panel import PANEL as IMAGES
+
+    settings = (
+        "model=clip", f"data.name={captioned_folder(folder / 'pictures', captions)}",
+        "data.caption_column=text", "clip.width=8", "clip.dim=16", "clip.depth=1", "clip.heads=2",
+        "clip.space=8", "train.steps=2", "train.batch=4", "train.precision=fp32",
+    )  # fmt: skip
+    config = validate(ImageConfig, override({"panel": "image"}, [*settings, *assignments]), "test")
+    train(config, folder / "run", IMAGES, quiet=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    captions = read_pairs(joint_config().data).sentences
+    return dual_encoder(tmp_path_factory.mktemp("clip"), [*captions[:25], " ".join(captions)])
+
+
+def saying_more(run: Path) -> JointPipeline:
+    """After three steps all samples are alike; these are not."""
+    pipe = JointPipeline.from_pretrained(run)
+    torch.manual_seed(1)
+    for parameter in pipe.learner.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return pipe
+
+
+def test_kept_pair_is_the_best_of_its_candidates_by_the_encoders_own_score(run: Path, clip: Path):
+    pipe, encoder = saying_more(run), RunEncoder(clip)
+    how = Sampling(solver="ancestral", steps=2)
+    best, seeds = Best.of(pipe, ChosenRequest(n=2, clip=str(clip), candidates=4)), [5, 9]
+    told = ["there is a red star .", "there is a blue moon ."]
+    pictures = pipe.images([1, 2], how)
+    kept = best.pairs(seeds, how), best.images(seeds, how, told), best.texts(seeds, how, pictures)
+    chosen: list[int] = []
+    for i, seed in enumerate(seeds):
+        own = [seed + k * 2**41 for k in range(4)]
+        drawn = (
+            pipe.pairs(own, how),
+            (pipe.images(own, how, texts=told[i : i + 1] * 4), told[i : i + 1] * 4),
+            (pictures[i].expand(4, -1, -1, -1),
+             pipe.texts(own, how, images=pictures[i].expand(4, -1, -1, -1))),
+        )  # fmt: skip
+        for found, (images, texts) in zip(kept, drawn, strict=True):
+            cosines = (encoder.pictures(images, 256) * encoder.captions(texts)).sum(1)
+            first = int((100 * cosines.clamp(min=0)).argmax())
+            assert found.texts[i] == texts[first]
+            assert (found.images[i].int() - images[first].int()).abs().max() <= 1
+            assert found.report is not None
+            torch.testing.assert_close(
+                torch.tensor(found.report["candidates"][i]), 100 * cosines.clamp(min=0),
+                atol=0.5, rtol=0,
+            )  # fmt: skip
+            assert found.report["scores"][i] == max(found.report["candidates"][i])
+            chosen.append(first)
+    assert len(set(chosen)) > 1  # not always the first
+
+
+def test_one_candidate_is_what_is_drawn_without_an_encoder(run: Path, clip: Path):
+    pipe, how = saying_more(run), Sampling(solver="ancestral", steps=2)
+    best = Best.of(pipe, ChosenRequest(n=2, clip=str(clip)))
+    kept, (images, texts) = best.pairs([3, 4], how), pipe.pairs([3, 4], how)
+    assert torch.equal(kept.images, images)
+    assert kept.texts == texts
+    without = Best.of(pipe, ChosenRequest(n=2)).pairs([3, 4], how)
+    assert torch.equal(without.images, images)
+    assert (without.texts, without.report) == (texts, None)
+
+
+def test_command_keeps_the_best_and_tells_by_whom(run: Path, clip: Path, tmp_path: Path):
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(picture)
+    asked = ("-n", "2", "--steps", "2", "--clip", clip, "--candidates", "3", "--json")
+    for words in ((), ("--prompt", "there is a red star ."), ("--picture", picture)):
+        code, _, err = command("sample", run, *asked, "--out", tmp_path / "out", *words)
+        assert code == 0, err
+        written = json.loads((tmp_path / "out" / "samples.json").read_text())
+        assert np.array(written["clip"]["candidates"]).shape == (2, 3)
+        assert written["clip"]["network"] == RunEncoder(clip).name
+        assert written["settings"]["candidates"] == 3
+    code, out, err = command("evaluate", run, *asked)
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["settings"]["candidates"] == 3
+    assert result["clip"]["network"] == RunEncoder(clip).name
+    assert {"text_to_image", "image_to_text", "joint"} <= set(result)
+
+
+def test_encoders_that_cannot_judge_these_pairs_are_refused(run: Path, clip: Path, tmp_path: Path):
+    other = dual_encoder(tmp_path / "words", ["red star", "blue moon"] * 4)
+    small = dual_encoder(tmp_path / "small", ["red star"] * 8, "data.size=16")
+    for words, message in (
+        (("--candidates", "3"), "by whose score? Give clip = RUN"),
+        (("--clip", clip, "--candidates", "0"), "candidates = 0: expected 1 or more"),
+        (("--clip", clip, "--only", "texts"), "only and vary draw one of them"),
+        (("--clip", clip, "--prompt", "a star .", "--vary"), "only and vary draw one of them"),
+        (("--clip", small), "(3, 16, 16), channels, height and width, and is to see (3, 32, 32)"),
+        (("--clip", other), "prompt = 'a': the model does not know 'a'; "),
+        (("--clip", other), "It has to know all words of this model: train it on what"),
+    ):
+        code, _, err = command("sample", run, "-n", "2", "--steps", "2", *words)
+        assert code == 2, err
+        assert message in err

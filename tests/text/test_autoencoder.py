@@ -28,6 +28,7 @@ from text.pipeline import Pipeline
 
 SIZE, LENGTH, LATENTS, DIM = 7, 5, 2, 3
 AUTOENCODER = ("model=autoencoder", "autoencoder.dim=6", "autoencoder.beta=0.02", "train.lr=3e-3")
+TOLD = ("data.source=scene", "net.cross_attention=true", "net.source_depth=1")
 PLAIN = ("diffusion.prediction=v", "diffusion.fit_density=false", "codec.kind=sentence")
 
 
@@ -289,7 +290,11 @@ def test_a_collapsed_autoencoder_is_refused_with_its_nats(points: Path, make_run
         (("codec.kind=sentence", "codec.run=x"), "a sentence's latents are no words"),
         (("autoencoder.dim=5",), "add model=autoencoder"),
         (("model=autoencoder", "autoencoder.plain=0.9", "autoencoder.ramp=0.2"), "sum of 1"),
-        (("model=autoencoder", "data.source=scene"), "reads sentences alone"),
+        (("model=autoencoder", *TOLD), "reads sentences alone"),
+        (
+            ("model=autoencoder", "data.name=x", "data.picture={}", "data.source=picture"),
+            "reads sentences alone",
+        ),
         (("model=operator",), "needs a column of labels"),
         (("data.label_column=tone",), "nothing else reads one"),
         (("model=operator", "data.label_column=tone"), "set codec.kind=sentence"),
@@ -308,6 +313,32 @@ def test_bad_sources_of_latents_are_named(make_run, points: Path, tmp_path: Path
         make_run(*PLAIN, f"codec.run={points}", "data.length=30")
     with pytest.raises(ConfigError, match="it writes nothing by itself"):
         Pipeline.from_pretrained(points)
+
+
+def test_sources_whose_words_the_tokenizer_of_the_latents_lacks_are_refused(points: Path, make_run):
+    with pytest.raises(
+        ConfigError, match=r"not know 5 of .* 'child', .*train that autoencoder with"
+    ):
+        make_run(*PLAIN, *TOLD, f"codec.run={points}")
+
+
+def test_latents_follow_sources_whose_words_their_tokenizer_has_learned(make_run):
+    """The loss of the training sentences is lower beside their own sources than beside others'."""
+    made = make_run(*AUTOENCODER, "data.source=scene", "data.limit=60", "train.steps=60")
+    run = make_run(
+        *PLAIN, *TOLD, f"codec.run={made}", "data.limit=60", "train.steps=200", "train.batch=60"
+    )
+    pipe = Pipeline.from_pretrained(run)
+    assert len(pipe(n=1, prompt="formal child , red star", num_inference_steps=2).texts) == 1
+    x0, sources = PANEL.examples(pipe.config, run).take(torch.arange(60))
+    assert sources is not None
+    keys, t = torch.arange(60), torch.full((60,), 0.7)
+    learner = load_learner(run).eval()
+    with torch.no_grad():
+        own, others = (
+            float(learner(x0, rows, keys, t)[0].mean()) for rows in (sources, sources.roll(1, 0))
+        )
+    assert own < 0.5 * others
 
 
 def test_damaged_measures_are_named(writer: Path, tmp_path: Path):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -28,8 +29,9 @@ def install(config: TextConfig, run: Path) -> None:
     """Copy the autoencoder of a configuration and its tokenizer into a run folder, and measure it,
     or take the measures of the run that has taken its latents before. Once.
 
-    ConfigError for a run that has no latents or shorter sentences; CheckpointError when it is not
-    there, or has collapsed. Warns when its decoder ignores the latents.
+    ConfigError for a run that has no latents or shorter sentences, or whose tokenizer lacks words
+    of the sources; CheckpointError when it is not there, or has collapsed. Warns when its decoder
+    ignores the latents.
     """
     if (run / MEASURED).is_file():
         return
@@ -51,6 +53,8 @@ def install(config: TextConfig, run: Path) -> None:
     copy_run(source / FOLDER if taken else source, run / FOLDER)
     load_tokenizer(run / FOLDER / FILE)
     shutil.copy2(run / FOLDER / FILE, run / FILE)
+    if config.model == "diffusion":
+        _check_sources(config, run)
     measured = read_measured(source) if taken else _measure(config, run)
     check_health(measured.health, config.codec.run)
     write_measured(dataclasses.replace(measured, source=config.codec.run), run)
@@ -73,6 +77,28 @@ def check_health(health: Health, name: str) -> None:
 
 def _has_latents(config: TextConfig) -> bool:
     return config.model == "autoencoder" or config.codec.kind == "sentence"
+
+
+def _check_sources(config: TextConfig, run: Path) -> None:
+    """ConfigError when the tokenizer of the latents lacks words of what sentences are written from,
+    unless it has learned its words from these sources."""
+    learned, asked = open_run(run / FOLDER).config, config.data
+    assert isinstance(learned, TextConfig)
+    of_sources = [(d.name, d.source, d.source_signs) for d in (learned.data, asked)]
+    sources = read_corpus(asked).sources
+    if sources is None or of_sources[0] == of_sources[1]:
+        return
+    tokenizer = load_tokenizer(run / FILE)
+    words = Counter(word for source in sources for word in source.split())
+    unknown = [word for word, _ in words.most_common() if tokenizer.unknown(word)]
+    if unknown:
+        raise ConfigError(
+            f"data.source = {asked.source!r}: the tokenizer of codec.run = {config.codec.run} does "
+            f"not know {len(unknown):,} of the {len(words):,} words of the sources, such as "
+            f"{', '.join(map(repr, unknown[:3]))}, so no prompt could say them; train that "
+            "autoencoder with the same data.name, data.source and data.source_signs, too, for its "
+            "tokenizer to learn them"
+        )
 
 
 def _measure(config: TextConfig, run: Path) -> Measured:

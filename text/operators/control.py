@@ -24,7 +24,7 @@ from shared.requests import ControlRequest
 from shared.runs import load_learner, open_run
 from shared.sampling import Start
 from shared.schema import one_of
-from shared.seeds import candidate_seeds
+from shared.seeds import all_candidates
 from shared.tokenizer import EOS
 from text.autoencoder.codec import SentenceCodec, read_measured
 from text.config import TextConfig
@@ -133,7 +133,7 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
         inputs = [text for text in listed(request.edit, "edit") for _ in range(request.n)]
     count = request.n if inputs is None else len(inputs)
     own = range(request.seed, request.seed + count)
-    seeds = [one for seed in own for one in candidate_seeds(seed, request.candidates)]
+    seeds = all_candidates(own, request.candidates)
     starts = None
     if request.interpolate is not None:
         ends = ask.encoded(request.interpolate)
