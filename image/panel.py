@@ -194,8 +194,8 @@ class ImagePanel:
 
         asked = {name: getattr(request, name) is not None for name in OF_DRAWING}
         asked |= {"class": request.condition is not None, "guidance": request.guided}
-        asked |= {"layout": bool(request.layout)}
-        for name, given in (asked | {"trajectory": request.trajectory}).items():
+        asked |= {"layout": bool(request.layout), "trajectory": request.trajectory}
+        for name, given in asked.items():
             if given:
                 raise ConfigError(
                     f"{name}: an autoencoder draws nothing, it gives held-out pictures back; "

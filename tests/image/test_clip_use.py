@@ -26,6 +26,7 @@ from shared.codec import Bits
 from shared.errors import CheckpointError, ConfigError
 from shared.requests import EvaluateRequest, SampleRequest
 from shared.schedule import Cosine, Level
+from shared.seeds import all_candidates
 from tests.folders import SIDE, tiny_clip, tiny_tokenizer
 from tests.image.test_captions import SCENES, STAR
 from tests.image.test_clip import CLIP
@@ -223,7 +224,9 @@ def test_the_best_candidate_of_each_picture_is_kept():
     assert kept.tolist() == [1, 3]
     expected = torch.tensor([[60.0, 80, 0], [100, 0, 100]])
     assert_close(scores, expected, atol=0.01, rtol=0)
-    assert choice.seeds([5, 7]) == [s + k * 2**41 for s in (5, 7) for k in range(3)]
+    assert all_candidates([5, 7], choice.candidates) == [
+        s + k * 2**41 for s in (5, 7) for k in range(3)
+    ]
 
 
 def test_a_prompt_is_drawn_in_candidates_and_the_best_are_written(make_run, tmp_path: Path):
