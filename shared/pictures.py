@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 
 from shared.errors import DataError
@@ -131,6 +133,7 @@ def read(file: str | Path | io.BytesIO, where: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(file)
+            _check_depth(picture, where)
             picture.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{where} is larger than any picture should be: {error}") from None
@@ -140,13 +143,27 @@ def read(file: str | Path | io.BytesIO, where: str) -> Image.Image:
 
 
 def check(picture: Image.Image, where: str) -> Image.Image:
-    """The same, if it is one picture of 8 bits a channel. DataError, which says `where`."""
+    """The same, if it is one picture of 8 bits a channel. DataError, which says `where`. Of PNG
+    files in colour only those not yet loaded tell that they had more."""
+    _check_depth(picture, where)
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":  # a photograph with previews of itself
         raise DataError(f"{where} is animated: {frames} frames, expected one picture")
-    if picture.mode.startswith(WIDE):
-        raise DataError(f"{where} has more than 8 bits a channel (mode {picture.mode})")
     return picture
+
+
+def _check_depth(picture: Image.Image, where: str) -> None:
+    """DataError for more than 8 bits a channel: by the mode, or by the file where Pillow cuts each
+    channel to 8 as it loads it (colour, and grey with transparency, of PNG and TIFF)."""
+    stored = picture.mode if picture.mode.startswith(WIDE) else ""
+    if isinstance(picture, PngImageFile) and picture.tile:
+        args = str(picture.tile[0].args)  # as "RGB;16B"; gone once it is loaded
+        stored = args if args.endswith(";16B") else stored
+    elif isinstance(picture, TiffImageFile):
+        bits = max(picture.tag_v2.get(BITSPERSAMPLE, (1,)))
+        stored = f"{picture.mode}, {bits} bits" if bits > 8 else stored
+    if stored:
+        raise DataError(f"{where} has more than 8 bits a channel (mode {stored})")
 
 
 def fit(

@@ -213,6 +213,38 @@ def bomb(side: int) -> dict[str, Any]:
     return {"bytes": bytes(content), "path": None}
 
 
+def deep_png(kind: int, channels: int) -> dict[str, Any]:
+    """A PNG of 16 bits a channel, of a colour type that Pillow reads as 8 bits."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    rows = b"".join(b"\0" + bytes(range(2 * channels * 6)) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 6, 4, 16, kind, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return {"bytes": b"\x89PNG\r\n\x1a\n" + body, "path": None}
+
+
+def deep_tiff(planar: int) -> dict[str, Any]:
+    """An RGB TIFF of 16 bits a channel, its channels interleaved (1) or one after another (2)."""
+    shorts = {256: 6, 257: 4, 259: 1, 262: 2, 277: 3, 278: 4, 284: planar}
+    planes = 1 if planar == 1 else 3
+    end = 8 + 2 + 12 * (len(shorts) + 3) + 4
+    tags = [(tag, 3, 1, value) for tag, value in shorts.items()] + [(258, 3, 3, end)]
+    if planes == 1:
+        tags += [(273, 4, 1, end + 30), (279, 4, 1, 144)]
+    else:
+        tags += [(273, 4, 3, end + 6), (279, 4, 3, end + 18)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    places = struct.pack("<3I3I", *(end + 30 + 48 * i for i in range(3)), 48, 48, 48)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
+    return {
+        "bytes": head + struct.pack("<3H", 16, 16, 16) + places + bytes(range(144)),
+        "path": None,
+    }
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
@@ -221,6 +253,11 @@ def bomb(side: int) -> dict[str, Any]:
         (None, "row 2 is missing"),
         (png(gradient(0, 5, 6)), "row 2 is 5 x 6, the first one is 4 x 6; set data.size"),
         (png(np.full((4, 6), 999, np.uint16)), "row 2 has more than 8 bits"),
+        (deep_png(2, 3), r"row 2 has more than 8 bits a channel \(mode RGB;16B\)"),
+        (deep_png(4, 2), r"row 2 has more than 8 bits a channel \(mode LA;16B\)"),
+        (deep_png(6, 4), r"row 2 has more than 8 bits a channel \(mode RGBA;16B\)"),
+        (deep_tiff(1), r"row 2 has more than 8 bits a channel \(mode RGB, 16 bits\)"),
+        (deep_tiff(2), r"row 2 has more than 8 bits a channel \(mode RGB, 16 bits\)"),
         (animated(), "row 2 is animated: 3 frames"),
         (bomb(20_000), "row 2 is larger than any picture should be"),
         (bomb(10_000), "row 2 is larger than any picture should be"),
