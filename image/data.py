@@ -46,11 +46,16 @@ class Pictures:
     conditions: int  # ids that a condition may hold, 0 included; 0 without conditions
     captions: tuple[str, ...] | None = None  # N texts, of which `image.captions` makes conditions
     shows: Tensor | None = None  # class or scene of each, (N, M), where captions are the condition
-    skipped: int = 0  # bad ones left out
+    left_out: tuple[str, ...] = ()  # why each bad one was left out
     divided: bool = True  # whether the source has splits; without, a part is held out
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def skipped(self) -> int:
+        """How many bad ones were left out."""
+        return len(self.left_out)
 
     @property
     def labels(self) -> Tensor | None:
@@ -102,7 +107,7 @@ def load_pictures(
         read.classes,
         conditions,
         read.captions,
-        skipped=read.skipped,
+        left_out=read.left_out,
         divided=read.divided,
     )
 
