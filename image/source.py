@@ -125,14 +125,15 @@ def spread(count: int, limit: int | None) -> Tensor:
 
 
 def _labels(
-    config: DataConfig, table: Any, rows: list[int], place: str, classes: Sequence[str] | None
+    config: DataConfig, table: Any, rows: list[int], said: str, classes: Sequence[str] | None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Labels (N,) as places in the names of the classes, and these names."""
+    """Labels (N,) as places in the names of the classes, and these names; the split is called as
+    `said`."""
     import datasets
 
     feature = table.features[config.label_column]
     values = list(table.select(rows)[config.label_column])
-    key = f"data.label_column = {config.label_column!r} in {place}"
+    key = f"data.label_column = {config.label_column!r} in {said}"
     wrong = next((i for i, v in enumerate(values) if not isinstance(v, str | int)), None)
     if wrong is not None:
         raise DataError(f"{key}: row {rows[wrong]} holds {values[wrong]!r}, expected a class")

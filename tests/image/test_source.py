@@ -147,7 +147,7 @@ def test_files_that_other_columns_name_and_hidden_ones_are_not_missed(tmp_path: 
 @pytest.mark.parametrize("captioned", [True, False])
 def test_a_split_without_the_column_of_the_other_is_named(tmp_path: Path, captioned: bool):
     """Labels beside captions are read where there are any: of both splits, or of none."""
-    caption = {"caption_column": "text"} if captioned else {}
+    caption: dict[str, Any] = {"caption_column": "text"} if captioned else {}
     write_listed(tmp_path / "train", 3, 3, text="a")
     rows = [{"file_name": "00.png", "text": "a"}, {"file_name": "01.png", "text": "b"}]
     write_listed(tmp_path / "test", 2, 2)
