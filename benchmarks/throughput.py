@@ -23,6 +23,7 @@ from benchmarks.recipe import Recipe, prepare
 from benchmarks.sampling_speed import sampling
 from benchmarks.tables import Table
 from benchmarks.training_speed import engine, training
+from benchmarks.unet_speed import unet
 from shared.errors import DiptychError
 from shared.files import write_text
 from shared.train.engine import set_up
@@ -34,12 +35,14 @@ PARTS = {
     "engine": engine,
     "sampling": sampling,
     "memory": memory,
+    "unet": unet,
 }
+USUAL = ("training", "engine", "sampling", "memory")  # the rest on request: of recipes of its own
 
 
 def run(
     recipes: tuple[str, ...] = RECIPES,
-    parts: tuple[str, ...] = tuple(PARTS),
+    parts: tuple[str, ...] = USUAL,
     seconds: float = 8.0,
     threads: int = 1,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
@@ -49,7 +52,7 @@ def run(
 
     Args:
         recipes: Packaged configurations.
-        parts: training, engine, sampling, memory.
+        parts: training, engine, sampling, memory; unet, of recipes with a U-Net.
         seconds: Time of each group of interleaved measurements.
         threads: Of torch; with one, CPU time is what counts.
         json_file: Write all numbers here.

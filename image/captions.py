@@ -54,7 +54,7 @@ def captioned(
 ) -> Pictures:
     """Pictures whose condition is their caption, (N, data.caption_length) of ids; without those
     whose caption is longer, also in the tokens of another reader (`lengths`, N), which count as
-    skipped. ConfigError when no caption fits."""
+    left out. ConfigError when no caption fits."""
     assert pictures.captions is not None
     encoded = [tokenizer.encode(caption) for caption in pictures.captions]
     theirs = lengths or [0] * len(encoded)
@@ -69,6 +69,11 @@ def captioned(
             f"the shortest has {shortest} tokens; set data.caption_length to {shortest} or more"
         )
     rows = torch.tensor(fits)
+    too_long = [
+        f"data.caption_length = {config.caption_length}: {caption!r:.60} has {n} tokens"
+        for caption, n, fit in zip(pictures.captions, longest, fits, strict=True)
+        if not fit
+    ]
     return replace(
         pictures,
         images=pictures.images[rows],
@@ -77,7 +82,7 @@ def captioned(
         classes=(),
         conditions=len(tokenizer),
         captions=tuple(compress(pictures.captions, fits)),
-        skipped=pictures.skipped + fits.count(False),
+        left_out=(*pictures.left_out, *too_long),
     )
 
 

@@ -49,11 +49,16 @@ class Pictures:
     # class or scene of each, (N, M), where the condition is another one: captions, layouts
     shows: Tensor | None = None
     laid_out: bool = False  # whether files have layouts: a judge is told the class alone, if any
-    skipped: int = 0  # bad ones left out
+    left_out: tuple[str, ...] = ()  # why each bad one was left out
     divided: bool = True  # whether the source has splits; without, a part is held out
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def skipped(self) -> int:
+        """How many bad ones were left out."""
+        return len(self.left_out)
 
     @property
     def labels(self) -> Tensor | None:
@@ -110,7 +115,7 @@ def load_pictures(
         read.captions,
         shows=None if read.layouts is None else classed,
         laid_out=read.layouts is not None,
-        skipped=read.skipped,
+        left_out=read.left_out,
         divided=read.divided,
     )
 

@@ -33,7 +33,7 @@ class DataConfig:
     channels: int | None = None  # 1 (grey) or 3 (RGB); null: as the first picture has
     limit: int | None = None  # of pictures, evenly spread over the split
     flip: bool = False  # mirror half of the training pictures left to right, each time anew
-    skip_bad: bool = False  # leave out, and count, what cannot be read or has no caption
+    skip_bad: bool = False  # leave out, count and name what cannot be read or has no caption
 
     # Texts as the condition, in place of classes, which then only the judge of `evaluate` learns
     # (where there are any): a column, or `scene` in the scene world.

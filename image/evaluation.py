@@ -31,7 +31,8 @@ from image.config import ImageConfig
 from image.data import Pictures, load_pictures, unseen_pictures
 from image.features import JUDGE, FeatureNetwork, build_features
 from image.figures.agreement import figure_agreement, unseen_figure_agreement
-from image.judge import Judge, find_judge, open_judge
+from image.judge import RESIZE, Judge, find_judge, judge_name, open_judge
+from image.metrics import statistics
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
 from image.sketch import Sketch, likeness
@@ -68,6 +69,7 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     compared = judged or network is not None or not request.likelihood
     if compared:
         _check_samples(request, training, held_out, split, network is not None)
+        _check_reference(request, config, training, network, panel)
     pipeline = Pipeline.from_pretrained(run.folder, request.weights)
     result: dict[str, Any] = {}
     if compared:
@@ -155,6 +157,24 @@ def _check_samples(
             f"data.held_out = {split!r}: {len(held_out)} pictures; expected more "
             f"than {K} to measure against"
         )
+
+
+def _check_reference(
+    request: EvaluateRequest,
+    config: ImageConfig,
+    training: Pictures,
+    network: FeatureNetwork | None,
+    panel: Panel,
+) -> None:
+    """DataError for statistics that are missing, damaged, or of another network or resize than
+    samples will be seen in, before a judge is trained or anything drawn."""
+    if request.reference is None:
+        return
+    if network is None:
+        name, resize = judge_name(config, shown(training), panel), RESIZE
+    else:
+        name, resize = network.name, network.resize
+    statistics.check_alike(name, resize, "samples", statistics.load(request.reference))
 
 
 def _autoencoder(

@@ -11,11 +11,12 @@ from image.classifier import Classifier
 from image.config import ImageConfig
 from image.data import Pictures
 from shared.errors import ConfigError
-from shared.judges import trained_judge
+from shared.judges import judge_folder, trained_judge
 from shared.runs import load_learner
 from shared.task import Panel
 
 BATCH = 256
+RESIZE = "none"  # pictures are judged as they are
 # of data: no part of a judge
 UNREAD: dict[str, Any] = {
     "text_encoder": None,
@@ -32,7 +33,7 @@ class Judge:
     model: Classifier
     name: str
     facts: dict[str, Any]
-    resize: str = "none"
+    resize: str = RESIZE
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -72,15 +73,8 @@ def open_judge(run: Path, weights: str = "ema") -> Judge:
 
 def find_judge(config: ImageConfig, training: Pictures, panel: Panel) -> Judge:
     """The judge of a run's data: from the cache, or trained now."""
-    data = dataclasses.replace(config.data, **UNREAD)
-    settings = ImageConfig(
-        model="classifier", data=data, judge=config.judge, train=config.judge.train
-    )
-    stated = {key: dataclasses.asdict(getattr(settings, key)) for key in ("data", "judge")}
-    stated["data"] = {key: value for key, value in stated["data"].items() if key not in UNREAD}
-    assert training.condition is not None
-    learned_from = (training.images, training.condition)
-    model, run, facts = trained_judge(settings, stated, learned_from, panel)
+    settings = _settings(config)
+    model, run, facts = trained_judge(settings, _stated(settings), _read(training), panel)
     assert isinstance(model, Classifier)
     model.autocast = None
     facts |= {
@@ -88,3 +82,24 @@ def find_judge(config: ImageConfig, training: Pictures, panel: Panel) -> Judge:
         "features": model.hidden.out_features,
     }
     return Judge(model, run.name, facts)
+
+
+def judge_name(config: ImageConfig, training: Pictures, panel: Panel) -> str:
+    """What `find_judge` calls its judge, which need not be trained to tell."""
+    return judge_folder(_stated(_settings(config)), _read(training), panel).name
+
+
+def _settings(config: ImageConfig) -> ImageConfig:
+    data = dataclasses.replace(config.data, **UNREAD)
+    return ImageConfig(model="classifier", data=data, judge=config.judge, train=config.judge.train)
+
+
+def _stated(settings: ImageConfig) -> dict[str, Any]:
+    stated = {key: dataclasses.asdict(getattr(settings, key)) for key in ("data", "judge")}
+    stated["data"] = {key: value for key, value in stated["data"].items() if key not in UNREAD}
+    return stated
+
+
+def _read(training: Pictures) -> tuple[Tensor, Tensor]:
+    assert training.condition is not None
+    return training.images, training.condition

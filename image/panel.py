@@ -32,6 +32,7 @@ from image.source import spread
 from shared.edits import EditRequest
 from shared.errors import ConfigError
 from shared.files import write_text
+from shared.pictures import first_of
 from shared.prompts import one_each
 from shared.requests import (
     ControlRequest,
@@ -69,7 +70,8 @@ class ImagePanel:
         if pictures.skipped:
             print(
                 f"{config.data.name}: {pictures.skipped:,} pictures are left out: they cannot be "
-                f"read, or have no caption of at most data.caption_length tokens",
+                f"read, or have no caption of at most data.caption_length tokens"
+                + first_of(pictures.left_out),
                 file=sys.stderr,
             )
         C, H, W = pictures.images.shape[1:]

@@ -1,5 +1,5 @@
 """Pictures of files with their labels, captions and layouts; bad ones are refused by
-`shared.pictures`, or left out and counted, with `data.skip_bad`.
+`shared.pictures`, or left out and told of, with `data.skip_bad`.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,27 @@ from torch import Tensor
 from image.data_config import DataConfig
 from image.layouts import fit_layout, layout_of
 from shared.errors import DataError
-from shared.pictures import GREY, decode, encoded_pictures, fit, named, open_pictures, stack
+from shared.pictures import (
+    GREY,
+    Opened,
+    check_all_listed,
+    decode,
+    encoded_pictures,
+    fit,
+    named,
+    open_pictures,
+    stack,
+    unlisted,
+)
 from shared.scene import split_of
-from shared.tables import check_columns, expand, side_of
+from shared.tables import called, check_columns, expand, side_of
 from shared.tokenizer import one_blank
 
 
 @dataclass(frozen=True)
 class Source:
     """images (N, C, H, W) uint8; labels (N,) int64, or None, with the names of the classes;
-    captions, N or None; layouts (N, H, W) uint8, or None; how many bad pictures were left out; and
+    captions, N or None; layouts (N, H, W) uint8, or None; why each bad picture was left out; and
     whether there are splits."""
 
     images: Tensor
@@ -30,22 +41,26 @@ class Source:
     classes: tuple[str, ...]
     captions: tuple[str, ...] | None
     layouts: Tensor | None
-    skipped: int
+    left_out: tuple[str, ...]
     divided: bool
 
 
 def read_source(config: DataConfig, held_out: bool, classes: Sequence[str] | None) -> Source:
-    """A split. A source without splits holds out every 20th picture, or those whose caption
-    `shared.scene.split_of` puts there: then no caption is on both sides.
+    """A split; `classes` are those of one read before, none where it has no labels. A source
+    without splits holds out every 20th picture, or those whose caption `shared.scene.split_of`
+    puts there: then no caption is on both sides.
 
     ConfigError for a variable that is not set, DataError for the rest: no such data set, split or
     column, a picture that cannot be read, no caption, a label out of range, a layout that is none
-    of its picture.
+    of its picture, a picture of an image folder that its metadata does not name.
     """
     split = config.held_out if held_out else config.split
-    table, undivided = open_pictures(config.name, expand(config.name), split, config.split)
-    labelled = _check_columns(config, table)
-    captions = _captions(config, table)
+    opened = open_pictures(config.name, expand(config.name), split, config.split)
+    table, undivided = opened.table, opened.undivided
+    place = called(config.name, split, undivided)
+    labelled = _check_columns(config, table, place, classes)
+    left_out = _unlisted(config, opened, held_out)
+    captions = _captions(config, table, place)
     every = range(len(table))
     if undivided and captions is not None:
         some = [i for i in every if (split_of(captions[i]) != "train") == held_out]
@@ -56,40 +71,54 @@ def read_source(config: DataConfig, held_out: bool, classes: Sequence[str] | Non
     rows = [some[i] for i in spread(len(some), config.limit).tolist()]
     if not rows:
         raise DataError(f"data.name = {config.name!r}: no pictures in it")
-    images, layouts, kept = _images(config, table, rows, captions, labelled)
-    labels, names = _labels(config, table, kept, classes) if labelled else (None, ())
+    images, layouts, kept, bad = _images(config, table, rows, captions, labelled)
+    labels, names = _labels(config, table, kept, place, classes) if labelled else (None, ())
     told = None if captions is None else tuple(captions[i] for i in kept)
-    return Source(images, labels, names, told, layouts, len(rows) - len(kept), not undivided)
+    return Source(images, labels, names, told, layouts, (*bad, *left_out), not undivided)
 
 
-def _check_columns(config: DataConfig, table: Any) -> bool:
-    """Whether labels are read: beside captions, only where there are any."""
+def _check_columns(
+    config: DataConfig, table: Any, place: str, classes: Sequence[str] | None
+) -> bool:
+    """Whether labels are read: beside captions, only where the split has any, or, of a further
+    split, where the first one had. `place` is what the split is called."""
     labelled = config.label_column is not None
     if config.caption_column is not None:
-        labelled = config.label_column in table.column_names
+        labelled = config.label_column in table.column_names if classes is None else bool(classes)
     wanted = {
         "data.image_column": config.image_column,
         "data.caption_column": config.caption_column,
         "data.layout_column": config.layout_column,
     }
-    check_columns(config.name, table, wanted)
+    check_columns(place, table, wanted)
     if labelled:
         hint = "; data.label_column=null trains without classes"
-        check_columns(config.name, table, {"data.label_column": config.label_column}, hint)
+        check_columns(place, table, {"data.label_column": config.label_column}, hint)
     return labelled
 
 
-def _captions(config: DataConfig, table: Any) -> list[str] | None:
+def _captions(config: DataConfig, table: Any, place: str) -> list[str] | None:
     """The caption of every row, blanks collapsed; "" where there is none."""
     if config.caption_column is None:
         return None
-    key = f"data.caption_column = {config.caption_column!r}"
+    key = f"data.caption_column = {config.caption_column!r} in {place}"
     values = list(table[config.caption_column])
     wrong = next((i for i, v in enumerate(values) if not isinstance(v, str | None)), None)
     if wrong is not None:
         kind = type(values[wrong]).__name__
         raise DataError(f"{key}: expected text, row {wrong} holds a {kind} ({values[wrong]!r:.60})")
     return [one_blank(value or "") for value in values]
+
+
+def _unlisted(config: DataConfig, opened: Opened, held_out: bool) -> list[str]:
+    """Why the pictures that no row names are left out; of a source without splits they count with
+    the training split. DataError for the first of them, unless bad ones are left out."""
+    if not config.skip_bad:
+        check_all_listed(config.name, opened)
+    if not config.skip_bad or (opened.undivided and held_out):
+        return []
+    said = f"data.name = {config.name!r}: the metadata says nothing of"
+    return [f"{said} {file}" for file in unlisted(opened)]
 
 
 def spread(count: int, limit: int | None) -> Tensor:
@@ -100,14 +129,15 @@ def spread(count: int, limit: int | None) -> Tensor:
 
 
 def _labels(
-    config: DataConfig, table: Any, rows: list[int], classes: Sequence[str] | None
+    config: DataConfig, table: Any, rows: list[int], said: str, classes: Sequence[str] | None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Labels (N,) as places in the names of the classes, and these names."""
+    """Labels (N,) as places in the names of the classes, and these names; the split is called as
+    `said`."""
     import datasets
 
     feature = table.features[config.label_column]
     values = list(table.select(rows)[config.label_column])
-    key = f"data.label_column = {config.label_column!r}"
+    key = f"data.label_column = {config.label_column!r} in {said}"
     wrong = next((i for i, v in enumerate(values) if not isinstance(v, str | int)), None)
     if wrong is not None:
         raise DataError(f"{key}: row {rows[wrong]} holds {values[wrong]!r}, expected a class")
@@ -133,14 +163,14 @@ def _labels(
 
 def _images(
     config: DataConfig, table: Any, rows: list[int], captions: list[str] | None, labelled: bool
-) -> tuple[Tensor, Tensor | None, list[int]]:
-    """The decoded pictures (N, C, H, W), uint8, their layouts (N, H, W), if any, and the rows that
-    they come from."""
+) -> tuple[Tensor, Tensor | None, list[int], list[str]]:
+    """The decoded pictures (N, C, H, W), uint8, their layouts (N, H, W), if any, the rows that they
+    come from, and why each of the others is left out."""
     encoded = encoded_pictures(table, rows, "data.image_column", config.image_column)
     encoded_layouts = _encoded_layouts(config, table, rows)
     labels = list(table.select(rows)[config.label_column]) if labelled else [0] * len(rows)
     channels, found, kept = config.channels, list[Image.Image](), list[int]()
-    layouts = list[Image.Image]()
+    layouts, left_out = list[Image.Image](), list[str]()
     for row, item, shown, label in zip(rows, encoded, encoded_layouts, labels, strict=True):
         where = named(config.name, item, row)
         try:
@@ -154,6 +184,7 @@ def _images(
             if not config.skip_bad:
                 hint = "data.skip_bad=true leaves such pictures out and counts them"
                 raise DataError(f"{error}; {hint}") from None
+            left_out.append(str(error))
             continue
         if channels is None:
             channels = 1 if picture.mode in GREY else 3
@@ -168,7 +199,7 @@ def _images(
         layouts += [] if layout is None else [layout]
     if not kept:
         raise DataError(f"data.name = {config.name!r}: all of its {len(rows):,} pictures are bad")
-    return stack(found), stack(layouts)[:, 0] if layouts else None, kept
+    return stack(found), stack(layouts)[:, 0] if layouts else None, kept, left_out
 
 
 def _encoded_layouts(config: DataConfig, table: Any, rows: list[int]) -> list[Any]:

@@ -183,6 +183,8 @@ class TrainConfig:
     precision: str = "fp32"
     # each block of the network by torch.compile: fewer passes over memory, after a minute of it
     compile: bool = False
+    # weights of convolutions and batches of pictures with their channels innermost, at ZeRO stage 0
+    channels_last: bool = False
     seed: int = 0
     log_every: int = 20
     save_every: int = 500
@@ -200,6 +202,11 @@ class TrainConfig:
         if self.optimizer == "muon" and self.zero_stage:
             raise ValueError(
                 f"train.optimizer = 'muon' needs whole matrices: train.zero_stage = 0, got "
+                f"{self.zero_stage}"
+            )
+        if self.channels_last and self.zero_stage:
+            raise ValueError(
+                f"train.channels_last = true needs whole weights: train.zero_stage = 0, got "
                 f"{self.zero_stage}"
             )
         one_of("train.decay", self.decay, ["linear", "cosine", "none"])

@@ -23,6 +23,14 @@ from shared.train.loop import train
 VERSION = 1  # of what judges are; raise it when their architecture or training changes
 
 
+def judge_folder(stated: dict[str, Any], data: Sequence[Tensor], panel: Panel) -> Path:
+    """Where the judge of these settings and data is kept, trained or not; see `trained_judge`."""
+    digest = hashlib.sha256(json.dumps([VERSION, stated], sort_keys=True).encode())
+    for tensor in data:
+        digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return cache_dir() / f"{panel.name}-judge-{digest.hexdigest()[:12]}"
+
+
 def trained_judge(
     config: RunConfig, stated: dict[str, Any], data: Sequence[Tensor], panel: Panel
 ) -> tuple[nn.Module, Path, dict[str, Any]]:
@@ -31,14 +39,10 @@ def trained_judge(
     `stated` are the settings that make this judge, as plain values, and `data` what it learns from:
     together they name it.
     """
-    digest = hashlib.sha256(json.dumps([VERSION, stated], sort_keys=True).encode())
-    for tensor in data:
-        digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
-    name = f"{panel.name}-judge-{digest.hexdigest()[:12]}"
-    run = cache_dir() / name
+    run = judge_folder(stated, data, panel)
     run.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.parent / f"{name}.lock"):
+    with FileLock(run.parent / f"{run.name}.lock"):
         result = train(config, run, panel)
     module = load_learner(run)
     parameters = sum(p.numel() for p in module.parameters())
-    return module, run, {"name": name, "parameters": parameters, "steps": result["step"]}
+    return module, run, {"name": run.name, "parameters": parameters, "steps": result["step"]}

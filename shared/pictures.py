@@ -7,12 +7,15 @@ by its row and file.
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 
 from shared.errors import DataError
@@ -20,12 +23,22 @@ from shared.tables import load_saved, load_table
 
 GREY = ("1", "L", "LA")
 WIDE = ("I", "F")  # 16 and 32 bits a pixel; converting them to 8 would clip
+NAMED = 3  # of those left out
 
 
-def open_pictures(name: str, path: str, split: str, training: str) -> tuple[Any, bool]:
-    """A split of pictures, and whether the source has no splits: a .parquet file, a folder of such
-    files, or of tar shards (`shared.tars`), an image folder, a folder that `datasets` saved, or a
-    data set of the hub.
+@dataclass(frozen=True)
+class Opened:
+    """The table of a split, whether the source has no splits, and the image folder that the split
+    is, if it is one."""
+
+    table: Any
+    undivided: bool
+    folder: Path | None = None
+
+
+def open_pictures(name: str, path: str, split: str, training: str) -> Opened:
+    """A split of pictures: of a .parquet file, a folder of such files, or of tar shards
+    (`shared.tars`), an image folder, a folder that `datasets` saved, or a data set of the hub.
 
     `path` is `name`, data.name, expanded; an image folder has splits when it holds a folder called
     as `training` is. DataError when there is no such source or split.
@@ -34,30 +47,30 @@ def open_pictures(name: str, path: str, split: str, training: str) -> tuple[Any,
     if place.is_file():
         if place.suffix != ".parquet":
             raise DataError(f"data.name = {name!r}: a single file must be .parquet")
-        return load_table(name, "parquet", "train", data_files={"train": path}), True
+        return Opened(load_table(name, "parquet", "train", data_files={"train": path}), True)
     if place.is_dir():
         return _open_folder(name, place, split, training)
     if place.is_absolute() or path.startswith("."):
         raise DataError(f"data.name = {name!r}: no such file or folder: {path}")
-    return load_table(name, path, split), False
+    return Opened(load_table(name, path, split), False)
 
 
-def _open_folder(name: str, folder: Path, split: str, training: str) -> tuple[Any, bool]:
+def _open_folder(name: str, folder: Path, split: str, training: str) -> Opened:
     if (folder / "dataset_dict.json").is_file():
         saved = [entry.name for entry in folder.iterdir() if entry.is_dir()]
         _check_split(name, split, saved)
-        return load_saved(name, str(folder / split), split), False
+        return Opened(load_saved(name, str(folder / split), split), False)
     if (folder / "state.json").is_file():
-        return load_saved(name, str(folder), split), True
+        return Opened(load_saved(name, str(folder), split), True)
     files = _files(name, folder, "parquet", split)
     if files:
         found = [str(file) for file in files]
-        return load_table(name, "parquet", split, data_files={split: found}), False
+        return Opened(load_table(name, "parquet", split, data_files={split: found}), False)
     files = _files(name, folder, "tar", split)
     if files:
         from shared.tars import load_shards  # a second of `datasets`
 
-        return load_shards(name, split, files), False
+        return Opened(load_shards(name, split, files), False)
     folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     divided = training in folders
     if divided:
@@ -65,7 +78,8 @@ def _open_folder(name: str, folder: Path, split: str, training: str) -> tuple[An
         folder = folder / split
     # named outright: looking for splits by name, `datasets` would go through the folder 66 times
     every = {"train": f"{folder}/**"}
-    return load_table(name, "imagefolder", "train", data_files=every), not divided
+    table = load_table(name, "imagefolder", "train", data_files=every)
+    return Opened(table, not divided, folder)
 
 
 def _files(name: str, folder: Path, suffix: str, split: str) -> list[Path]:
@@ -99,14 +113,43 @@ def encoded_pictures(table: Any, rows: Sequence[int], key: str, column: str) -> 
     return table.select(rows).cast_column(column, datasets.Image(decode=False))[column][:]
 
 
-def check_all_listed(name: str, folder: Path, encoded: Sequence[Any]) -> None:
-    """DataError for a file of an image folder that is no row of its table: `datasets` leaves such
-    files out without a word."""
-    listed = {Path(item["path"]).resolve() for item in encoded if item and item["path"]}
-    suffixes = Image.registered_extensions()
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in suffixes and file.resolve() not in listed:
-            raise DataError(f"data.name = {name!r}: nothing is said of {file} in its metadata")
+def unlisted(opened: Opened) -> list[Path]:
+    """Pictures of an image folder that are no row of its table, in order: `datasets` leaves those
+    that a metadata file does not name out without a word."""
+    import datasets
+
+    if opened.folder is None:
+        return []
+    listed = set[Path]()
+    for column, feature in opened.table.features.items():
+        if isinstance(feature, datasets.Image):
+            kept = opened.table.cast_column(column, datasets.Image(decode=False))[column][:]
+            listed |= {Path(item["path"]).resolve() for item in kept if item and item["path"]}
+    read = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return [
+        file
+        for file in sorted(opened.folder.rglob("*"))
+        if file.suffix.lower() in read
+        and not any(part.startswith((".", "__")) for part in file.relative_to(opened.folder).parts)
+        and file.resolve() not in listed
+    ]
+
+
+def check_all_listed(name: str, opened: Opened) -> None:
+    """DataError for `unlisted` pictures, with the first of them and how many there are."""
+    files = unlisted(opened)
+    if files:
+        raise DataError(
+            f"data.name = {name!r}: its metadata says nothing of {len(files):,} of its pictures, "
+            f"{files[0]} first; add a row for each, or take them out of the folder"
+        )
+
+
+def first_of(left_out: Sequence[str]) -> str:
+    """Why the first few were left out, a line each, and how many more there are."""
+    more = len(left_out) - NAMED
+    lines = [*left_out[:NAMED], *([f"and {more:,} more"] if more > 0 else [])]
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def named(name: str, item: Any, row: int, what: str = "picture") -> str:
@@ -131,6 +174,7 @@ def read(file: str | Path | io.BytesIO, where: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(file)
+            _check_depth(picture, where)
             picture.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{where} is larger than any picture should be: {error}") from None
@@ -140,13 +184,27 @@ def read(file: str | Path | io.BytesIO, where: str) -> Image.Image:
 
 
 def check(picture: Image.Image, where: str) -> Image.Image:
-    """The same, if it is one picture of 8 bits a channel. DataError, which says `where`."""
+    """The same, if it is one picture of 8 bits a channel. DataError, which says `where`. Of PNG
+    files in colour only those not yet loaded tell that they had more."""
+    _check_depth(picture, where)
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":  # a photograph with previews of itself
         raise DataError(f"{where} is animated: {frames} frames, expected one picture")
-    if picture.mode.startswith(WIDE):
-        raise DataError(f"{where} has more than 8 bits a channel (mode {picture.mode})")
     return picture
+
+
+def _check_depth(picture: Image.Image, where: str) -> None:
+    """DataError for more than 8 bits a channel: by the mode, or by the file where Pillow cuts each
+    channel to 8 as it loads it (colour, and grey with transparency, of PNG and TIFF)."""
+    stored = picture.mode if picture.mode.startswith(WIDE) else ""
+    if isinstance(picture, PngImageFile) and picture.tile:
+        args = str(picture.tile[0].args)  # as "RGB;16B"; gone once it is loaded
+        stored = args if args.endswith(";16B") else stored
+    elif isinstance(picture, TiffImageFile):
+        bits = max(picture.tag_v2.get(BITSPERSAMPLE, (1,)))
+        stored = f"{picture.mode}, {bits} bits" if bits > 8 else stored
+    if stored:
+        raise DataError(f"{where} has more than 8 bits a channel (mode {stored})")
 
 
 def fit(

@@ -33,6 +33,7 @@ FREE = {
     "train.accumulation",
     "train.zero_stage",
     "train.compile",
+    "train.channels_last",
     "train.log_every",
     "train.save_every",
     "train.keep",

@@ -24,9 +24,14 @@ def check_split(name: str, split: str | None, divided: bool = True) -> None:
     )
 
 
+def called(name: str, split: str, undivided: bool) -> str:
+    """A split in errors: data.name, and which split of it where it has any."""
+    return name if undivided else f"split {split!r} of {name}"
+
+
 def check_columns(name: str, table: Any, wanted: Mapping[str, str | None], hint: str = "") -> None:
-    """wanted: the configuration's keys, and the column that each names. DataError lists the columns
-    when one of them is not there."""
+    """name: as `called`; wanted: the configuration's keys, and the column that each names.
+    DataError lists the columns when one of them is not there."""
     for key, column in wanted.items():
         if column is not None and column not in table.column_names:
             raise DataError(f"{key} = {column!r}: {name} has {', '.join(table.column_names)}{hint}")

@@ -25,7 +25,7 @@ from shared.pictures import (
     stack,
 )
 from shared.scene import split_of
-from shared.tables import check_columns, expand
+from shared.tables import called, check_columns, expand
 from shared.tokenizer import one_blank
 from text.config import DataConfig, PictureConfig
 
@@ -61,12 +61,14 @@ def read_captions(config: DataConfig, held_out: bool = False) -> tuple[list[str]
     column, a picture that cannot be read or has another size, one without a caption.
     """
     assert config.picture is not None
-    split, path = config.held_out if held_out else config.split, expand(config.name)
-    table, undivided = open_pictures(config.name, path, split, config.split)
-    _check_columns(config, config.picture, table)
+    split = config.held_out if held_out else config.split
+    opened = open_pictures(config.name, expand(config.name), split, config.split)
+    table = opened.table
+    place = called(config.name, split, opened.undivided)
+    _check_columns(config, config.picture, table, place)
     every = range(len(table))
     encoded = encoded_pictures(table, every, "data.picture.column", config.picture.column)
-    check_all_listed(config.name, Path(path) if undivided else Path(path) / split, encoded)
+    check_all_listed(config.name, opened)
     said: list[str] = []
     pictures: list[Image.Image] = []
     rows: list[int] = []
@@ -75,7 +77,7 @@ def read_captions(config: DataConfig, held_out: bool = False) -> tuple[list[str]
         picture = prepared(decode(item, where), config.picture, where)
         if not isinstance(caption, str) or not caption.strip():
             raise DataError(f"{where} has no caption in data.column = {config.column!r}")
-        if undivided and (split_of(picture.tobytes().hex()) != "train") != held_out:
+        if opened.undivided and (split_of(picture.tobytes().hex()) != "train") != held_out:
             continue
         said.append(one_blank(caption))
         pictures.append(picture)
@@ -113,10 +115,10 @@ def show(pictures: Sequence[Shown], config: PictureConfig) -> Tensor:
     return seen(stack(found), config.patch)
 
 
-def _check_columns(config: DataConfig, picture: PictureConfig, table: Any) -> None:
+def _check_columns(config: DataConfig, picture: PictureConfig, table: Any, place: str) -> None:
     wanted = {
         "data.picture.column": picture.column,
         "data.column": config.column,
         "data.picture.scenes": picture.scenes,
     }
-    check_columns(config.name, table, wanted)
+    check_columns(place, table, wanted)

@@ -35,7 +35,7 @@ class DataConfig:
     # of files
     image_column: str = "image"
     text_column: str = "text"
-    skip_bad: bool = False  # leave out, and count, pictures that are broken or have no caption
+    skip_bad: bool = False  # leave out, count and name pictures that are broken or have no caption
     # of the scene world
     detail: str = "some"  # what is told of a scene: some of it in 22 tokens, or full, in 48
     only: dict[str, str | int] | None = None  # this count, tone or audience, no other

@@ -40,7 +40,7 @@ class Captioned:
     images: Tensor
     sentences: list[str]
     scenes: list[Scene] | None
-    skipped: int = 0
+    left_out: tuple[str, ...] = ()  # why each bad pair was
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Pairs:
     images: Tensor
     ids: Tensor
     dropped: int  # whose sentence is too long
+    left_out: tuple[str, ...] = ()  # why each bad one was, before
 
     def __len__(self) -> int:
         return len(self.images)
@@ -84,7 +85,7 @@ def read_pairs(config: DataConfig, held_out: bool = False) -> Captioned:
         held_out,
     )
     assert pictures.captions is not None  # for there is a caption column
-    return Captioned(pictures.images, list(pictures.captions), None, pictures.skipped)
+    return Captioned(pictures.images, list(pictures.captions), None, pictures.left_out)
 
 
 def write_pairs(read: Captioned, folder: Path) -> None:
@@ -113,7 +114,7 @@ def to_pairs(read: Captioned, tokenizer: Tokenizer, config: DataConfig) -> Pairs
     corpus, fitting = Corpus(read.sentences), SentenceConfig(name="files", length=config.length)
     rows = to_rows(corpus, tokenizer, fitting)
     kept = torch.tensor(rows.kept)
-    return Pairs(read.images[kept], rows.ids.short(), rows.dropped)
+    return Pairs(read.images[kept], rows.ids.short(), rows.dropped, read.left_out)
 
 
 def _scenes(config: DataConfig, split: str, held_out: bool) -> Captioned:

@@ -14,6 +14,7 @@ from examples.joint.sides import PairCodec, PairDenoiser, Side
 from image.codec import Pixels
 from image.data import DataFacts, measured_std, read_facts, write_facts
 from shared.learner import build_schedule
+from shared.pictures import first_of
 from shared.task import Examples
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer, train_tokenizer
 from text.codec import Embedding
@@ -26,11 +27,12 @@ class JointPanel:
     config_type = JointConfig
 
     def __init__(self) -> None:
-        self._read: tuple[DataConfig, Path, Pairs, int] | None = None
+        self._read: tuple[DataConfig, Path, Pairs] | None = None
 
     def prepare(self, config: JointConfig, run: Path) -> None:
         """Train the tokenizer, and tell what a model must know of the data (data.json)."""
-        found, skipped = self._pairs(config, run)
+        found = self._pairs(config, run)
+        skipped = len(found.left_out) + found.dropped
         C, H, W = found.images.shape[1:]
         codec = Pixels(LEVELS, (C, H, W))
         data_std = measured_std(codec, found.images)
@@ -38,29 +40,29 @@ class JointPanel:
         if skipped:
             print(
                 f"{config.data.name}: {skipped:,} pairs are left out: with a picture that cannot "
-                f"be read, or a sentence longer than data.length = {config.data.length} tokens",
+                f"be read, or a sentence longer than data.length = {config.data.length} tokens"
+                + first_of(found.left_out),
                 file=sys.stderr,
             )
 
     def examples(self, config: JointConfig, run: Path) -> Examples:
         """The pairs of the training split."""
-        return self._pairs(config, run)[0]
+        return self._pairs(config, run)
 
     def learner(self, config: JointConfig, run: Path) -> nn.Module:
         """A fresh joint model."""
         return build_learner(config, read_facts(run), load_tokenizer(run / FILE))
 
-    def _pairs(self, config: JointConfig, run: Path) -> tuple[Pairs, int]:
-        """The training split as rows of the run's tokenizer, which is trained if there is none, and
-        how many pairs are left out."""
+    def _pairs(self, config: JointConfig, run: Path) -> Pairs:
+        """The training split as rows of the run's tokenizer, which is trained if there is none."""
         data = config.data
         if self._read is None or self._read[:2] != (data, run):
             read = read_pairs(data)
             if not (run / FILE).is_file():
                 train_tokenizer(read.sentences, data.tokenizer, data.vocabulary).save(run / FILE)
             found = to_pairs(read, load_tokenizer(run / FILE), data)
-            self._read = data, run, found, read.skipped + found.dropped
-        return self._read[2:]
+            self._read = data, run, found
+        return self._read[2]
 
 
 def build_learner(config: JointConfig, facts: DataFacts, tokenizer: Tokenizer) -> JointLearner:

@@ -93,15 +93,20 @@ def cached(network: FeatureNetwork, images: Tensor, data: str) -> tuple[Statisti
     return found, path
 
 
-def distance(a: Statistics, b: Statistics) -> float:
-    """The Frechet distance. DataError for another network, resize or number of features."""
-    for name in ("features", "resize"):
-        ours, theirs = getattr(a, name), getattr(b, name)
+def check_alike(features: str, resize: str, data: str, other: Statistics) -> None:
+    """DataError unless statistics are of the network and resize in which `data` are seen."""
+    for name, ours in (("features", features), ("resize", resize)):
+        theirs = getattr(other, name)
         if ours != theirs:
             raise DataError(
-                f"{name} of {a.data}: {ours!r}, of {b.data}: {theirs!r}; distances need statistics "
-                "of the same network and resize: make them again with one of them"
+                f"{name} of {data}: {ours!r}, of {other.data}: {theirs!r}; distances need "
+                "statistics of the same network and resize: make them again with one of them"
             )
+
+
+def distance(a: Statistics, b: Statistics) -> float:
+    """The Frechet distance. DataError for another network, resize or number of features."""
+    check_alike(a.features, a.resize, a.data, b)
     try:
         return frechet.distance(a.moments, b.moments)
     except ValueError as error:

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from shared.config import TrainConfig
 from shared.errors import CheckpointError, ConfigError
+from shared.train.layout import channels_last
 from shared.train.optimizer import build_optimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -156,6 +157,8 @@ class Engine:
         self.engine: Any = _deepspeed().initialize(
             model=self.module, optimizer=optimizer, config=deepspeed_config(config)
         )[0]
+        if config.channels_last:
+            channels_last(module)  # not before: DeepSpeed broadcasts weights laid out as usual
         self._norm = math.nan
         self.average = [live.clone() for live in self._live()]
         self._make_moments(step)
@@ -223,9 +226,9 @@ class Engine:
 
     def _whole(self) -> list[Tensor]:
         if self._zero < 3:
-            return [p.detach().clone() for p in self.parameters]
+            return [_copy(p) for p in self.parameters]
         with _deepspeed().zero.GatheredParameters(self.parameters):
-            return [p.detach().clone() for p in self.parameters]
+            return [_copy(p) for p in self.parameters]
 
     def _share(self, whole: Tensor, parameter: nn.Parameter) -> Tensor:
         """This process's part of a whole tensor: all of it, or the padded slice of ZeRO-3."""
@@ -237,12 +240,12 @@ class Engine:
 
     def _moment(self, parameter: nn.Parameter, key: str) -> Tensor:
         if self._zero == 0:
-            return self.engine.optimizer.state[parameter][key].detach().clone()
+            return _copy(self.engine.optimizer.state[parameter][key])
         from deepspeed.utils import safe_get_full_optimizer_state
 
         value = safe_get_full_optimizer_state(parameter, key)
         assert value is not None
-        return value.detach().clone()
+        return _copy(value)
 
     def _make_moments(self, step: int) -> None:
         """Adam's state before its first step, zero; DeepSpeed would link the first group's only."""
@@ -280,3 +283,8 @@ class Engine:
                     safe_set_local_optimizer_state(p, self._share(value, p), key)
                 else:
                     safe_set_full_optimizer_state(p, value, key)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Laid out row by row, as files want it."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)

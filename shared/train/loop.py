@@ -24,6 +24,7 @@ from shared.learner import DiffusionLearner
 from shared.objective import sample_keys, stratified_times
 from shared.task import Examples, RunConfig, Stepwise, Trainable
 from shared.train import checkpoint, engine
+from shared.train.layout import convolutions
 from shared.train.order import Order
 from shared.train.preempt import StopRequest
 from shared.train.progress import Log, TrainProgress
@@ -46,6 +47,8 @@ def train(config: RunConfig, run: Path, panel: Trainable, quiet: bool = False) -
                 raise DataError("the training data holds no examples")
             torch.manual_seed(config.train.seed)
             learner = panel.learner(config, run)
+            if config.train.channels_last:
+                convolutions(learner)
         step, parts = _newest(run)
         if parts is not None:
             checkpoint.assign(learner.state_dict(), parts["model"], str(run))
@@ -183,6 +186,8 @@ class Trainer:
         """Losses (B,) of the samples at these places of the global batch of a step."""
         indices = step * self.config.batch + positions
         data, condition = self.examples.take(self.order.rows(indices))
+        if self.config.channels_last and data.ndim == 4:
+            data = data.contiguous(memory_format=torch.channels_last)
         keys = sample_keys(self.config.seed, indices).to(self.device)
         t = stratified_times(self.config.seed, step, positions).to(self.device)
         condition = None if condition is None else condition.to(self.device)

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import measure, sampling_speed, training_speed
+from benchmarks import measure, sampling_speed, training_speed, unet_speed
 from benchmarks.bare import Bare
-from benchmarks.recipe import Recipe
+from benchmarks.recipe import Recipe, prepare
 from benchmarks.tables import Column, Table
 from benchmarks.throughput import run
 from shared.train.engine import set_up
@@ -64,6 +64,22 @@ def test_training_runs_below_the_speed_of_matrix_products(toy: Recipe):
     for row in rows:
         assert 0 < row["share"] < 1
         assert row["tokens_per_s"] == pytest.approx(5 * row["samples_per_s"])
+
+
+def test_u_net_is_measured_beside_one_of_as_many_parameters(
+    toy: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(unet_speed.shutil, "which", lambda _: None)  # no compiler, no minute of it
+    settings = (
+        "network=unet", "unet.channels=[8, 16]", "unet.layers=1", "unet.attention=[1]",
+        "unet.head_dim=8", "diffusion.self_condition=false", "train.batch=4",
+    )  # fmt: skip
+    recipe = prepare("image/digits", tmp_path / "unet", settings)
+    rows = unet_speed.unet([toy, recipe], seconds=0).rows  # the toy has none
+    steps = ["diffusers", "ours", "diffusers, channels last", "ours, channels last"]
+    assert [row["step"] for row in rows] == steps
+    assert len({row["parameters"] for row in rows}) == 1
+    assert rows[0]["ratio"] == rows[0]["ratio_median"] == 1
 
 
 def test_markdown_formats_numbers_and_leaves_gaps_for_what_is_not_there():

@@ -484,7 +484,17 @@ def test_picture_without_a_sentence_is_refused_or_left_out(tmp_path: Path):
     config = DataConfig(name=str(folder), skip_bad=True)
     both = [read_pairs(config, held_out) for held_out in (False, True)]
     assert sum(len(found.sentences) for found in both) == 11
-    assert sum(found.skipped for found in both) == 1
+    assert sum(len(found.left_out) for found in both) == 1
+
+
+def test_picture_that_is_not_listed_is_refused_or_left_out(tmp_path: Path):
+    told: list[str | None] = [f"picture {i}" for i in range(11)]
+    folder = captioned_folder(tmp_path / "pictures", told, pictures=12)
+    with pytest.raises(DataError, match=r"nothing of 1 of its pictures, .*11\.png first"):
+        read_pairs(DataConfig(name=str(folder)))
+    found = read_pairs(DataConfig(name=str(folder), skip_bad=True))
+    assert [why for why in found.left_out if "11.png" in why] == list(found.left_out)
+    assert len(found.left_out) == 1
 
 
 def test_sentence_without_a_picture_is_refused(tmp_path: Path):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from image.agreement import caption_retrieval, scene_agreement, unseen_agreement
-from image.captions import captioned, prepare_tokenizer, shown
+from image.captions import captioned, conditioned, prepare_tokenizer, shown
 from image.comparison import some_rows
 from image.conditions import parse_scene
 from image.data import Pictures, load_pictures, read_facts, unseen_pictures
@@ -69,7 +69,7 @@ def test_ids_are_those_of_the_runs_own_tokenizer_and_longer_captions_are_counted
     images = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1)
     labels = torch.tensor([[2], [1], [2]])
     said = ("red star", "blue star at the top", "blue")
-    pictures = Pictures(images, labels, 256, ("a", "b"), 3, said, skipped=1)
+    pictures = Pictures(images, labels, 256, ("a", "b"), 3, said, left_out=("broken",))
     config = DataConfig(name="x", caption_column="text", caption_length=3)
     tokenizer = prepare_tokenizer(pictures, config, tmp_path)
     assert len(load_tokenizer(tmp_path / FILE)) == len(tokenizer)
@@ -311,6 +311,28 @@ def test_captions_without_pictures_are_named_or_left_out_and_counted(tmp_path: P
     assert (len(pictures), pictures.skipped) == (whole - 1, 1)
     assert pictures.captions is not None
     assert f"a {trained}" not in pictures.captions
+
+
+def test_training_names_the_first_of_what_it_leaves_out_and_why(tmp_path: Path, capsys):
+    texts = [f"a {i} b" for i in range(30)]
+    train = [i for i, text in enumerate(texts) if scene.split_of(text) == "train"]
+    long = (f"{i} b c d" for i in range(9))
+    texts[train[3]] = next(text for text in long if scene.split_of(text) == "train")
+    folder = write_folder(tmp_path / "a", texts)
+    for i in train[:3]:
+        (folder / f"{i:03d}.png").write_bytes(b"no picture")
+    config = image_config(
+        f"data.name={folder}", "data.caption_column=text", "data.caption_length=3",
+        "data.skip_bad=true", *READS,
+    )  # fmt: skip
+    PANEL.prepare(config, tmp_path)
+    head, *lines = capsys.readouterr().err.splitlines()
+    assert "4 pictures are left out" in head
+    for i, line in zip(train, lines[:3], strict=False):
+        assert f"row {i} ({folder / f'{i:03d}.png'}) is corrupt" in line
+    assert lines[3:] == ["  and 1 more"]
+    left_out = conditioned(load_pictures(config.data), config, tmp_path).left_out
+    assert left_out[3] == f"data.caption_length = 3: {texts[train[3]]!r} has 4 tokens"
 
 
 @pytest.mark.parametrize(

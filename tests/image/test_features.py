@@ -1,6 +1,7 @@
 """`diptych evaluate --features` and `--reference`: a second network under its own name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from image import features
+from image import evaluation, features
 from image.comparison import compare
 from image.data import load_pictures
 from image.metrics import frechet, statistics
@@ -90,7 +91,9 @@ def test_pictures_without_classes_are_compared_in_given_features(make_run, tmp_p
     assert result["pixels-file"]["frechet_distance"] > 0
 
 
-def test_reference_statistics_stand_in_for_the_training_split(make_run, tmp_path: Path):
+def test_reference_statistics_stand_in_for_the_training_split(
+    make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     run, network = make_run(), Pixels(Path("file"), 17)
     training = load_pictures(image_config().data)
     some = statistics.of(network, training.images[:90].split(40), "ninety pictures")
@@ -99,13 +102,18 @@ def test_reference_statistics_stand_in_for_the_training_split(make_run, tmp_path
     told = PANEL.evaluate(run, asked(9, **how))["pixels-file"]["frechet"]
     assert (told["reference"], told["reference_images"]) == ("ninety pictures", 90)
     assert told["statistics"] == "ninety.safetensors"
-    # of another network: refused, by the judge too
+    # of another network: refused, by the judge too, before it is trained or anything is drawn
+    monkeypatch.setattr(evaluation, "find_judge", None)
+    monkeypatch.setattr(evaluation, "draw_rows", None)
     with pytest.raises(DataError, match="features of samples: 'pixels-other'"):
         PANEL.evaluate(run, asked(9, **how | {"features": "pixels:other"}))
     with pytest.raises(DataError, match=r"features of samples: 'image-judge-.*'pixels-file'"):
         PANEL.evaluate(run, asked(9, **how | {"features": "judge"}))
     with pytest.raises(DataError, match=r"none\.safetensors: missing"):
         PANEL.evaluate(run, asked(9, **how | {"reference": tmp_path / "none.safetensors"}))
+    replace(some, resize="cut").save(tmp_path / "cut.safetensors")
+    with pytest.raises(DataError, match=r"resize of samples: 'mean over quarters', .*'cut'"):
+        PANEL.evaluate(run, asked(9, **how | {"reference": tmp_path / "cut.safetensors"}))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,13 @@ import pytest
 import torch
 from diffusers.pipelines.ddim import pipeline_ddim
 from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
+from diffusers.pipelines.ddpm import pipeline_ddpm
+from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.pipelines.deprecated.latent_diffusion_uncond import (
     pipeline_latent_diffusion_uncond as pipeline_ldm,
 )
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers import scheduling_ddpm
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
@@ -76,6 +79,37 @@ def test_ddpm_folder_draws_what_ddim_pipeline_draws(
     np.testing.assert_allclose(pictures, theirs, atol=0.5 / 255 + NEAR, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("variance", "solver"), [("fixed_small", "ancestral"), ("fixed_large", "ancestral_large")]
+)
+def test_ddpm_folder_draws_what_ddpm_pipeline_draws_from_the_same_noise(
+    variance: Any, solver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """DDPM's Algorithm 2: the start and the noise of each step are ours, handed to theirs."""
+    drawn, draw = list[Tensor](), noise.Normals.draw
+
+    def kept(normals: noise.Normals, step: int) -> Tensor:
+        found = draw(normals, step)
+        drawn.append(found.clone())  # for its memory is that of the next, too
+        return found
+
+    scheduler = DDPMScheduler(variance_type=variance, clip_sample=False)
+    pipeline: Any = DDPMPipeline(tiny_unet(sample_size=8), scheduler)
+    pipeline.save_pretrained(tmp_path)
+    ours = image.Pipeline.from_pretrained(tmp_path)
+    settings: dict[str, Any] = {"seeds": SEEDS, "num_inference_steps": 10, "solver": solver}
+    with monkeypatch.context() as patched:
+        patched.setattr(noise.Normals, "draw", kept)
+        latents = ours(**settings, output_type="latent").images
+    assert len(drawn) == 10  # the start, and all steps but the last
+    monkeypatch.setattr(pipeline_ddpm, "randn_tensor", lambda *_, **__: drawn[0])
+    steps = iter(drawn[1:])
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, **__: next(steps))
+    theirs = pipeline(batch_size=2, num_inference_steps=10, output_type="np").images
+    assert next(steps, None) is None
+    np.testing.assert_allclose(in_unit(latents), theirs, atol=NEAR, rtol=0)
+
+
 def test_latent_folder_draws_what_its_pipeline_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -84,9 +118,19 @@ def test_latent_folder_draws_what_its_pipeline_draws(
     )
     pipeline.save_pretrained(tmp_path)
     monkeypatch.setattr(pipeline_ldm, "randn_tensor", lambda shape, **_: start(*shape[1:]))
+    decode, given = pipeline.vqvae.decode, list[Tensor]()
+    monkeypatch.setattr(pipeline.vqvae, "decode", lambda z: (given.append(z), decode(z))[1])
     theirs = pipeline(batch_size=2, num_inference_steps=7, output_type="np").images
     ours = image.Pipeline.from_pretrained(tmp_path)
-    pictures = ours(seeds=SEEDS, num_inference_steps=7, solver="ddim", output_type="np").images
+    settings: dict[str, Any] = {"seeds": SEEDS, "num_inference_steps": 7, "solver": "ddim"}
+    latents = ours(**settings, output_type="latent").images
+    codec: Any = ours.learner.codec
+    assert_same(latents / codec.factor + codec.shift, given[0])
+    # of the decoder, before pictures are rounded to levels
+    with torch.no_grad():
+        decoded = codec.pictures(latents)
+    np.testing.assert_allclose(in_unit(decoded), theirs, atol=NEAR, rtol=0)
+    pictures = ours(**settings, output_type="np").images
     assert pictures.shape == (2, 16, 16, 3)
     assert theirs.std() > 0.01
     np.testing.assert_allclose(pictures, theirs, atol=0.5 / 255 + NEAR, rtol=0)

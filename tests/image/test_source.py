@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -103,6 +104,70 @@ def test_image_folder_names_its_classes_by_their_folders(tmp_path: Path, divided
         kinds = {90: 1, 60: 2} if pictures is train or not divided else {91: 1, 61: 2}
         corners = pictures.images[:, 0, 0, 0].tolist()
         assert pictures.condition.flatten().tolist() == [kinds[corner] for corner in corners]
+
+
+def write_listed(folder: Path, count: int, listed: int, **columns: Any) -> Path:
+    """An image folder whose metadata names the first `listed` of its pictures."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(gradient(10 * i)).save(folder / f"{i:02d}.png")
+    rows = [{"file_name": f"{i:02d}.png", "label": i % 2, **columns} for i in range(listed)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_pictures_that_the_metadata_does_not_name_are_refused_or_left_out(
+    tmp_path: Path, divided: bool
+):
+    folder = tmp_path / "pictures"
+    for split in ("train", "test") if divided else ("",):
+        write_listed(folder / split, 12, 10)
+    config = DataConfig(name=str(folder))
+    for held_out in (False, True):
+        with pytest.raises(DataError, match=r"says nothing of 2 of its pictures, .*10\.png first"):
+            load_pictures(config, held_out)
+    skipping = DataConfig(name=str(folder), skip_bad=True)
+    train, test = (load_pictures(skipping, held_out) for held_out in (False, True))
+    assert (len(train), train.skipped) == (10 if divided else 9, 2)
+    assert (len(test), test.skipped) == ((10, 2) if divided else (1, 0))
+    assert "10.png" in train.left_out[0]
+    assert "11.png" in train.left_out[1]
+
+
+def test_files_that_other_columns_name_and_hidden_ones_are_not_missed(tmp_path: Path):
+    folder = write_listed(tmp_path / "pictures", 3, 2, mask_file_name="02.png")
+    (folder / ".02.png").write_bytes((folder / "02.png").read_bytes())
+    (folder / "notes.txt").write_text("no picture")
+    found = load_pictures(DataConfig(name=str(folder), label_column=None))
+    assert found.images[:, 0, 0, 0].tolist() == [10]  # of two, the first is held out
+
+
+@pytest.mark.parametrize("captioned", [True, False])
+def test_a_split_without_the_column_of_the_other_is_named(tmp_path: Path, captioned: bool):
+    """Labels beside captions are read where there are any: of both splits, or of none."""
+    caption: dict[str, Any] = {"caption_column": "text"} if captioned else {}
+    write_listed(tmp_path / "train", 3, 3, text="a")
+    rows = [{"file_name": "00.png", "text": "a"}, {"file_name": "01.png", "text": "b"}]
+    write_listed(tmp_path / "test", 2, 2)
+    (tmp_path / "test" / "metadata.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    config = DataConfig(name=str(tmp_path), **caption)
+    train = load_pictures(config)
+    said = rf"data\.label_column = 'label': split 'test' of {tmp_path} has image, text"
+    with pytest.raises(DataError, match=said):
+        load_pictures(config, held_out=True, classes=train.classes)
+    said = rf"data\.caption_column = 'words': split 'test' of {tmp_path} has"
+    with pytest.raises(DataError, match=said):
+        load_pictures(DataConfig(name=str(tmp_path), caption_column="words"), held_out=True)
+
+
+def test_labels_of_the_held_out_split_alone_are_not_read_beside_captions(tmp_path: Path):
+    for split in ("train", "test"):
+        write_listed(tmp_path / split, 2, 2, text="a")
+    config = DataConfig(name=str(tmp_path), caption_column="text")
+    assert load_pictures(config).labels is not None
+    assert load_pictures(config, held_out=True, classes=()).labels is None
 
 
 def test_saved_data_set_is_read(folder: Path, tmp_path: Path):
@@ -213,6 +278,38 @@ def bomb(side: int) -> dict[str, Any]:
     return {"bytes": bytes(content), "path": None}
 
 
+def deep_png(kind: int, channels: int) -> dict[str, Any]:
+    """A PNG of 16 bits a channel, of a colour type that Pillow reads as 8 bits."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    rows = b"".join(b"\0" + bytes(range(2 * channels * 6)) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 6, 4, 16, kind, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return {"bytes": b"\x89PNG\r\n\x1a\n" + body, "path": None}
+
+
+def deep_tiff(planar: int) -> dict[str, Any]:
+    """An RGB TIFF of 16 bits a channel, its channels interleaved (1) or one after another (2)."""
+    shorts = {256: 6, 257: 4, 259: 1, 262: 2, 277: 3, 278: 4, 284: planar}
+    planes = 1 if planar == 1 else 3
+    end = 8 + 2 + 12 * (len(shorts) + 3) + 4
+    tags = [(tag, 3, 1, value) for tag, value in shorts.items()] + [(258, 3, 3, end)]
+    if planes == 1:
+        tags += [(273, 4, 1, end + 30), (279, 4, 1, 144)]
+    else:
+        tags += [(273, 4, 3, end + 6), (279, 4, 3, end + 18)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    places = struct.pack("<3I3I", *(end + 30 + 48 * i for i in range(3)), 48, 48, 48)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
+    return {
+        "bytes": head + struct.pack("<3H", 16, 16, 16) + places + bytes(range(144)),
+        "path": None,
+    }
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
@@ -221,6 +318,11 @@ def bomb(side: int) -> dict[str, Any]:
         (None, "row 2 is missing"),
         (png(gradient(0, 5, 6)), "row 2 is 5 x 6, the first one is 4 x 6; set data.size"),
         (png(np.full((4, 6), 999, np.uint16)), "row 2 has more than 8 bits"),
+        (deep_png(2, 3), r"row 2 has more than 8 bits a channel \(mode RGB;16B\)"),
+        (deep_png(4, 2), r"row 2 has more than 8 bits a channel \(mode LA;16B\)"),
+        (deep_png(6, 4), r"row 2 has more than 8 bits a channel \(mode RGBA;16B\)"),
+        (deep_tiff(1), r"row 2 has more than 8 bits a channel \(mode RGB, 16 bits\)"),
+        (deep_tiff(2), r"row 2 has more than 8 bits a channel \(mode RGB, 16 bits\)"),
         (animated(), "row 2 is animated: 3 frames"),
         (bomb(20_000), "row 2 is larger than any picture should be"),
         (bomb(10_000), "row 2 is larger than any picture should be"),
@@ -238,6 +340,8 @@ def test_bad_pictures_are_left_out_and_counted_on_request(tmp_path: Path):
     write_parquet(tmp_path / "train.parquet", pictures, [0, 1, 2, 0, 1, 2], CLASSES)
     found = load_pictures(DataConfig(name=str(tmp_path), skip_bad=True))
     assert found.skipped == 4
+    words = ("row 1 is corrupt", "row 3 is missing", "row 4 is animated", "row 5 is larger than")
+    assert all(said in why for said, why in zip(words, found.left_out, strict=True))
     assert found.images[:, 0, 0, 0].tolist() == [0, 9]
     assert found.condition is not None
     assert found.condition.flatten().tolist() == [1, 3]

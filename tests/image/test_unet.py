@@ -1,5 +1,6 @@
 """The U-Net: what goes where, what it costs, and how it trains."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from shared.schema import override, validate
 from shared.train.checkpoint import load, newest
 from shared.train.loop import train
 from shared.train.optimizer import hidden_matrices
+from tests.image.conftest import image_config
 
 TINY = UnetConfig(channels=(8, 16), layers=1, attention=(1,), head_dim=8)
 B = 2
@@ -267,3 +269,43 @@ def test_interrupted_run_goes_on_bit_for_bit(codec: str, tmp_path: Path):
 def test_impossible_setting_is_refused_by_key(assignments: tuple[str, ...], words: str):
     with pytest.raises(ConfigError, match=words):
         validate(ImageConfig, override({"panel": "image"}, assignments), "test")
+
+
+def test_channels_last_trains_to_the_same_losses_goes_on_and_writes_the_usual_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = (
+        "data.name=scene", "data.limit=40", "network=unet", "unet.channels=[8, 16]",
+        "unet.layers=1", "unet.attention=[1]", "unet.head_dim=8", "train.batch=4",
+        "train.log_every=1", "train.decay=none",
+    )  # fmt: skip
+    laid_out, forward = list[bool](), Unet.forward
+
+    def seen(net: Any, x: Tensor, *rest: Any) -> Tensor:
+        both = (x, net.trunk.conv_in.weight)
+        laid_out.extend(it.is_contiguous(memory_format=torch.channels_last) for it in both)
+        return forward(net, x, *rest)
+
+    monkeypatch.setattr(Unet, "forward", seen)
+    losses: list[list[float]] = []
+    for name, stops in (("false", (4,)), ("true", (2, 4))):
+        laid_out.clear()
+        for steps in stops:
+            how = (f"train.steps={steps}", f"train.channels_last={name}")
+            train(image_config(*settings, *how), tmp_path / name, PANEL, quiet=True)
+        assert set(laid_out) == {name == "true"}
+        rows = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        losses.append([json.loads(row)["loss"] for row in rows])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    found = [newest(tmp_path / name) for name in ("false", "true")]
+    for part in ("model", "ema", "optimizer"):
+        plain, last = (load(folder[0], part) for folder in found if folder is not None)
+        for key, value in plain.items():
+            torch.testing.assert_close(last[key], value, atol=1e-5, rtol=0)
+
+
+def test_channels_last_is_refused_where_nothing_has_channels(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"train\.channels_last = true: .* no convolutions"):
+        train(image_config("train.channels_last=true"), tmp_path / "run", PANEL, quiet=True)
+    with pytest.raises(ConfigError, match=r"needs whole weights: train\.zero_stage = 0, got 2"):
+        image_config("train.channels_last=true", "train.zero_stage=2")
