@@ -2,8 +2,10 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from shared.errors import ConfigError, DataError
 from shared.learner import DiffusionLearner
 from shared.objective import diffusion_loss, sample_keys, weight
 from shared.requests import SampleRequest, WriteRequest
+from shared.sampling import Sampling
 from shared.seeds import candidate_seeds
 from tests.test_command import assert_refused, diptych, told
 from text.ask import choice
@@ -22,9 +25,9 @@ from text.mbr import Candidate
 from text.panel import PANEL
 from text.pipeline import Pipeline
 from text.sureness import own_losses, surest_each
-from text.writer import FILE, write
+from text.writer import FILE, Own, _different, write
 from text.writers.scene import Wish, success
-from text.writers.wanted import dealt
+from text.writers.wanted import Drawn, dealt
 
 TOLD = (
     "data.source=scene", "data.source_length=12", "data.partial_sources=0.5",
@@ -266,6 +269,37 @@ def test_a_paragraph_holds_what_all_its_sentences_hold(run: Path, pipe: Pipeline
         each = [success([text], Wish("star", None, None)) for text in row]
         assert said == {name: min(one[name] for one in each) for name in said}
     assert found["success"]["all"] == sum(one["all"] for one in found["told"]) / 3
+
+
+class Given:
+    """A writer of given sentences, again and again, with given scores."""
+
+    def __init__(self, *drawn: Drawn) -> None:
+        self.drawn, self.how = drawn, Sampling()
+
+    def parts(self) -> list["Given"]:
+        return [self]
+
+    def draw(self, seeds: Sequence[int], near: str | None) -> list[Drawn]:
+        return [self.drawn[seed % len(self.drawn)] for seed in seeds]
+
+    def told(self, text: str) -> dict[str, float]:
+        return {"all": 1.0}
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+
+def test_of_different_sentences_the_best_are_kept_and_equals_as_they_were_drawn():
+    given = Given(
+        Drawn("a", (1, 0.5)), Drawn("b", (2, 0.1)), Drawn("a", (9, 9)), Drawn("c", (1, 0.7)),
+        Drawn("d", (1, 0.5)),
+    )  # fmt: skip
+    found, drawn = _different(given, WriteRequest(n=2, surest=2), 0, None, set())
+    assert found == [Own("b", 1), Own("c", 3)]
+    assert drawn == 4 + 1
+    found, _ = _different(given, WriteRequest(n=4, surest=1), 0, None, {"b"})
+    assert found == [Own("c", 3), Own("a", 0), Own("d", 4)]
 
 
 @pytest.mark.parametrize(
