@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch.testing import assert_close
 
 from shared.errors import ConfigError
+from shared.learner import DiffusionLearner
 from shared.requests import WriteRequest
 from shared.sampling import Start
+from shared.seeds import candidate_seeds
 from tests.test_command import assert_refused, diptych, told
 from text.operators.choice import scores
 from text.operators.sampler import guided_draw
@@ -58,13 +61,9 @@ def test_sentences_begin_at_the_message_and_go_towards_the_operators(pipe: Pipel
 
 
 def test_those_with_most_words_come_first(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch):
-    texts = ["a red moon .", "star .", "see a red star .", "a stare at red ."]
-    ids = torch.zeros(4, 24, dtype=torch.long)
-    for row, text in zip(ids, texts, strict=True):
-        own = pipe.tokenizer.encode(text)
-        row[: len(own)] = torch.tensor(own)
+    texts = ["a red moon .", "star .", "see a red star .", "a moon under red ."]
     writer = made(pipe, "a red star", "plain", surest=4)
-    monkeypatch.setattr(writer.ask.codec, "words", lambda x0, seeds: ids)
+    monkeypatch.setattr(writer.ask.codec, "words", lambda x0, seeds: pipe.rows(texts))
     drawn = writer.draw(range(4), None)
     assert [one.score[0] for one in drawn] == [2, 1, 3, 2]
     said = writer.told(texts[0])
@@ -116,6 +115,20 @@ def test_parts_of_a_paragraph_are_between_commas_or_sentences(pipe: Pipeline):
     assert [part.message for part in made(pipe, tone="formal").parts()] == [""] * 3
 
 
+def test_a_paragraph_has_a_sentence_of_each_part(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    def words(x0: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        return pipe.rows(["see a red star ." if one < 9 else "a blue moon ." for one in seeds])
+
+    assert isinstance(pipe.learner, DiffusionLearner)
+    monkeypatch.setattr(pipe.learner.codec, "words", words)
+    asked = WriteRequest(n=1, seed=3, message="red star, blue star", use_case="paragraph", **HOW)
+    found = write(pipe, asked)
+    assert found["texts"] == ["see a red star . a blue moon ."]
+    assert found["seeds"] == [candidate_seeds(3, 2)]
+    # star was asked of both
+    assert found["success"] == {"says red": 1, "says star": 0, "says blue": 1, "all": 0}
+
+
 def test_operators_are_found_by_what_they_are_called(reviews: Path, pipe: Pipeline):
     theirs = Pipeline.from_pretrained(reviews)
     found = write(theirs, WriteRequest(n=2, tone="plain", **HOW))
@@ -156,6 +169,4 @@ def test_the_command_writes_edits_and_varies(writer: Path, tmp_path: Path):
     assert after["operators"] == ["tone=formal", "audience=child"]
     edit = ["--message", "look at a star .", "--tone", "formal", "--strength", "0.5"]
     assert "words_kept" in told(diptych("write", writer, *edit, *how))["success"]
-    paragraph = ["--message", "star, moon", "--use-case", "paragraph"]
-    assert "paragraph 0" in told(diptych("write", writer, *paragraph, *how))
     assert_refused(diptych("write", writer, "--tone", "rude", *how), 2, "tone = 'rude'", "formal")
