@@ -30,7 +30,8 @@ from text.metrics import faithfulness
 from text.parts import of_scene
 from text.pipeline import Pipeline
 from text.reader import read
-from text.writer import Wish, success, write
+from text.writer import write
+from text.writers.scene import Wish, success
 
 SEED = 23  # of the scene world's stream of held-out sentences
 WORDS = 2  # of a message

@@ -219,14 +219,23 @@ class WriteRequest(Request):
 
     Attributes:
         n: How many different ones, at most.
-        message: Words that are in each of them.
-        tone: In which tone; left open when not given.
-        audience: For whom; left open when not given.
+        message: What they say. Scenes: words that are in each of them. Restaurants: fields, such as
+            "name: Zizzi, food: Italian". Latents of sentences: words that should be in them, or a
+            sentence with its full stop, to be edited.
+        tone: In which tone; left open when not given. Scenes: plain, cheerful, formal. Restaurants:
+            the price range. Latents: a value of the operator tone, or else sentiment.
+        audience: For whom; left open when not given. Scenes: adult, child. Restaurants: family,
+            adults. Latents: a value of the operator audience.
+        use_case: sentence; or paragraph: up to three sentences, one after another, each of a part
+            of the message between commas, or all of all of it where it has one part.
         more_like: Write variations of the one with this number among those written last, which were
             also asked for what is not asked for now.
         strength: How far variations may go, in (0, 1]: the time that the one to vary is noised to.
-        control_scale: How strongly the rest follows the words of the message.
+            Latents: also the message.
+        control_scale: How strongly the rest follows the words of the message. Latents: the weight
+            of operators.
         surest: Draw this many times as many, and keep those that the model itself is surest of.
+            Latents: those with most words of the message first.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
@@ -235,6 +244,7 @@ class WriteRequest(Request):
     message: str | None = None
     tone: str | None = None
     audience: str | None = None
+    use_case: str | None = None
     more_like: int | None = None
     strength: float = 0.6
     control_scale: float = 1.0  # more, with guidance, costs grammar: docs/results.md
@@ -246,8 +256,6 @@ class WriteRequest(Request):
         if self.surest < 1:
             raise ConfigError(f"surest = {self.surest}: expected 1 or more")
         check_strength(self.strength)
-        if self.strength != WriteRequest.strength and self.more_like is None:
-            raise ConfigError("strength: of variations; give more_like, or leave it out")
 
 
 def check_control_scale(scale: float) -> None:

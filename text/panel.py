@@ -205,7 +205,7 @@ class TextPanel:
         write_text(out / "written.txt", "".join(text + "\n" for text in result["texts"]))
         write_text(out / WRITTEN, json.dumps(result, indent=1, ensure_ascii=False))
         told = {"success": result["success"], "drawn": result["drawn"]}
-        return told | {f"sentence {i}": text for i, text in enumerate(result["texts"])}
+        return told | {f"{result['use_case']} {i}": text for i, text in enumerate(result["texts"])}
 
     def _operate(
         self,

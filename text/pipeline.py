@@ -69,6 +69,7 @@ class Pipeline:
                 "diffusion on its latents (text/scene_latent)"
             )
         self.learner, self.tokenizer, self.config = learner.eval(), tokenizer, config
+        self.run: Path | None = None  # the folder that it was read from
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
         self.tagged: Path | None = None  # a folder of sentences with tags
         if isinstance(learner, DiffusionLearner):
@@ -87,7 +88,7 @@ class Pipeline:
             raise CheckpointError(f"{run}: a run of the {found.panel.name} panel, expected text")
         tokenizer = load_tokenizer(Path(run) / FILE)
         pipeline = cls(load_learner(Path(run), weights), tokenizer, found.config)
-        pipeline.grid_file = Path(run) / GRID
+        pipeline.run, pipeline.grid_file = Path(run), Path(run) / GRID
         pipeline.tagged = None if tagged is None else Path(tagged)
         return pipeline
 

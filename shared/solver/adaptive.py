@@ -34,6 +34,7 @@ def integrate(
 
     Error per step of rtol |y| + atol, as the worst sample has it: the step sizes are the batch's.
     No step is begun that could go beyond `budget` evaluations; without one it takes what it takes.
+    FloatingPointError where no step is small enough, or y is no longer finite.
     """
     counted = _Counted(slope, y, begin, budget)
     span = torch.tensor([begin, end], dtype=torch.float64, device=y.device)
@@ -49,6 +50,11 @@ def integrate(
         )
     except _Spent:
         return Integrated(counted.y, counted.at, counted.evaluations, done=False)
+    except AssertionError as error:  # torchdiffeq's word for both
+        raise FloatingPointError(
+            f"adaptive steps from {begin:.3g} to {end:.3g} stop at {counted.at:.3g}: {error}; the "
+            "slope is too steep there"
+        ) from None
     assert isinstance(found, Tensor)
     return Integrated(found[-1], end, counted.evaluations, done=True)
 

@@ -1,5 +1,6 @@
 """A small run of each kind of model, trained once for the tests of this folder."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ TINY = (
     "judge.net.dim=16", "judge.net.depth=1", "judge.net.heads=2",
     "judge.train.steps=8", "judge.train.batch=8",
 )  # fmt: skip
+POINTS = (
+    "model=autoencoder", "autoencoder.dim=6", "autoencoder.beta=0.02", "train.lr=3e-3",
+    "train.steps=60",
+)  # fmt: skip
+WRITER = ("diffusion.prediction=v", "diffusion.fit_density=false", "codec.kind=sentence")
+OPERATOR = ("model=operator", "codec.kind=sentence", "operator.width=32", "train.steps=60")
 
 
 def text_config(*assignments: str) -> TextConfig:
@@ -34,3 +41,20 @@ def make_run(tmp_path_factory):
         return made[assignments]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def points(make_run) -> Path:
+    """An autoencoder of sentences."""
+    return make_run(*POINTS)
+
+
+@pytest.fixture(scope="session")
+def writer(make_run, points: Path, tmp_path_factory) -> Path:
+    """A run on its latents with operators for tone, audience and, of clean latents only, count."""
+    run = tmp_path_factory.mktemp("writer") / "run"
+    shutil.copytree(make_run(*WRITER, f"codec.run={points}"), run)
+    for column, more in (("tone", ()), ("audience", ()), ("count", ("operator.noised=false",))):
+        trained = make_run(*OPERATOR, f"codec.run={run}", f"data.label_column={column}", *more)
+        shutil.copytree(trained, run / "operators" / column)
+    return run

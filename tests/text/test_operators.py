@@ -2,7 +2,6 @@
 
 import csv
 import math
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from torch.testing import assert_close
 
 from shared.codec import Identity
 from shared.config import DiffusionConfig
-from shared.errors import ConfigError, DataError
+from shared.errors import ConfigError, DataError, NonFinite
 from shared.gaussian import Gaussian
 from shared.guidance import Quadratic
 from shared.guidance.flow import LENGTH, clean_level
@@ -22,7 +21,7 @@ from shared.sampling import Sampling, Start
 from shared.schedule import variance_preserving
 from shared.seeds import candidate_seeds
 from shared.tokenizer import PAD
-from tests.text.conftest import text_config
+from tests.text.conftest import OPERATOR, POINTS, text_config
 from text.config import OperatorConfig
 from text.operators.attributes import UNSAID, attribute
 from text.operators.choice import best_of, scores
@@ -34,32 +33,6 @@ from text.operators.sampler import Pull, between, flow, guided_draw
 from text.panel import PANEL
 from text.pipeline import Pipeline
 from text.reader import read
-
-POINTS = (
-    "model=autoencoder",
-    "autoencoder.dim=6",
-    "autoencoder.beta=0.02",
-    "train.lr=3e-3",
-    "train.steps=60",
-)
-WRITER = ("diffusion.prediction=v", "diffusion.fit_density=false", "codec.kind=sentence")
-OPERATOR = ("model=operator", "codec.kind=sentence", "operator.width=32", "train.steps=60")
-
-
-@pytest.fixture(scope="module")
-def points(make_run) -> Path:
-    return make_run(*POINTS)
-
-
-@pytest.fixture(scope="module")
-def writer(make_run, points: Path, tmp_path_factory) -> Path:
-    """A run with operators for tone, audience and, of clean latents only, count."""
-    run = tmp_path_factory.mktemp("writer") / "run"
-    shutil.copytree(make_run(*WRITER, f"codec.run={points}"), run)
-    for column, more in (("tone", ()), ("audience", ()), ("count", ("operator.noised=false",))):
-        trained = make_run(*OPERATOR, f"codec.run={run}", f"data.label_column={column}", *more)
-        shutil.copytree(trained, run / "operators" / column)
-    return run
 
 
 class Zero(nn.Module):
@@ -130,6 +103,13 @@ def test_an_edit_is_noised_up_to_its_strength():
 def test_a_flow_is_for_solvers_without_noise():
     with pytest.raises(ConfigError, match="this one draws noise"):
         flow(torch.zeros(1, 1, 3), Sampling(solver="ancestral"), Pull([FIRST], [1.0]))
+
+
+@pytest.mark.parametrize("solver", ["ode", "dpmpp_2m"])
+def test_a_flow_that_cannot_be_followed_says_so(solver: str):
+    far = torch.full((2, 1, 3), 1e30)
+    with pytest.raises(NonFinite, match=r"gradient flow: .* give smaller weights or stay"):
+        flow(far, Sampling(solver=solver), Pull([FIRST], [1e30]))
 
 
 def test_a_path_keeps_its_ends_and_the_norm_of_unit_vectors():
@@ -341,7 +321,7 @@ def test_candidates_of_an_edit_are_noised_further_and_further(writer: Path):
         steps=5, solver="dpmpp_2m", operator=words, edit=edit, strength=0.6, candidates=3
     )
     ask = steering(Pipeline.from_pretrained(writer), writer, words, "exact")
-    start = ask.encoded([edit])
+    start = ask.encoded([edit], "edit")
     seeds = candidate_seeds(0, 3)
     found = _edited(ask, start.repeat_interleave(3, dim=0), seeds, request)
 
@@ -364,6 +344,8 @@ def test_sentences_are_edited_and_joined(writer: Path, tmp_path: Path):
         assert 0 <= found["bleu_to_input"] <= 100.0001
     path = ask(writer, tmp_path, n=3, interpolate=(sentence, "see a red moon ."))
     assert path["sentences"] == 3
+    with pytest.raises(ConfigError, match="interpolate = ''"):
+        ask(writer, tmp_path, n=3, interpolate=(sentence, ""))
 
 
 def test_conflicting_operators_are_both_told(writer: Path, tmp_path: Path):
@@ -403,6 +385,9 @@ def test_operators_that_do_not_fit_are_refused(writer: Path, make_run, tmp_path:
         ({"strength": 0.2}, "strength: of --edit in --mode exact"),
         ({"interpolate": ("a", "b")}, "without operator and edit"),
         ({"stay": 1.0}, "stay: of --edit in --mode flow"),
+        ({"stay": math.nan, "mode": "flow", "edit": "star"}, "stay = nan: expected a number"),
+        ({"stay": math.inf, "mode": "flow", "edit": "star"}, "stay = inf: expected a number"),
+        ({"stay": 1e9, "mode": "flow", "edit": "star"}, "expected a number from 0 to 100"),
         ({"edit": "look at a zebra ."}, "does not know 'zebra'"),
         ({"edit": "no.txt"}, "edit = no.txt: no such file"),
         ({"edit": " ".join(["red"] * 30)}, "30 tokens, expected 1 to 23"),

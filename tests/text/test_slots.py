@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from text.metrics.slots import PATTERNS, Slots, compute, count, read_slots
+from text.metrics.slots import PATTERNS, Slots, compute, count, held, read_slots
 
 VENUES = {"The Mill", "The Rice Boat", "Café Sicilia", "Zizzi"}
 SOURCE = (
@@ -99,3 +99,14 @@ def test_the_lexicon_errs_on_human_references_by_less_than_a_tenth():
     found = compute([text for _, text in pairs], [s for s, _ in pairs], [[t] for _, t in pairs])
     assert found["slot_error_rate"] == found["slot_error_rate_held_out"]
     assert 0.05 < found["slot_error_rate"] < 0.1
+
+
+def test_each_field_is_held_or_not_as_the_errors_say():
+    slots = {**SLOTS, "familyFriendly": "no"}
+    said = "Zizzi is a five star Italian coffee shop near Café Sicilia , not for kids ."
+    found = held(said, slots, VENUES)
+    wrong = {"name": False, "eatType": False}
+    assert found == {**dict.fromkeys(slots, True), **wrong}
+    errors = count(said, slots, VENUES)
+    assert errors.missing + errors.wrong == len(wrong)
+    assert held("", slots, VENUES) == dict.fromkeys(slots, False)

@@ -1,8 +1,11 @@
 """The writer: what a wish asks of the model, different sentences, variations, and refusals."""
 
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from shared.errors import ConfigError, DataError
 from shared.learner import DiffusionLearner
 from shared.objective import diffusion_loss, sample_keys, weight
 from shared.requests import SampleRequest, WriteRequest
+from shared.sampling import Sampling
 from shared.seeds import candidate_seeds
 from tests.test_command import assert_refused, diptych, told
 from text.ask import choice
@@ -21,7 +25,9 @@ from text.mbr import Candidate
 from text.panel import PANEL
 from text.pipeline import Pipeline
 from text.sureness import own_losses, surest_each
-from text.writer import FILE, Wish, success, write
+from text.writer import FILE, Own, _different, write
+from text.writers.scene import Wish, success
+from text.writers.wanted import Drawn, dealt
 
 TOLD = (
     "data.source=scene", "data.source_length=12", "data.partial_sources=0.5",
@@ -203,13 +209,109 @@ def test_what_cannot_be_written_is_refused(run: Path, make_run, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"strength = 0: expected a number in \(0, 1\]"):
         WriteRequest(message="star", strength=0)
     with pytest.raises(ConfigError, match="strength: of variations; give more_like"):
-        WriteRequest(message="star", strength=0.9)
+        PANEL.write(run, WriteRequest(message="star", strength=0.9), tmp_path)
     with pytest.raises(ConfigError, match="surest = 0: expected 1 or more"):
         WriteRequest(message="star", surest=0)
     causal = make_run("model=causal", *TOLD[:4])
     with pytest.raises(ConfigError, match="surest: ranks what diffusion wrote"):
         PANEL.write(causal, WriteRequest(tone="formal", surest=2), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        b"[]",
+        b"{}",
+        b'{"texts": 3}',
+        b'{"texts": ["star", 3]}',
+        b'{"texts": ["star"], "tone": 3}',
+        b'{"texts": ["star"], "use_case": "paragraph"}',
+        b'{"texts": ["star"], "use_case": "paragraph", "sentences": ["star"]}',
+        b"{",
+        b"caf\xe9",
+    ],
+)
+def test_what_is_not_what_was_written_last_is_named(left: bytes, run: Path, tmp_path: Path):
+    (tmp_path / FILE).write_bytes(left)
+    said = diptych("write", run, "--more-like", "0", "--tone", "formal", "--out", tmp_path)
+    assert_refused(said, 3, str(tmp_path / FILE), "write new ones")
+
+
+def test_a_paragraph_is_sentences_of_the_parts_of_its_message(run: Path, tmp_path: Path):
+    words = ["--message", "red star, blue moon", "--tone", "formal", "-n", "2", "--steps", "3"]
+    out = ["--out", tmp_path, "--json"]
+    found = told(diptych("write", run, *words, "--use-case", "paragraph", *out))
+    assert found["success"]["words"] == 1.0
+    written = json.loads((tmp_path / FILE).read_text())
+    assert [found["paragraph 0"], found["paragraph 1"]] == written["texts"]
+    for text, (first, second) in zip(written["texts"], written["sentences"], strict=True):
+        assert text == f"{first} {second}"
+        assert {"red", "star"} <= set(first.split())
+        assert {"blue", "moon"} <= set(second.split())
+    told(diptych("write", run, "--more-like", "1", "-n", "1", "--steps", "3", *out))
+    varied = json.loads((tmp_path / FILE).read_text())
+    assert varied["more_like"] == written["texts"][1]
+    assert [len(row) for row in varied["sentences"]] == [2]
+    refused = diptych("write", run, "--more-like", "0", "--use-case", "sentence", *out)
+    assert_refused(refused, 2, "use_case = sentence: what was written last is no sentence")
+    refused = diptych("write", run, "--more-like", "0", "--message", "star", *out)
+    assert_refused(refused, 2, "has 2 sentences, and what is asked for now 3")
+    refused = diptych("write", run, "--tone", "plain", "--use-case", "letter", *out)
+    assert_refused(refused, 2, "use_case = 'letter': expected one of sentence, paragraph")
+
+
+def test_a_paragraph_holds_what_all_its_sentences_hold(run: Path, pipe: Pipeline):
+    asked = WriteRequest(n=3, steps=3, message="star", use_case="paragraph")
+    found = write(pipe, asked)
+    assert all(len(set(row)) == len(row) == 3 for row in found["sentences"])
+    for row, said in zip(found["sentences"], found["told"], strict=True):
+        each = [success([text], Wish("star", None, None)) for text in row]
+        assert said == {name: min(one[name] for one in each) for name in said}
+    assert found["success"]["all"] == sum(one["all"] for one in found["told"]) / 3
+
+
+class Given:
+    """A writer of given sentences, again and again, with given scores."""
+
+    def __init__(self, *drawn: Drawn) -> None:
+        self.drawn, self.how = drawn, Sampling()
+
+    def parts(self) -> list["Given"]:
+        return [self]
+
+    def draw(self, seeds: Sequence[int], near: str | None) -> list[Drawn]:
+        return [self.drawn[seed % len(self.drawn)] for seed in seeds]
+
+    def told(self, text: str) -> dict[str, float]:
+        return {"all": 1.0}
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+
+def test_of_different_sentences_the_best_are_kept_and_equals_as_they_were_drawn():
+    given = Given(
+        Drawn("a", (1, 0.5)), Drawn("b", (2, 0.1)), Drawn("a", (9, 9)), Drawn("c", (1, 0.7)),
+        Drawn("d", (1, 0.5)),
+    )  # fmt: skip
+    found, drawn = _different(given, WriteRequest(n=2, surest=2), 0, None, set())
+    assert found == [Own("b", 1), Own("c", 3)]
+    assert drawn == 4 + 1
+    found, _ = _different(given, WriteRequest(n=4, surest=1), 0, None, {"b"})
+    assert found == [Own("c", 3), Own("a", 0), Own("d", 4)]
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "sizes"),
+    [(0, 1, [0, 0, 0]), (1, 1, [1, 1, 1]), (2, 1, [1, 1]), (5, 1, [1, 2, 2]), (5, 2, [2, 3]),
+     (3, 2, [3, 3, 3])],
+)  # fmt: skip
+def test_parts_are_dealt_out_in_order(count: int, least: int, sizes: list[int]):
+    parts = [f"part {i}" for i in range(count)]
+    found = dealt(parts, least)
+    assert [len(own) for own in found] == sizes
+    assert parts in (found[0], [*itertools.chain(*found)])
 
 
 def test_the_command_writes_and_varies(run: Path, tmp_path: Path):

@@ -142,8 +142,7 @@ def compute(
 
 def count(text: str, slots: Mapping[str, str], venues: set[str]) -> Slots:
     """Errors of one sentence; `venues` are all names to look for."""
-    said = signs_apart(text).lower()
-    named = {venue for venue in venues if _names(venue, said)}
+    named, values = _said(text, venues)
     missing = wrong = added = 0
     asked = [slots[field] for field in VENUES if field in slots]
     lost = sum(venue not in named for venue in asked)
@@ -151,10 +150,7 @@ def count(text: str, slots: Mapping[str, str], venues: set[str]) -> Slots:
     wrong += min(lost, strange)
     missing += max(lost - strange, 0)
     added += max(strange - lost, 0)
-    for venue in sorted(named, key=len, reverse=True):
-        said = re.sub(rf"\b{re.escape(venue.lower())}\b", "_", said)
-    for field, patterns in PATTERNS.items():
-        found = {value for value, pattern in patterns.items() if re.search(pattern, said)}
+    for field, found in values.items():
         others = {value for value in found if (field, value) not in _LOOSE}
         if field not in slots:
             added += bool(others)
@@ -162,6 +158,25 @@ def count(text: str, slots: Mapping[str, str], venues: set[str]) -> Slots:
             wrong += bool(others)
             missing += not others
     return Slots(len(slots), missing, wrong, added)
+
+
+def held(text: str, slots: Mapping[str, str], venues: set[str]) -> dict[str, bool]:
+    """Whether a sentence says each of these fields as it should; `venues` as in `count`."""
+    named, values = _said(text, venues)
+    return {field: value in values.get(field, named) for field, value in slots.items()}
+
+
+def _said(text: str, venues: set[str]) -> tuple[set[str], dict[str, set[str]]]:
+    """The venues that are named, and of every other field the values that are found."""
+    said = signs_apart(text).lower()
+    named = {venue for venue in venues if _names(venue, said)}
+    for venue in sorted(named, key=len, reverse=True):
+        said = re.sub(rf"\b{re.escape(venue.lower())}\b", "_", said)
+    found = {
+        field: {value for value, pattern in patterns.items() if re.search(pattern, said)}
+        for field, patterns in PATTERNS.items()
+    }
+    return named, found
 
 
 def _names(venue: str, said: str) -> bool:

@@ -38,6 +38,7 @@ from text.pipeline import Pipeline
 from text.reader import read
 
 MODES = ("exact", "flow")
+MOST_STAY = 100  # there hardly anything moves, and adaptive steps are some ten for each unit
 OPERATORS = "operators"  # in the run folder
 
 
@@ -57,10 +58,24 @@ class Steering:
         energies = [demand_energy(demand, self.operators) for demand in self.demands]
         return Pull(energies, [demand.weight for demand in self.demands])
 
-    def encoded(self, texts: Sequence[str]) -> Tensor:
-        """Sentences -> x0. ConfigError for words that are unknown, or too many."""
+    def encoded(self, texts: Sequence[str], name: str) -> Tensor:
+        """Sentences -> x0. ConfigError, with what they are called, for words that are unknown, or
+        too many."""
         length = self.pipeline.config.data.length
-        return self.encode_rows(sentence_ids(texts, self.pipeline.tokenizer, length, "edit"))
+        return self.encode_rows(sentence_ids(texts, self.pipeline.tokenizer, length, name))
+
+    def written_again(self, texts: Sequence[str]) -> Tensor:
+        """The same of sentences that the run wrote."""
+        return self.encode_rows([self.pipeline.tokenizer.encode(text) for text in texts])
+
+    def values(self, x0: Tensor) -> list[dict[str, str]]:
+        """What the operators tell of each latent, by their names."""
+        level = clean_level(x0)
+        told = {
+            name: [one.classes[i] for i in one.log_probs(x0, level).argmax(1).tolist()]
+            for name, one in self.operators.items()
+        }
+        return [{name: values[i] for name, values in told.items()} for i in range(len(x0))]
 
     def encode_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Lists of ids without their end -> x0."""
@@ -136,10 +151,10 @@ def control(pipeline: Pipeline, run: Path, request: ControlRequest) -> dict[str,
     seeds = all_candidates(own, request.candidates)
     starts = None
     if request.interpolate is not None:
-        ends = ask.encoded(request.interpolate)
+        ends = ask.encoded(request.interpolate, "interpolate")
         x0 = between(ends[0], ends[1], request.n)
     elif inputs is not None:
-        starts = ask.encoded(inputs).repeat_interleave(request.candidates, dim=0)
+        starts = ask.encoded(inputs, "edit").repeat_interleave(request.candidates, dim=0)
         x0 = _edited(ask, starts, seeds, request)
     else:
         x0 = _drawn(ask, seeds, request)
@@ -165,17 +180,11 @@ def measure(ask: Steering, texts: Sequence[str], x0: Tensor) -> dict[str, Any]:
     mean probabilities of the latents x0 themselves and of those of the sentences that were written
     from them: what is lost between the two, the decoder lost. Warns, with all scores, when no
     sentence satisfies all."""
-    again = ask.encode_rows([ask.pipeline.tokenizer.encode(text) for text in texts])
-    level = clean_level(again)
-    told = {
-        name: [one.classes[i] for i in one.log_probs(again, level).argmax(1).tolist()]
-        for name, one in ask.operators.items()
-    }
-    rows = [{name: values[i] for name, values in told.items()} for i in range(len(texts))]
+    again = ask.written_again(texts)
     result: dict[str, Any] = {
         "probability_of_latents": _probabilities(ask, x0),
         "probability": _probabilities(ask, again),
-        "by_operators": shares(ask.demands, rows),
+        "by_operators": shares(ask.demands, ask.values(again)),
     }
     if _exact(ask):
         parsed = [read(text) for text in texts]
@@ -258,7 +267,7 @@ def _check(request: ControlRequest) -> None:
         request.edit is None or request.mode == "flow"
     ):
         raise ConfigError("strength: of --edit in --mode exact; leave it out")
-    if request.stay < 0:
-        raise ConfigError(f"stay = {request.stay}: expected 0 or more")
+    if not 0 <= request.stay <= MOST_STAY:
+        raise ConfigError(f"stay = {request.stay}: expected a number from 0 to {MOST_STAY}")
     if request.stay and (request.edit is None or request.mode != "flow"):
         raise ConfigError("stay: of --edit in --mode flow; leave it out")

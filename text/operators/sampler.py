@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from shared.drawing import draw
-from shared.errors import ConfigError
+from shared.errors import ConfigError, NonFinite
 from shared.guidance import Energy, Quadratic, energy, gradient_flow, unit_gaussian
 from shared.interpolation import slerp
 from shared.learner import DiffusionLearner
@@ -48,40 +48,44 @@ def guided_draw(
     start: Start | None = None,
 ) -> Tensor:
     """x0 (n, ...) by the exact mode; with a start, of what was noised up to its time (Meng et al.
-    2022, sec. 3.1)."""
+    2022, sec. 3.1). Without energies the model's own draws."""
     return draw(
         learner,
         seeds,
         how,
         start=start,
-        wrap=lambda denoise, rows: energy(denoise, pull.energies, pull.weights),
+        wrap=(lambda denoise, rows: energy(denoise, pull.energies, pull.weights))
+        if pull.energies
+        else None,
         label="sentences",
     )
 
 
 def flow(x0: Tensor, how: Sampling, pull: Pull, stay: float = 0.0) -> Tensor:
     """x0 (n, ...) -> where the gradient flow takes it, by adaptive steps (solver ode) or by a
-    solver of ours. ConfigError for a solver that draws noise."""
+    solver of ours. ConfigError for a solver that draws noise, NonFinite where weights are so large
+    that it cannot be followed."""
     if SOLVERS[how.solver].stochastic:
         raise ConfigError(
             f"solver = {how.solver!r}: a gradient flow is an ODE, and this one draws noise; give "
             "--solver ode, dpmpp_2m or ddim"
         )
-    parts: list[Tensor] = []
-    for part in x0.split(how.batch):
-        pulled = pull.with_stay(part, stay)
-        if how.solver == "ode":
-            own = Ode()
-            found = gradient_flow(
-                part, pulled.energies, pulled.weights,
-                rtol=own.rtol, atol=own.atol, budget=how.budget,
-            )  # fmt: skip
-            parts.append(found.y)
-            continue
-        guided = energy(unit_gaussian, pulled.energies, pulled.weights)
-        with torch.no_grad():
-            parts.append(run(prepare(Linear(), how.solver, how.steps), guided, part.clone()).x)
+    try:
+        parts = [_flowed(part, how, pull.with_stay(part, stay)) for part in x0.split(how.batch)]
+    except FloatingPointError as error:
+        raise NonFinite(f"gradient flow: {error}; give smaller weights or stay") from None
     return torch.cat(parts)
+
+
+def _flowed(x0: Tensor, how: Sampling, pull: Pull) -> Tensor:
+    if how.solver == "ode":
+        own = Ode()
+        return gradient_flow(
+            x0, pull.energies, pull.weights, rtol=own.rtol, atol=own.atol, budget=how.budget
+        ).y
+    guided = energy(unit_gaussian, pull.energies, pull.weights)
+    with torch.no_grad():
+        return run(prepare(Linear(), how.solver, how.steps), guided, x0.clone()).x
 
 
 def between(first: Tensor, last: Tensor, n: int) -> Tensor:
