@@ -23,4 +23,5 @@ def convolutions(module: nn.Module) -> list[nn.Conv2d]:
 def channels_last(module: nn.Module) -> None:
     """Lay the kernels of convolutions out so, in place: what they give is then laid out so too."""
     for layer in convolutions(module):
-        layer.to(memory_format=torch.channels_last)
+        kernel = layer.weight.data
+        layer.weight.data = kernel.contiguous(memory_format=torch.channels_last)
