@@ -47,7 +47,7 @@ def test_pictures_are_judged_against_the_classes_that_they_were_drawn_for(runs: 
 
     pipeline: Any = SimpleNamespace(
         beside=None,
-        told=lambda pictures, at: pictures.condition[at],
+        conditions_of=lambda pictures, at: pictures.condition[at],
         latents=latents,
         decode=lambda x: x,
     )

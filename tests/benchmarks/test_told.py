@@ -9,6 +9,7 @@ import pytest
 from benchmarks.told import KINDS, SEED, WORDS, _row, faithful, wishes
 from shared.requests import SampleRequest, WriteRequest
 from text import teller
+from text.config import DataConfig
 
 ONLY = {"count": "1"}
 N = 12
@@ -17,7 +18,7 @@ N = 12
 def writer_of(texts: list[str]) -> Any:
     """A pipeline that writes these sentences, whatever it is asked for."""
     return SimpleNamespace(
-        config=SimpleNamespace(data=SimpleNamespace(narrowed=lambda: ONLY)),
+        config=SimpleNamespace(data=DataConfig(only={**ONLY})),
         prompted=lambda sources, n: (None, None),
         write=lambda seeds, request, ask, progress: SimpleNamespace(texts=texts),
     )
