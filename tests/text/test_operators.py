@@ -387,7 +387,7 @@ def test_operators_that_do_not_fit_are_refused(writer: Path, make_run, tmp_path:
         ({"stay": 1.0}, "stay: of --edit in --mode flow"),
         ({"stay": math.nan, "mode": "flow", "edit": "star"}, "stay = nan: expected a number"),
         ({"stay": math.inf, "mode": "flow", "edit": "star"}, "stay = inf: expected a number"),
-        ({"stay": 1e9, "mode": "flow", "edit": "star"}, "expected a number from 0 to 100"),
+        ({"stay": 1e9, "mode": "flow", "edit": "star"}, "expected a number from 0 to 10000"),
         ({"edit": "look at a zebra ."}, "does not know 'zebra'"),
         ({"edit": "no.txt"}, "edit = no.txt: no such file"),
         ({"edit": " ".join(["red"] * 30)}, "30 tokens, expected 1 to 23"),

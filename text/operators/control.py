@@ -38,7 +38,7 @@ from text.pipeline import Pipeline
 from text.reader import read
 
 MODES = ("exact", "flow")
-MOST_STAY = 100  # there hardly anything moves, and adaptive steps are some ten for each unit
+MOST_STAY = 10_000  # nothing moves long before, and adaptive steps are some ten for each unit
 OPERATORS = "operators"  # in the run folder
 
 
