@@ -5,6 +5,7 @@ stands behind the ids of the picture, in one row of floats (B, M + size).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from shared.errors import ConfigError
 from shared.pictures import fit
 
 
-class Beside(nn.Module):
+class Beside(nn.Module, ABC):
     """What such pictures are and how a row says them; without weights.
 
     forward(data (B, C, H, W) of levels, ids (B, M) or None, keys (B,)) -> the condition of
@@ -43,18 +44,22 @@ class Beside(nn.Module):
         self.shape, self.levels, self.channels = shape, levels, channels
         self.size = math.prod(shape) if size is None else size
 
+    def signed(self, data: Tensor) -> Tensor:
+        """Levels (B, C, H, W) -> [-1, 1]."""
+        return 2 * data.float() / (self.levels - 1) - 1
+
+    @abstractmethod
     def seen(self, data: Tensor) -> Tensor:
         """Levels (B, C, H, W) -> what stands beside them, (B, *shape) in [-1, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def row(self, pictures: Tensor, a: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
         """pictures (B, *shape) in [-1, 1], noised to times a (B,) by noise of their keys, ids
         (B, M) or None -> the condition."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, condition: Tensor) -> tuple[Tensor | None, Tensor]:
         """A condition -> ids (B, M) or None, and the channels (B, channels, H, W)."""
-        raise NotImplementedError
 
     def split(self, condition: Tensor) -> tuple[Tensor | None, Tensor]:
         """A condition -> ids (B, M) or None, and the numbers (B, size) behind them."""

@@ -50,7 +50,7 @@ class Small(Beside):
 
     def seen(self, data: Tensor) -> Tensor:
         """The means of blocks."""
-        return F.avg_pool2d(2 * data.float() / (self.levels - 1) - 1, self.factor)
+        return F.avg_pool2d(self.signed(data), self.factor)
 
     def enlarged(self, small: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, H, W), bicubic. `antialias` changes the kernel alone here: to that

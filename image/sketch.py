@@ -29,7 +29,7 @@ class Sketch(Beside):
 
     def seen(self, data: Tensor) -> Tensor:
         """Their sketches."""
-        return sketched(2 * data.float() / (self.levels - 1) - 1)
+        return sketched(self.signed(data))
 
     def row(self, pictures: Tensor, a: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
         flat = pictures.flatten(1)

@@ -4,9 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from image.config import ImageConfig
+from image.data import DataFacts
+from image.learners import build_learner
 from image.panel import PANEL
+from shared.learner import DiffusionLearner
 from shared.schema import override, validate
 from shared.train.loop import train
 
@@ -35,6 +39,19 @@ TINY = (
     "judge.width=16", "judge.train.steps=60", "judge.train.batch=32", "judge.train.warmup=5",
     "judge.train.lr=5e-3",
 )  # fmt: skip
+
+
+def opened_learner(
+    config: ImageConfig, facts: DataFacts, seed: int, spread: float
+) -> DiffusionLearner:
+    """A diffusion model in which nothing is zero, so that its output depends on everything."""
+    torch.manual_seed(seed)
+    learner = build_learner(config, facts, Path("unused"))
+    assert isinstance(learner, DiffusionLearner)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(torch.randn_like(parameter) * spread)
+    return learner
 
 
 def image_config(*assignments: str) -> ImageConfig:

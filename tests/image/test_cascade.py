@@ -15,7 +15,6 @@ from image.beside import BesideNet, BesidePictures
 from image.cascade import Small, fidelity
 from image.config import ImageConfig
 from image.data import load_pictures
-from image.learners import build_learner
 from image.panel import PANEL
 from image.pipeline import Pipeline
 from shared import noise
@@ -23,7 +22,7 @@ from shared.errors import ConfigError, DataError
 from shared.learner import DiffusionLearner
 from shared.requests import EvaluateRequest, SampleRequest
 from shared.sampling import Sampling
-from tests.image.conftest import image_config
+from tests.image.conftest import image_config, opened_learner
 
 UPSCALE = ("upscale.factor=2", "patch=2", "diffusion.self_condition=false")
 KEYS = torch.tensor([4, 9])
@@ -92,12 +91,7 @@ def opened(config: ImageConfig) -> Pipeline:
     from tests.image.test_pipeline import FACTS
 
     facts = type(FACTS)(9, (1, 8, 8), 17, tuple("0123456789"), 11, 0.7)
-    torch.manual_seed(1)
-    learner = build_learner(config, facts, Path())
-    assert isinstance(learner, DiffusionLearner)
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
+    learner = opened_learner(config, facts, seed=1, spread=0.2)
     return Pipeline(learner, facts, config)
 
 

@@ -30,7 +30,7 @@ from shared.errors import ConfigError, DataError
 from shared.learner import DiffusionLearner
 from shared.requests import SampleRequest
 from shared.runs import open_run
-from tests.image.conftest import image_config
+from tests.image.conftest import image_config, opened_learner
 from tests.image.test_figure_runs import FIGURES
 from tests.image.test_source import png
 from tests.test_command import assert_refused, diptych, told
@@ -339,12 +339,7 @@ def test_every_network_draws_a_layout_alone_as_in_a_batch(network: tuple[str, ..
         "data.label_column=null", *network,
     )  # fmt: skip
     facts = DataFacts(9, (1, 8, 8), 256, (), 3, 0.7)
-    torch.manual_seed(0)
-    learner = build_learner(laid, facts, Path("unused"))
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    assert isinstance(learner, DiffusionLearner)
+    learner = opened_learner(laid, facts, seed=0, spread=0.1)
     pipe, maps = Pipeline(learner, facts, laid), list(blocks(3, 1))
     how: dict[str, Any] = {"num_inference_steps": 3, "output_type": "latent", "guidance_scale": 2}
     together = pipe(layout=maps, seeds=[4, 4, 4], **how).images

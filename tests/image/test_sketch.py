@@ -17,7 +17,7 @@ from image.sketch import Sketch, likeness, sketched
 from shared.cli import main
 from shared.errors import ConfigError
 from shared.learner import DiffusionLearner
-from tests.image.conftest import image_config
+from tests.image.conftest import image_config, opened_learner
 
 SKETCH = ("sketch=true", "patch=2", "diffusion.self_condition=false")
 UNET = (
@@ -71,12 +71,7 @@ def test_a_condition_gives_ids_and_sketch_back():
 def test_every_network_sees_the_sketch_alone_as_in_a_batch(network: tuple[str, ...]):
     config = image_config(*SKETCH, *network)
     facts = DataFacts(9, (1, 8, 8), 17, ("a", "b"), 3, 0.7)
-    torch.manual_seed(0)
-    learner = build_learner(config, facts, Path("unused"))
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    assert isinstance(learner, DiffusionLearner)
+    learner = opened_learner(config, facts, seed=0, spread=0.1)
     pipeline = Pipeline(learner, facts, config)
     drawings = [np.full((8, 8), 255, np.uint8) for _ in range(3)]
     drawings[1][3, 1:6] = 0
