@@ -8,6 +8,7 @@ That is an image folder of `datasets`, or any other table with a file name.
 """
 
 import json
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,36 @@ from shared.runs import find_panel, panel_names
 
 METADATA = "metadata.jsonl"
 
+Rows = Sequence[dict[str, Any]]
+
 
 def write_pairs(folder: Path, request: PairRequest) -> dict[str, Any]:
     """Write `request.n` scenes as all installed panels express them; returns what was written, for
     --json. ConfigError when there is something in the folder, or a panel cannot."""
-    refuse_full(folder)
-    scenes = list(islice(scene.stream(request.seed, request.split), request.n))
-    columns = ["scene"]
 
-    def fill(temporary: Path) -> None:
+    def express(temporary: Path) -> Rows:
+        scenes = list(islice(scene.stream(request.seed, request.split), request.n))
         rows = [{"scene": scene.spell(each)} for each in scenes]
         for name in panel_names():
             told = find_panel(name).express(scenes, request, temporary)
             rows = [row | more for row, more in zip(rows, told, strict=True)]
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (temporary / METADATA).write_text("".join(lines), encoding="utf-8")
-        columns[:] = list(rows[0])
+        return rows
 
-    make_folder(folder, fill)
+    columns = list(write_folder(folder, express)[0])
     return {"folder": str(folder), "n": request.n, "split": request.split, "columns": columns}
 
 
-def refuse_full(folder: Path) -> None:
-    """ConfigError when there is something in the folder."""
+def write_folder(folder: Path, fill: Callable[[Path], Rows]) -> Rows:
+    """A new folder with what `fill` writes into the one it is given, and, as metadata, the row that
+    it returns for each file. ConfigError when there is something in the folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: there is something already; name a new folder")
+    rows: list[dict[str, Any]] = []
+
+    def whole(temporary: Path) -> None:
+        rows.extend(fill(temporary))
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (temporary / METADATA).write_text("".join(lines), encoding="utf-8")
+
+    make_folder(folder, whole)
+    return rows

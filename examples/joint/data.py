@@ -5,7 +5,6 @@ PAD behind. Scenes are split by what is on the board (`shared.scene`), so no pic
 split is one of training; a sentence may tell both.
 """
 
-import json
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,8 +18,7 @@ from image.data_config import DataConfig as PictureConfig
 from image.grid import to_pil
 from image.render import render
 from shared.errors import DataError
-from shared.files import make_folder
-from shared.pairs import METADATA, refuse_full
+from shared.pairs import write_folder
 from shared.scene import Scene, check_split, split_of_scene
 from shared.tokenizer import Tokenizer
 from text.config import DataConfig as SentenceConfig
@@ -91,16 +89,15 @@ def read_pairs(config: DataConfig, held_out: bool = False) -> Captioned:
 def write_pairs(read: Captioned, folder: Path) -> None:
     """Pictures and sentences as an image folder, which both panels read: 00000.png and on, and a
     line of metadata.jsonl each. ConfigError when there is something in the folder."""
-    refuse_full(folder)
 
-    def fill(temporary: Path) -> None:
-        lines: list[str] = []
+    def fill(temporary: Path) -> list[dict[str, str]]:
+        rows: list[dict[str, str]] = []
         for i, (image, text) in enumerate(zip(read.images, read.sentences, strict=True)):
             to_pil(image).save(temporary / f"{i:05d}.png")
-            lines.append(json.dumps({"file_name": f"{i:05d}.png", "text": text}) + "\n")
-        (temporary / METADATA).write_text("".join(lines), encoding="utf-8")
+            rows.append({"file_name": f"{i:05d}.png", "text": text})
+        return rows
 
-    make_folder(folder, fill)
+    write_folder(folder, fill)
 
 
 def to_pairs(read: Captioned, tokenizer: Tokenizer, config: DataConfig) -> Pairs:
