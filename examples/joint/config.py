@@ -94,13 +94,24 @@ class CleanConfig:
 
 
 @schema
+class LatentsConfig:
+    """Runs of the autoencoders (model: autoencoder of a panel) in whose latents a side is learned;
+    null: pixels, or learned points of words. Each is copied into the run."""
+
+    image: str | None = None
+    text: str | None = None  # its tokenizer is the run's
+
+
+@schema
 class JointConfig:
-    """A joint run. `diffusion` is that of the pictures; words are predicted by their logits."""
+    """A joint run. `diffusion` is that of the pictures, and of sentences' latents; words are
+    predicted by their logits."""
 
     panel: str = "joint"
     data: DataConfig = DataConfig()
     net: NetConfig = NetConfig(dim=256, depth=6)
-    patch: int = 4  # pixels along the side of a token
+    latents: LatentsConfig = LatentsConfig()
+    patch: int = 4  # pixels, or places of latents, along the side of a token
     embedding: int = 16  # coordinates of a word
     balance: bool = True  # divide each side's loss by a learned estimate of it; false: their sum
     clean: CleanConfig = CleanConfig()

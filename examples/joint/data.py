@@ -1,8 +1,8 @@
 """Pairs of a picture and a sentence: the scene world's, or of files that the image panel reads.
 
-A pair is one row of integers: the levels of the picture, then the ids of the sentence and its end,
-PAD behind. Scenes are split by what is on the board (`shared.scene`), so no picture of the held-out
-split is one of training; a sentence may tell both.
+A pair is one row: the levels of the picture, then the ids of the sentence and its end, PAD behind;
+or, of each, its latents (`examples.joint.latents`). Scenes are split by what is on the board
+(`shared.scene`), so no picture of the held-out split is one of training; a sentence may tell both.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,8 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Training data as `shared.task.Examples`: pictures (N, C, H, W), uint8, and ids (N, L)."""
+    """Training data as `shared.task.Examples`: pictures (N, C, H, W), uint8, and ids (N, L); or the
+    latents of either."""
 
     images: Tensor
     ids: Tensor
@@ -54,8 +55,8 @@ class Pairs:
         return len(self.images)
 
     def take(self, rows: Tensor) -> tuple[Tensor, None]:
-        """rows (B,) -> pairs (B, C H W + L), int16; no condition, for one side is the other's."""
-        return torch.cat([self.images[rows].flatten(1).short(), self.ids[rows]], 1), None
+        """rows (B,) -> pairs (B, C H W + L); no condition, for one side is the other's."""
+        return torch.cat([self.images[rows].flatten(1), self.ids[rows].flatten(1)], 1), None
 
 
 def read_pairs(config: DataConfig, held_out: bool = False) -> Captioned:

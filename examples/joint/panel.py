@@ -8,10 +8,17 @@ from torch import nn
 
 from examples.joint.config import SIDES, DataConfig, JointConfig
 from examples.joint.data import LEVELS, Pairs, read_pairs, to_pairs
+from examples.joint.latents import (
+    in_latents,
+    install,
+    paired,
+    picture_codec,
+    sentence_codec,
+    take_tokenizer,
+)
 from examples.joint.learner import JointLearner
 from examples.joint.net import JointNet
-from examples.joint.sides import PairCodec, PairDenoiser, Side
-from image.codec import Pixels
+from examples.joint.sides import PairDenoiser, Side
 from image.data import DataFacts, measured_std, read_facts, write_facts
 from shared.learner import build_schedule
 from shared.pictures import first_of
@@ -30,12 +37,13 @@ class JointPanel:
         self._read: tuple[DataConfig, Path, Pairs] | None = None
 
     def prepare(self, config: JointConfig, run: Path) -> None:
-        """Train the tokenizer, and tell what a model must know of the data (data.json)."""
+        """Train the tokenizer, or take that of the latents, take the autoencoders, and tell what a
+        model must know of the data (data.json)."""
         found = self._pairs(config, run)
+        install(config, found, run)
         skipped = len(found.left_out) + found.dropped
         C, H, W = found.images.shape[1:]
-        codec = Pixels(LEVELS, (C, H, W))
-        data_std = measured_std(codec, found.images)
+        data_std = measured_std(picture_codec(config, (C, H, W), run), found.images)
         write_facts(DataFacts(len(found), (C, H, W), LEVELS, (), 0, data_std, skipped), run)
         if skipped:
             print(
@@ -46,18 +54,19 @@ class JointPanel:
             )
 
     def examples(self, config: JointConfig, run: Path) -> Examples:
-        """The pairs of the training split."""
-        return self._pairs(config, run)
+        """The pairs of the training split, or their latents."""
+        return in_latents(config, self._pairs(config, run), read_facts(run), run)
 
     def learner(self, config: JointConfig, run: Path) -> nn.Module:
         """A fresh joint model."""
-        return build_learner(config, read_facts(run), load_tokenizer(run / FILE))
+        return build_learner(config, read_facts(run), load_tokenizer(run / FILE), run)
 
     def _pairs(self, config: JointConfig, run: Path) -> Pairs:
         """The training split as rows of the run's tokenizer, which is trained if there is none."""
         data = config.data
         if self._read is None or self._read[:2] != (data, run):
             read = read_pairs(data)
+            take_tokenizer(config, run)
             if not (run / FILE).is_file():
                 train_tokenizer(read.sentences, data.tokenizer, data.vocabulary).save(run / FILE)
             found = to_pairs(read, load_tokenizer(run / FILE), data)
@@ -65,25 +74,30 @@ class JointPanel:
         return self._read[2]
 
 
-def build_learner(config: JointConfig, facts: DataFacts, tokenizer: Tokenizer) -> JointLearner:
-    """A fresh model of pictures as `facts` tells, and of the tokenizer's words."""
-    pixels = Pixels(facts.levels, facts.shape)
-    words = Embedding(len(tokenizer), config.data.length, config.embedding)
+def build_learner(
+    config: JointConfig, facts: DataFacts, tokenizer: Tokenizer, run: Path
+) -> JointLearner:
+    """A fresh model of pictures as `facts` tells, and of the tokenizer's words; autoencoders are
+    those that the run keeps."""
+    pictures = picture_codec(config, facts.shape, run)
+    sentences = sentence_codec(config, len(tokenizer), run)
+    prediction, weighting = config.diffusion.prediction, config.diffusion.weighting
+    words = isinstance(sentences, Embedding)
     sides = (
-        Side(pixels, config.diffusion.prediction, facts.data_std, config.diffusion.weighting),
-        Side(words, "categorical", 1.0, "x0"),
+        Side(pictures, prediction, facts.data_std, weighting),
+        Side(sentences, *(("categorical", 1.0, "x0") if words else (prediction, 1.0, weighting))),
     )
     net = JointNet(
-        pixels.latent_shape,
+        pictures.latent_shape,
         config.patch,
-        words.latent_shape,
-        words.logit_channels,
+        sentences.latent_shape,
+        sentences.logit_channels if words else sentences.latent_shape[1],
         config.net,
         config.diffusion.self_condition,
     )
     autocast = torch.bfloat16 if config.train.precision == "bf16" else None
     denoiser = PairDenoiser(net, sides, config.diffusion.self_condition, autocast)
-    codec = PairCodec((pixels, words), (facts.shape, (config.data.length,)))
+    codec = paired(config, (pictures, sentences), facts.shape)
     schedule = build_schedule(config.diffusion)
     if config.alone is not None:
         given_other = (0.0, 1.0) if config.alone == SIDES[0] else (1.0, 0.0)

@@ -145,9 +145,10 @@ class JointPipeline:
                 "solver = 'auto': fits its grid to a model without conditions, and one side has "
                 "the other as its condition; choose another solver"
             )
-        if how.temperature != 1 and draws == IMAGE:
+        if how.temperature != 1 and (draws == IMAGE or self.config.latents.text is not None):
             raise ConfigError(
-                f"temperature = {how.temperature}: of words; pictures have no logits, leave it out"
+                f"temperature = {how.temperature}: of words; pictures and latents have no logits, "
+                "leave it out"
             )
         for name in ("guide", "classifier"):
             if getattr(how, name) is not None:

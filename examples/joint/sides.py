@@ -123,26 +123,37 @@ class PairDenoiser(nn.Module):
 
 
 class PairCodec(nn.Module):
-    """Two sides' data, one row of integers (B, N0 + N1), <-> their latents, one row (B, D0 + D1).
+    """Two sides' data, one row of numbers (B, N0 + N1), <-> their latents, one row (B, D0 + D1).
 
-    `shapes` are those of the data. ValueError for rows of another length.
+    `shapes` are those of the data, which are integers, or of what is `encoded` floating point that
+    its codec takes as it is. ValueError for rows of another length.
     """
 
-    def __init__(self, codecs: tuple[Codec, Codec], shapes: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(
+        self,
+        codecs: tuple[Codec, Codec],
+        shapes: tuple[tuple[int, ...], ...],
+        encoded: tuple[bool, bool] = (False, False),
+    ) -> None:
         super().__init__()
-        self.codecs, self.shapes = codecs, shapes
+        self.codecs, self.shapes, self.encoded = codecs, shapes, encoded
         self.sizes = [math.prod(codec.latent_shape) for codec in codecs]
         self.latent_shape = (sum(self.sizes),)
 
     def data(self, rows: Tensor) -> Pair:
-        """Rows of both -> the data of each (B, *data_shape), int64."""
+        """Rows of both -> the data of each (B, *data_shape), int64 or floating point."""
         sizes = [math.prod(shape) for shape in self.shapes]
         if rows.ndim != 2 or rows.shape[1] != sum(sizes):
             raise ValueError(
                 f"data {tuple(rows.shape)}: expected (B, {sizes[0]} + {sizes[1]}), both of a pair"
             )
-        first, second = rows.long().split(sizes, 1)
-        return first.unflatten(1, self.shapes[0]), second.unflatten(1, self.shapes[1])
+        first, second = (
+            (part if encoded else part.long()).unflatten(1, shape)
+            for part, shape, encoded in zip(
+                rows.split(sizes, 1), self.shapes, self.encoded, strict=True
+            )
+        )
+        return first, second
 
     def split(self, x: Tensor) -> Pair:
         """Latents of both (B, D0 + D1) -> those of each (B, *latent_shape)."""

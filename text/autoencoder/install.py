@@ -26,38 +26,57 @@ MOST = 4096  # sentences that shift and std are measured on
 
 
 def install(config: TextConfig, run: Path) -> None:
-    """Copy the autoencoder of a configuration and its tokenizer into a run folder, and measure it,
-    or take the measures of the run that has taken its latents before. Once.
-
-    ConfigError for a run that has no latents or shorter sentences, or whose tokenizer lacks words
-    of the sources; CheckpointError when it is not there, or has collapsed. Warns when its decoder
-    ignores the latents.
+    """Copy the autoencoder of a configuration and its tokenizer into a run folder, and measure it
+    on the training sentences. Once. As `take` and `measure`; ConfigError for one whose tokenizer
+    lacks words of the sources.
     """
     if (run / MEASURED).is_file():
         return
-    assert config.codec.run is not None
-    source = Path(expand(config.codec.run, "codec.run"))
+    named, data = config.codec.run, config.data
+    assert named is not None
+    take(named, data.length, run)
+    if config.model == "diffusion":
+        _check_sources(config, run)
+    corpus = read_corpus(dataclasses.replace(data, source=None, label_column=None))
+    measure(named, to_rows(corpus, load_tokenizer(run / FILE), data).ids, run)
+
+
+def take(named: str, length: int, run: Path) -> None:
+    """Copy the autoencoder of a run, or the one whose latents a run has taken before, and its
+    tokenizer into a folder, for sentences of `length` tokens.
+
+    ConfigError for a run that has no latents or shorter sentences; CheckpointError when it is not
+    there.
+    """
+    source = Path(expand(named, "codec.run"))
     found = open_run(source).config
     if not isinstance(found, TextConfig) or not _has_latents(found):
         raise ConfigError(
-            f"codec.run = {config.codec.run}: expected a text run of model: autoencoder, or one "
-            "of codec.kind: sentence"
+            f"codec.run = {named}: expected a text run of model: autoencoder, or one of "
+            "codec.kind: sentence"
         )
-    if found.data.length < config.data.length:
+    if found.data.length < length:
         raise ConfigError(
-            f"data.length = {config.data.length}: the autoencoder {config.codec.run} reads "
-            f"{found.data.length} tokens; set data.length={found.data.length} or less"
+            f"data.length = {length}: the autoencoder {named} reads {found.data.length} tokens; "
+            f"set data.length={found.data.length} or less"
         )
-    taken = found.model != "autoencoder"
     shutil.rmtree(run / FOLDER, ignore_errors=True)  # of a run that was not measured to its end
-    copy_run(source / FOLDER if taken else source, run / FOLDER)
+    copy_run(source if found.model == "autoencoder" else source / FOLDER, run / FOLDER)
     load_tokenizer(run / FOLDER / FILE)
     shutil.copy2(run / FOLDER / FILE, run / FILE)
-    if config.model == "diffusion":
-        _check_sources(config, run)
-    measured = read_measured(source) if taken else _measure(config, run)
-    check_health(measured.health, config.codec.run)
-    write_measured(dataclasses.replace(measured, source=config.codec.run), run)
+
+
+def measure(named: str, ids: Tensor, run: Path) -> None:
+    """Write what is measured of the autoencoder that `take` has copied on rows of ids (N, L), or
+    the measures of the run that has taken its latents before.
+
+    CheckpointError when it has collapsed. Warns when its decoder ignores the latents.
+    """
+    source = Path(expand(named, "codec.run"))
+    taken = (source / MEASURED).is_file()
+    measured = read_measured(source) if taken else _measured(named, ids, run)
+    check_health(measured.health, named)
+    write_measured(dataclasses.replace(measured, source=named), run)
 
 
 def check_health(health: Health, name: str) -> None:
@@ -101,24 +120,16 @@ def _check_sources(config: TextConfig, run: Path) -> None:
         )
 
 
-def _measure(config: TextConfig, run: Path) -> Measured:
+def _measured(named: str, ids: Tensor, run: Path) -> Measured:
     learner = load_learner(run / FOLDER)
     assert isinstance(learner, AutoencoderLearner)
     network, device = learner.network, next(learner.parameters()).device
-    rows = to_rows(read_corpus(_sentences_only(config)), load_tokenizer(run / FILE), config.data)
-    ids = rows.ids[fixed_order(len(rows))[:MOST]].to(device)
-    mean = posteriors(network, ids)[0].double()
+    some = ids[fixed_order(len(ids))[:MOST]].to(device)
+    mean = posteriors(network, some)[0].double()
     shift = mean.mean(0)
     std = float((mean - shift).square().mean().sqrt())
-    health = examine(network, ids)
-    digest = _digest(network, shift, std)
-    return Measured(
-        str(config.codec.run), len(ids), shift.flatten().tolist(), max(std, 1e-12), digest, health
-    )
-
-
-def _sentences_only(config: TextConfig):
-    return dataclasses.replace(config.data, source=None, label_column=None)
+    health, digest = examine(network, some), _digest(network, shift, std)
+    return Measured(named, len(some), shift.flatten().tolist(), max(std, 1e-12), digest, health)
 
 
 def _digest(network: SentenceNetwork, shift: Tensor, std: float) -> str:
