@@ -145,9 +145,9 @@ class ImageConfig:
     unet: UnetConfig = UnetConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     upscale: UpscaleConfig = UpscaleConfig()
-    sketch: bool = (
-        False  # draw pictures after their sketches, which `diptych sample --sketch` gives
-    )
+    # draw pictures after their sketches, which `diptych sample --sketch` gives; like the `low` of
+    # upscale, always there, or dropped where diffusion.drop_condition names it
+    sketch: bool = False
     train: TrainConfig = TrainConfig()
     judge: JudgeConfig = JudgeConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
@@ -212,6 +212,17 @@ class ImageConfig:
                 "diffusion.prediction = 'categorical', or diffusion.weighting = 'x0' "
                 f"(got {self.diffusion.weighting!r})"
             )
+
+    def beside(self) -> str | None:
+        """What stands beside the noisy picture, by the name of the argument that gives it."""
+        if self.sketch:
+            return "sketch"
+        return "low" if self.upscale.factor > 1 else None
+
+    def drops_beside(self) -> bool:
+        """Whether training drops what stands beside, which it does where that is named."""
+        dropped = self.diffusion.drop_condition
+        return isinstance(dropped, dict) and self.beside() in dropped
 
     def _check_autoencoder(self) -> None:
         if self.model != "autoencoder" and self.autoencoder != AutoencoderConfig():
@@ -290,6 +301,6 @@ class ImageConfig:
     def _check_dropped(self) -> None:
         dropped = self.diffusion.drop_condition
         if isinstance(dropped, dict):
-            known = [ALL, *self.data.condition_groups()]
+            known = [ALL, *self.data.condition_groups(), *filter(None, [self.beside()])]
             for name in dropped:
                 one_of("diffusion.drop_condition", name, known)

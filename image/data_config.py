@@ -78,15 +78,16 @@ class DataConfig:
         self._check_scene()
 
     def condition_groups(self) -> dict[str, tuple[int, ...]]:
-        """Columns of the condition, by the names of what can be dropped and guided by itself. Drawn
-        data has them, of which attributes that `groups` leaves out are groups of their own, and
-        data with layouts."""
-        if self.layout_column is not None:
-            pixels = (self.size or 0) ** 2
-            own = {} if self.label_column is None else {"class": (pixels,)}
-            return {"layout": tuple(range(pixels)), **own}
-        if not self.drawn or self.caption_column is not None:
-            return {}
+        """Columns of the condition, by the names of what can be dropped and guided by itself. Of
+        drawn data, attributes that `groups` leaves out are groups of their own. The states of a
+        text encoder have none."""
+        if self.caption_column is not None:
+            length = self.caption_length if self.text_encoder is None else 0
+            return {"text": tuple(range(length))} if length else {}
+        if not self.drawn:
+            pixels = 0 if self.layout_column is None else (self.size or 0) ** 2
+            layout = {"layout": tuple(range(pixels))} if pixels else {}
+            return layout | ({} if self.label_column is None else {"class": (pixels,)})
         columns = self._columns()
         joined = {
             name: tuple(sorted(column for part in parts for column in columns[part]))

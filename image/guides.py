@@ -50,15 +50,16 @@ def load_guide(
     if _reads(weaker.beside) != _reads(beside):
         raise ConfigError(
             f"guide = {run}: the two models do not read the same beside the noisy picture; "
-            "expected a run with the same upscale.factor and sketch"
+            "expected a run with the same upscale.factor and sketch, named or not in "
+            "diffusion.drop_condition"
         )
     weaker.denoiser.autocast = None
     return weaker.to(device)
 
 
-def _reads(beside: nn.Module | None) -> tuple[str, tuple[int, int, int]] | None:
-    """What a model is shown beside the noisy picture, and its shape."""
-    return (beside.name, beside.shape) if isinstance(beside, Beside) else None
+def _reads(beside: nn.Module | None) -> tuple[str, tuple[int, int, int], bool] | None:
+    """What a model is shown beside the noisy picture, its shape, and whether there may be none."""
+    return (beside.name, beside.shape, beside.optional) if isinstance(beside, Beside) else None
 
 
 def load_classifier(

@@ -44,7 +44,7 @@ def drop_condition(
     "none", at the given rate.
 
     With a rate for each of several groups of columns, each group is dropped independently of the
-    others; ALL stands for whole rows.
+    others; ALL stands for whole rows. Groups that come later do not change what others draw.
     """
     if rate == 0:
         return condition
