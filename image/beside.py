@@ -1,10 +1,10 @@
 """A picture that stands beside the noisy one: channels which the network reads with those of x_t.
 
-It is the same picture smaller (`image.cascade`), or its lines (`image.sketch`). As a condition it
-stands behind the ids of the picture, in one row of floats (B, M + size). Where training drops it
-(`diffusion.drop_condition` names it), it is a group of the condition as others are, "none" is zeros
-there too, and one more number says whether there is a picture, which the network reads as a channel
-of ones or zeros: a grey picture is not none.
+It is the same picture smaller (`image.cascade`), its lines (`image.sketch`), or what a mask leaves
+of it (`image.masked`). As a condition it stands behind the ids of the picture, in one row of floats
+(B, M + size). Where training drops it (`diffusion.drop_condition` names it), it is a group of the
+condition as others are, "none" is zeros there too, and one more number says whether there is a
+picture, which the network reads as a channel of ones or zeros: a grey picture is not none.
 """
 
 import math
@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from image.opening import PictureLike, open_picture, to_levels
+from shared import noise
 from shared.errors import ConfigError
 from shared.groups import Groups
+from shared.objective.streams import AUGMENT
 from shared.pictures import fit
 
 
@@ -34,13 +37,16 @@ class Beside(nn.Module, ABC):
         shape: (C, h, w) of the pictures that stand beside.
         levels: Of the data.
         optional: Whether there may be none, as in training that drops it.
+        says: Whether a row begins with a number that says whether there is one.
         channels: That the network reads with those of x_t.
         size: Numbers of a row behind its ids.
     """
 
     name: str  # of the argument that gives one
     task: str  # what a model does with it, for messages
+    given = "name one"  # how users give one, for messages
     augment: float = 0.0  # the latest time that training noises it to
+    none_is_seen = False  # whether zeros stand for nothing else than none: no number need say so
 
     def __init__(
         self,
@@ -52,8 +58,9 @@ class Beside(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.shape, self.levels, self.optional = shape, levels, optional
-        self.channels = channels + optional
-        self.size = (math.prod(shape) if size is None else size) + optional
+        self.says = optional and not self.none_is_seen
+        self.channels = channels + self.says
+        self.size = (math.prod(shape) if size is None else size) + self.says
 
     @property
     def groups(self) -> Groups:
@@ -64,9 +71,23 @@ class Beside(nn.Module, ABC):
         """Levels (B, C, H, W) -> [-1, 1]."""
         return 2 * data.float() / (self.levels - 1) - 1
 
+    def forward(self, data: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
+        a = self.augment * noise.uniform(keys, AUGMENT, device=data.device)
+        return self.row(self.made(data, keys), a, ids, keys)
+
     @abstractmethod
-    def seen(self, data: Tensor) -> Tensor:
-        """Levels (B, C, H, W) -> what stands beside them, (B, *shape) in [-1, 1]."""
+    def made(self, data: Tensor, keys: Tensor) -> Tensor:
+        """Levels (B, C, H, W) -> what stands beside them, (B, *shape) in [-1, 1], where it is
+        random a function of keys (B,)."""
+
+    @abstractmethod
+    def measure(self, images: Tensor, originals: Tensor, keys: Tensor) -> dict[str, Any]:
+        """How pictures (n, C, H, W) of levels follow what was made of the originals and keys."""
+
+    def finish(self, images: Tensor, pictures: Tensor) -> Tensor:
+        """Pictures (n, C, H, W) of levels drawn beside pictures (n, *shape) -> as they are given to
+        users."""
+        return images
 
     @abstractmethod
     def numbers(self, pictures: Tensor, a: Tensor, keys: Tensor) -> Tensor:
@@ -80,7 +101,7 @@ class Beside(nn.Module, ABC):
     def row(self, pictures: Tensor, a: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
         """pictures and times as in `numbers`, ids (B, M) or None -> the condition."""
         numbers = self.numbers(pictures, a, keys)
-        there = [torch.ones_like(numbers[:, :1])] if self.optional else []
+        there = [torch.ones_like(numbers[:, :1])] if self.says else []
         return _behind(ids, torch.cat([*there, numbers], dim=1))
 
     def none(self, ids: Tensor | None, n: int) -> Tensor:
@@ -90,8 +111,8 @@ class Beside(nn.Module, ABC):
     def read(self, condition: Tensor) -> tuple[Tensor | None, Tensor]:
         """A condition -> ids (B, M) or None, and the channels (B, channels, H, W)."""
         ids, rest = self.split(condition)
-        planes = self.planes(rest[:, 1:] if self.optional else rest)
-        return ids, with_plane(planes, rest[:, 0]) if self.optional else planes
+        planes = self.planes(rest[:, 1:] if self.says else rest)
+        return ids, with_plane(planes, rest[:, 0]) if self.says else planes
 
     def split(self, condition: Tensor) -> tuple[Tensor | None, Tensor]:
         """A condition -> ids (B, M) or None, and the numbers (B, size) behind them."""
@@ -130,8 +151,8 @@ class BesideNet(nn.Module):
             condition = self.beside.none(None, len(x)).to(x)
         if condition is None:
             raise ConfigError(
-                f"{self.beside.name}: this model {self.beside.task}: name it; and the grid of "
-                "solver auto is fitted without one: choose another solver"
+                f"{self.beside.name}: this model {self.beside.task}: {self.beside.given}; and the "
+                "grid of solver auto is fitted without one: choose another solver"
             )
         ids, channels = self.beside.read(condition)
         return self.net(x, logsnr, ids, previous, channels)
@@ -198,9 +219,8 @@ def _rows(
         return beside.none(ids, len(seeds))
     if shown is None:
         _, h, w = beside.shape
-        drawn = ", or a run that draws it" if beside.augment else ""
         raise ConfigError(
-            f"{beside.name}: this model {beside.task} of {h} x {w} pixels: name one{drawn}"
+            f"{beside.name}: this model {beside.task} of {h} x {w} pixels: {beside.given}"
         )
     if shown.pictures.shape[1:] != beside.shape:
         raise ConfigError(

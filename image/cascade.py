@@ -12,6 +12,7 @@ ids of the picture, in one row of floats (B, M + 1 + C h w): ids, a, c.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ class Small(Beside):
     divide the picture."""
 
     name, task = "low", "enlarges a picture"
+    given = "name one, or a run that draws it"
 
     def __init__(
         self,
@@ -49,9 +51,11 @@ class Small(Beside):
         super().__init__(small, levels, C + 1, 1 + math.prod(small), optional)
         self.factor, self.augment = factor, augment
 
-    def forward(self, data: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
-        a = self.augment * noise.uniform(keys, AUGMENT, device=data.device)
-        return self.row(self.seen(data), a, ids, keys)
+    def made(self, data: Tensor, keys: Tensor) -> Tensor:
+        return self.seen(data)
+
+    def measure(self, images: Tensor, originals: Tensor, keys: Tensor) -> dict[str, Any]:
+        return {"upscaling": fidelity(self, images, originals)}
 
     def seen(self, data: Tensor) -> Tensor:
         """The means of blocks."""

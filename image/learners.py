@@ -14,6 +14,7 @@ from image.codec import build_codec
 from image.config import ImageConfig
 from image.data import DataFacts
 from image.flips import flipped
+from image.masked import Masked
 from image.net import build_net
 from image.noisy_classifier import NoisyClassifier
 from image.sketch import Sketch
@@ -61,6 +62,8 @@ def build_beside(config: ImageConfig, facts: DataFacts) -> Beside | None:
     shape, levels, optional = facts.shape, facts.levels, config.drops_beside()
     if config.sketch:
         return Sketch(shape, levels, optional)
+    if config.masked:
+        return Masked(shape, levels, optional)
     if config.upscale.factor == 1:
         return None
     return Small(shape, levels, config.upscale.factor, config.upscale.augment, optional)

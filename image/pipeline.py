@@ -62,7 +62,7 @@ class Pipeline:
         self.texts: Callable[[Sequence[str], str], Tensor] | None = None
         self.nothing: Tensor | None = None  # the row of no prompt, (1, ...), if it is not id 0
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
-        self.beside: Beside | None = None  # pictures that it enlarges, or sketches that it follows
+        self.beside: Beside | None = None  # what it reads beside the noisy picture
         if isinstance(learner, DiffusionLearner):
             learner.eval().denoiser.autocast = None
             self.beside = learner.beside if isinstance(learner.beside, Beside) else None
@@ -201,11 +201,9 @@ class Pipeline:
         self, edit: Edit, seeds: Sequence[int], how: Sampling, condition: Tensor | None = None
     ) -> Entry:
         """How pictures for these seeds and conditions (n, ...) enter sampling: `image.entering`."""
-        if self.beside is not None:
-            raise ConfigError(f"edit: this model {self.beside.task}; edit with one that does not")
         inverts = isinstance(edit, Invert)
         source = self.asked(edit.source_labels, edit.source_prompt, 1)[0] if inverts else None
-        return enter(edit, self.learner, self.facts, seeds, how, condition, source)
+        return enter(edit, self.learner, self.facts, seeds, how, condition, source, self.beside)
 
     def condition(
         self,
@@ -309,7 +307,8 @@ class Pipeline:
         them. `negative` (n, ...), as `words` gives it, is what guidance departs from; `wrap` adds
         more guidance, as in `shared.drawing.draw`; `low` is what a model enlarges or follows;
         `entry` is how given pictures enter, as `enter` says, its guidance innermost."""
-        guide = None
+        way, guide = entry or Entry(), None
+        low = way.beside if low is None else low
         if how.guide is not None:
             guide = load_guide(Path(how.guide), self.facts, self._device, self.beside, self._data)
         self._check_guided(how, condition, negative, low)
@@ -327,7 +326,6 @@ class Pipeline:
             both = self.decode(torch.cat([x_t[:1], x0_hat[:1]]))
             watch(Glimpse(i, logsnr, *to_bytes(both, self.facts.levels)))
 
-        way = entry or Entry()
         return draw(
             self.learner,
             seeds,
