@@ -128,8 +128,9 @@ def filler(make_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = Image.fromarray(np.full((8, 8), level, np.uint8))
         picture.save(folder / ("dark" if level < 128 else "light") / f"{i}.png")
     return make_run(
-        *MASKED, f"data.name={folder}", "data.size=8", "net.dim=32", "net.depth=2", "train.steps=150", "train.batch=32",
-        "train.optimizer=muon", "train.lr=3e-3", "train.warmup=20", "train.ema=0.97",
+        *MASKED, f"data.name={folder}", "data.size=8", "net.dim=32", "net.depth=2",
+        "train.steps=150", "train.batch=32", "train.optimizer=muon", "train.lr=3e-3",
+        "train.warmup=20", "train.ema=0.97",
     )  # fmt: skip
 
 
