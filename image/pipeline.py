@@ -4,6 +4,7 @@
     pipe(class_labels="7", num_images=8, guidance_scale=2.0).images[0].save("seven.png")
     pipe(class_labels=[0, 1, 2], seeds=[5, 6, 7], output_type="np").images
     pipe(prompt="a red star", negative_prompt="blue", guidance_scale=3).images[0]
+    pipe(prompt="a red star", sketch="lines.png", guidance_scale={"sketch": 2, "text": 3}).images[0]
 
 Folders that diffusers wrote go in as well, those with a text encoder with prompts (`image.foreign`
 reads them):
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from image.beside import Beside, BesidePictures, beside_conditions, readable
 from image.captions import prompt_reader
 from image.cascade import LOW_NOISE
-from image.conditions import Labels, Words, asked_rows, count_asked
+from image.conditions import Labels, Words, asked_rows, count_asked, under_words
 from image.config import ImageConfig
 from image.data import DataFacts, Pictures, read_facts
 from image.data_config import DataConfig
@@ -153,7 +154,8 @@ class Pipeline:
         in turn; and `negative_prompt`, what guidance departs from in place of no prompt.
         num_images: by default as many as there are seeds, or labels, prompts or layouts in the
         list, or one.
-        `guidance_scale`: one, or for scenes and figures {group: scale}.
+        `guidance_scale`: one, or {group: scale} of what a model is told: layout, text, class,
+        sketch, low, masked, or attributes of scenes and figures.
         `guidance_interval`: (low, high) in logsnr, where to guide; everywhere when None. `guide`:
         the run of a weaker model to depart from; `classifier`: the run of a classifier of noisy
         pictures, whose gradient is added by `classifier_scale`. `temperature` divides the logits of
@@ -211,14 +213,15 @@ class Pipeline:
         n: int,
         classes: Sequence[str] | None = None,
         layout: Layouts | None = None,
+        words: Tensor | None = None,
     ) -> Tensor | None:
-        """Labels and layouts as in a call -> condition ids (n, M), or None for unconditional
-        pictures. `classes` are the names of labels, by default those that the model was trained
-        with."""
+        """Labels and layouts as in a call, or `words` (n, ...) for labels -> conditions (n, ...),
+        or None for unconditional pictures. `classes` are the names of labels, by default those that
+        the model was trained with."""
         names = self.facts.classes if classes is None else classes
         if labels is not None and self.texts is not None:
             raise ConfigError(f"class {labels!r}: this model draws from captions; give a prompt")
-        return asked_rows(labels, layout, n, names, self._data)
+        return asked_rows(labels, layout, n, names, self._data, words)
 
     def words(self, prompt: Words, n: int, name: str = "prompt") -> Tensor | None:
         """Prompts as in a call -> conditions (n, ...), or None for none."""
@@ -259,12 +262,9 @@ class Pipeline:
                 f"classifier = {classifier}: this model draws from captions, which are no classes; "
                 "leave it out"
             )
-        if prompt is not None and classifier is None:
-            if layout is not None:
-                raise ConfigError("layout, prompt: no model reads both; leave one of them out")
-            return self.words(prompt, n), None
         if classifier is None:
-            return self.condition(labels, n, layout=layout), None
+            words = self.words(prompt, n)
+            return self.condition(labels, n, layout=layout, words=words), None
         if layout is not None or (self._data is not None and self._data.layout_column is not None):
             raise ConfigError(
                 f"classifier = {classifier}: this model reads a layout beside the class, which no "
@@ -312,6 +312,7 @@ class Pipeline:
         if how.guide is not None:
             guide = load_guide(Path(how.guide), self.facts, self._device, self.beside, self._data)
         self._check_guided(how, condition, negative, low)
+        negative = negative if negative is None else under_words(negative, condition, self._data)
         if self.nothing is not None:
             nothing = self.nothing.expand(len(seeds), -1, -1)
             condition = nothing if condition is None else condition
