@@ -48,6 +48,6 @@ def _split(pipeline: Pipeline, pictures: Pictures, rows: Tensor) -> Split:
     """Of a model that reads pictures, given those made of the same ones, without noise."""
     data, condition = pictures.images[rows], pipeline.conditions_of(pictures, rows)
     if pipeline.beside is not None:
-        seen, a = pipeline.beside.seen(data), torch.zeros(len(rows))
-        condition = pipeline.beside.row(seen, a, condition, rows)
+        made, a = pipeline.beside.made(data, rows), torch.zeros(len(rows))
+        condition = pipeline.beside.row(made, a, condition, rows)
     return Split(data, condition)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from image.config import SOURCE_HEADS, UnetConfig
 from image.latent import channels_of, from_channels, to_channels
+from image.layout_reader import CHANNELS, build_reader, with_layout
 from image.unet import GROUPS, PLAIN, check_size, close, timestep
 from shared.nets.condition import (
     IdEmbedding,
@@ -32,7 +33,8 @@ class CaptionUnet(nn.Module):
     """net(x, logsnr, condition, previous) -> an output of x's shape.
 
     x and previous (B, *latent_shape), logsnr (B,), condition (B, M) of ids in [0, conditions), in
-    the order of a text, 0 behind it; None is no text; with `empty` (1, L, D), the states of the
+    the order of a text, 0 behind it; None is no text; the first are a layout of `layout_size` where
+    one is given (`image.layout_reader`); with `empty` (1, L, D), the states of the
     empty text, it is states (B, L, D) of texts, zeros for none; with `beside` further channels (B,
     beside, H, W) as a fifth argument. ConfigError when the levels do not divide the picture.
     """
@@ -43,6 +45,7 @@ class CaptionUnet(nn.Module):
         config: UnetConfig,
         self_condition: bool,
         conditions: int,
+        layout_size: tuple[int, int] | None = None,
         beside: int = 0,
         empty: Tensor | None = None,
     ) -> None:
@@ -50,8 +53,9 @@ class CaptionUnet(nn.Module):
         check_size(latent_shape, len(config.channels))
         self.latent_shape, self.self_condition = latent_shape, self_condition
         channels = channels_of(latent_shape)
-        inputs = channels * (2 if self_condition else 1) + beside
-        self.trunk = _trunk(inputs, channels, config)
+        self.layout = build_reader(conditions, layout_size, latent_shape)
+        given = channels * (2 if self_condition else 1) + (CHANNELS if self.layout else 0) + beside
+        self.trunk = _trunk(given, channels, config)
         dim = config.source_dim
         self.empty: Tensor | None
         self.register_buffer("empty", empty, persistent=False)
@@ -74,6 +78,7 @@ class CaptionUnet(nn.Module):
         beside: Tensor | None = None,
     ) -> Tensor:
         h = to_channels(x, previous, self.self_condition, beside)
+        h, condition = with_layout(self.layout, h, condition)
         row = self.condition.none(len(x)) if condition is None else condition
         if self.empty is not None:
             row = or_empty(condition, self.empty, len(x))

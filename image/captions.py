@@ -52,9 +52,9 @@ def captioned(
     config: DataConfig,
     lengths: Sequence[int] | None = None,
 ) -> Pictures:
-    """Pictures whose condition is their caption, (N, data.caption_length) of ids; without those
-    whose caption is longer, also in the tokens of another reader (`lengths`, N), which count as
-    left out. ConfigError when no caption fits."""
+    """Pictures whose condition is their caption, (N, data.caption_length) of ids, behind their
+    layout where they have one; without those whose caption is longer, also in the tokens of another
+    reader (`lengths`, N), which count as left out. ConfigError when no caption fits."""
     assert pictures.captions is not None
     encoded = [tokenizer.encode(caption) for caption in pictures.captions]
     theirs = lengths or [0] * len(encoded)
@@ -74,13 +74,20 @@ def captioned(
         for caption, n, fit in zip(pictures.captions, longest, fits, strict=True)
         if not fit
     ]
+    told = pad_rows(compress(encoded, fits), config.caption_length)
+    condition, classed, conditions = told, pictures.condition, len(tokenizer)
+    if pictures.laid_out:
+        assert pictures.condition is not None
+        condition = torch.cat([pictures.condition[rows, :-1], told], 1)
+        classed, conditions = pictures.shows, max(conditions, pictures.conditions)
+    seen = told if pictures.laid_out else None  # a judge sees the words, never the layout
     return replace(
         pictures,
         images=pictures.images[rows],
-        condition=pad_rows(compress(encoded, fits), config.caption_length),
-        shows=None if pictures.condition is None else pictures.condition[rows],
+        condition=condition,
+        shows=seen if classed is None else classed[rows],
         classes=(),
-        conditions=len(tokenizer),
+        conditions=conditions,
         captions=tuple(compress(pictures.captions, fits)),
         left_out=(*pictures.left_out, *too_long),
     )

@@ -12,12 +12,13 @@ ids of the picture, in one row of floats (B, M + 1 + C h w): ids, a, c.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from image.beside import Beside
+from image.beside import Beside, with_plane
 from image.metrics.reconstruction import WINDOW, psnr, ssim
 from shared import noise
 from shared.errors import ConfigError
@@ -31,9 +32,15 @@ class Small(Beside):
     divide the picture."""
 
     name, task = "low", "enlarges a picture"
+    given = "name one, or a run that draws it"
 
     def __init__(
-        self, shape: tuple[int, int, int], levels: int, factor: int, augment: float
+        self,
+        shape: tuple[int, int, int],
+        levels: int,
+        factor: int,
+        augment: float,
+        optional: bool = False,
     ) -> None:
         C, H, W = shape
         if H % factor or W % factor:
@@ -41,12 +48,14 @@ class Small(Beside):
                 f"upscale.factor = {factor}: expected a divisor of the picture's {H} x {W} pixels"
             )
         small = (C, H // factor, W // factor)
-        super().__init__(small, levels, channels=C + 1, size=1 + math.prod(small))
+        super().__init__(small, levels, C + 1, 1 + math.prod(small), optional)
         self.factor, self.augment = factor, augment
 
-    def forward(self, data: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
-        a = self.augment * noise.uniform(keys, AUGMENT, device=data.device)
-        return self.row(self.seen(data), a, ids, keys)
+    def made(self, data: Tensor, keys: Tensor) -> Tensor:
+        return self.seen(data)
+
+    def measure(self, images: Tensor, originals: Tensor, keys: Tensor) -> dict[str, Any]:
+        return {"upscaling": fidelity(self, images, originals)}
 
     def seen(self, data: Tensor) -> Tensor:
         """The means of blocks."""
@@ -57,18 +66,14 @@ class Small(Beside):
         of Keys (1981), which keeps slopes (Pillow has it too), from torch's, which does not."""
         return F.interpolate(small, scale_factor=float(self.factor), mode="bicubic", antialias=True)
 
-    def row(self, pictures: Tensor, a: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
+    def numbers(self, pictures: Tensor, a: Tensor, keys: Tensor) -> Tensor:
         drawn = noise.normal(keys, AUGMENT - 1, self.shape, device=pictures.device)
         angle = (math.pi / 2 * a).view(-1, 1, 1, 1)
         c = angle.cos() * pictures + angle.sin() * drawn
-        parts = [a[:, None], c.flatten(1)]
-        return torch.cat(parts if ids is None else [ids.to(c), *parts], dim=1)
+        return torch.cat([a[:, None], c.flatten(1)], dim=1)
 
-    def read(self, condition: Tensor) -> tuple[Tensor | None, Tensor]:
-        ids, rest = self.split(condition)
-        large = self.enlarged(rest[:, 1:].unflatten(1, self.shape))
-        planes = rest[:, 0].view(-1, 1, 1, 1).expand(-1, 1, *large.shape[2:])
-        return ids, torch.cat([large, planes], dim=1)
+    def planes(self, numbers: Tensor) -> Tensor:
+        return with_plane(self.enlarged(numbers[:, 1:].unflatten(1, self.shape)), numbers[:, 0])
 
 
 def fidelity(small: Small, images: Tensor, originals: Tensor) -> dict[str, float]:

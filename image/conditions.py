@@ -34,10 +34,11 @@ def asked_rows(
     n: int,
     classes: Sequence[str],
     data: DataConfig | None,
+    words: Tensor | None = None,
 ) -> Tensor | None:
-    """What n pictures are to show, by label, by layout or both, as in `label_rows` -> condition ids
-    (n, M), or None for neither. ConfigError for what the model does not know, DataError for a bad
-    layout."""
+    """What n pictures are to show, by label as in `label_rows` or in `words` (n, ...), by layout or
+    both -> conditions (n, ...), or None for neither. ConfigError for what the model does not know,
+    DataError for a bad layout."""
     size = None if data is None else data.layout_size()
     if data is None or size is None:
         if layout is not None:
@@ -45,14 +46,28 @@ def asked_rows(
                 "layout: this model was trained without layouts; train with data.layout_column, or "
                 "data.name=figures"
             )
-        return None if labels is None else label_rows(labels, n, classes, data)
+        return words if labels is None else label_rows(labels, n, classes, data)
     given = None if layout is None else given_layouts(layout, n, size, data.parts())
     if data.name == "figures" and given is not None:
         return _dressed(labels, given)
-    ids = None if labels is None else label_rows(labels, n, classes, data)
+    ids = words if labels is None else label_rows(labels, n, classes, data)
     if data.name == "figures" or (given is None and ids is None):
         return ids
+    if ids is None:
+        width = 1 if data.caption_column is None else data.caption_length
+        ids = torch.zeros(n, width, dtype=torch.int64)
     return layout_rows(torch.zeros(n, *size) if given is None else given, ids)
+
+
+def under_words(words: Tensor, condition: Tensor | None, data: DataConfig | None) -> Tensor:
+    """Other words (n, ...) under the layouts of conditions (n, ...), if models of `data` read
+    those: what guidance departs from."""
+    size = None if data is None else data.layout_size()
+    if size is None:
+        return words
+    pixels = size[0] * size[1]
+    layouts = torch.zeros(len(words), pixels) if condition is None else condition[:, :pixels]
+    return torch.cat([layouts.to(words), words], 1)
 
 
 def _dressed(labels: Labels | None, layouts: Tensor) -> Tensor:

@@ -145,9 +145,11 @@ class ImageConfig:
     unet: UnetConfig = UnetConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     upscale: UpscaleConfig = UpscaleConfig()
-    sketch: bool = (
-        False  # draw pictures after their sketches, which `diptych sample --sketch` gives
-    )
+    # draw pictures after their sketches, which `diptych sample --sketch` gives; like the `low` of
+    # upscale, always there, or dropped where diffusion.drop_condition names it
+    sketch: bool = False
+    # fill the holes of pictures, which `diptych edit --mask` gives; as `sketch` in the rest
+    masked: bool = False
     train: TrainConfig = TrainConfig()
     judge: JudgeConfig = JudgeConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
@@ -185,13 +187,7 @@ class ImageConfig:
         self._check_condition()
         self._check_dropped()
         self.upscale.check(self.model, self.codec.kind)
-        latent, other = self.codec.kind == "autoencoder", self.upscale.factor > 1
-        if self.sketch and (self.model != "diffusion" or latent or other):
-            raise ValueError(
-                "sketch = true: of model = 'diffusion' with pixels or bits and upscale.factor = 1, "
-                f"got {self.model!r} with codec.kind = {self.codec.kind!r} and "
-                f"{self.upscale.factor}; leave it out"
-            )
+        self._check_beside()
         if self.diffusion.prediction == "categorical" and self.codec.kind not in OF_BITS:
             raise ValueError(
                 "diffusion.prediction = 'categorical' needs codec.kind = 'bits' or 'palette'; "
@@ -212,6 +208,29 @@ class ImageConfig:
                 "diffusion.prediction = 'categorical', or diffusion.weighting = 'x0' "
                 f"(got {self.diffusion.weighting!r})"
             )
+
+    def beside(self) -> str | None:
+        """What stands beside the noisy picture, by the name of the argument that gives it."""
+        wanted = {"sketch": self.sketch, "masked": self.masked, "low": self.upscale.factor > 1}
+        return next((name for name, there in wanted.items() if there), None)
+
+    def drops_beside(self) -> bool:
+        """Whether training drops what stands beside, which it does where that is named."""
+        dropped = self.diffusion.drop_condition
+        return isinstance(dropped, dict) and self.beside() in dropped
+
+    def _check_beside(self) -> None:
+        if self.sketch and self.masked:
+            raise ValueError("sketch, masked = true: one picture stands beside; leave one out")
+        latent, other = self.codec.kind == "autoencoder", self.upscale.factor > 1
+        refused = self.model != "diffusion" or latent or other
+        for name, there in (("sketch", self.sketch), ("masked", self.masked)):
+            if there and refused:
+                raise ValueError(
+                    f"{name} = true: of model = 'diffusion' with pixels or bits and upscale.factor "
+                    f"= 1, got {self.model!r} with codec.kind = {self.codec.kind!r} and "
+                    f"{self.upscale.factor}; leave it out"
+                )
 
     def _check_autoencoder(self) -> None:
         if self.model != "autoencoder" and self.autoencoder != AutoencoderConfig():
@@ -271,10 +290,10 @@ class ImageConfig:
 
     def _check_text_encoder(self, depth: int) -> None:
         name = f"data.text_encoder = {self.data.text_encoder!r}"
-        if self.model != "diffusion" or self.upscale.factor > 1 or self.sketch:
+        if self.model != "diffusion" or self.beside() is not None:
             raise ValueError(
-                f"{name}: of model = 'diffusion' without sketch, with upscale.factor = 1, got "
-                f"{self.model!r} with {self.upscale.factor}; leave it out"
+                f"{name}: of model = 'diffusion' without sketch, with upscale.factor = 1 and "
+                f"masked = false, got {self.model!r} with {self.beside()}; leave it out"
             )
         section = "unet" if self.network == "unet" else "net"
         if depth:
@@ -290,6 +309,6 @@ class ImageConfig:
     def _check_dropped(self) -> None:
         dropped = self.diffusion.drop_condition
         if isinstance(dropped, dict):
-            known = [ALL, *self.data.condition_groups()]
+            known = [ALL, *self.data.condition_groups(), *filter(None, [self.beside()])]
             for name in dropped:
                 one_of("diffusion.drop_condition", name, known)

@@ -4,7 +4,7 @@ read.
 Pictures are uint8 (N, C, H, W), integers in [0, levels). A class is a condition of one id, its
 label + 1, so that 0 stays "none"; a scene is one of ID_COUNT ids (`shared.scene.ids`), a figure one
 of a layout and textures (`image.figures.source.ids`). Of files with layouts it is the numbers of
-the parts, row by row, and behind them the class, 0 without (`layout_rows`).
+the parts, row by row, and behind them the class, 0 without, or the caption (`layout_rows`).
 """
 
 import json
@@ -46,9 +46,10 @@ class Pictures:
     classes: tuple[str, ...]  # names by label; empty without classes
     conditions: int  # ids that a condition may hold, 0 included; 0 without conditions
     captions: tuple[str, ...] | None = None  # N texts, of which `image.captions` makes conditions
-    # class or scene of each, (N, M), where the condition is another one: captions, layouts
+    # class or scene of each, (N, M), where the condition is another one: captions, layouts; of
+    # layouts with captions alone the words
     shows: Tensor | None = None
-    laid_out: bool = False  # whether files have layouts: a judge is told the class alone, if any
+    laid_out: bool = False  # whether files have layouts, which a judge is not told
     left_out: tuple[str, ...] = ()  # why each bad one was left out
     divided: bool = True  # whether the source has splits; without, a part is held out
 
@@ -104,7 +105,8 @@ def load_pictures(
     classed = None if read.labels is None else read.labels[:, None] + 1
     condition, conditions = classed, 0 if classed is None else len(read.classes) + 1
     if read.layouts is not None:
-        condition = layout_rows(read.layouts, classed)
+        none = torch.zeros(len(read.layouts), 1, dtype=torch.int64)
+        condition = layout_rows(read.layouts, none if classed is None else classed)
         conditions = max(conditions, len(config.parts()))
     return Pictures(
         read.images,
@@ -120,11 +122,10 @@ def load_pictures(
     )
 
 
-def layout_rows(layouts: Tensor, classed: Tensor | None) -> Tensor:
-    """Numbers of parts (n, H, W) and ids of classes (n, 1) or None -> condition ids (n, H W + 1),
-    int64. Parts and classes share the numbers: networks read layouts through a table of their own
+def layout_rows(layouts: Tensor, ids: Tensor) -> Tensor:
+    """Numbers of parts (n, H, W) and ids (n, M), of classes or captions -> condition ids
+    (n, H W + M), int64. They share the numbers: networks read layouts through a table of their own
     (`image.layout_reader`)."""
-    ids = torch.zeros(len(layouts), 1, dtype=torch.int64) if classed is None else classed
     return torch.cat([layouts.flatten(1).long(), ids], 1)
 
 

@@ -46,8 +46,9 @@ class DataConfig:
     vocabulary: int = 8192  # at most, special tokens included
     min_count: int = 1  # rarer words are unknown (word tokenizer)
 
-    # A layout as a condition, beside the class where there is one: a column of pictures whose
-    # pixels hold the number of a part, 0 for none, and how many parts there are, or their names
+    # A layout as a condition, beside the caption, or the class where there is one: a column of
+    # pictures whose pixels hold the number of a part, 0 for none, and how many parts there are, or
+    # their names
     layout_column: str | None = None
     layout_classes: int | tuple[str, ...] | None = None
 
@@ -78,15 +79,17 @@ class DataConfig:
         self._check_scene()
 
     def condition_groups(self) -> dict[str, tuple[int, ...]]:
-        """Columns of the condition, by the names of what can be dropped and guided by itself. Drawn
-        data has them, of which attributes that `groups` leaves out are groups of their own, and
-        data with layouts."""
-        if self.layout_column is not None:
-            pixels = (self.size or 0) ** 2
-            own = {} if self.label_column is None else {"class": (pixels,)}
-            return {"layout": tuple(range(pixels)), **own}
-        if not self.drawn or self.caption_column is not None:
+        """Columns of the condition, by the names of what can be dropped and guided by itself. Of
+        drawn data, attributes that `groups` leaves out are groups of their own. The states of a
+        text encoder have none."""
+        if self.text_encoder is not None:
             return {}
+        if self.caption_column is not None or not self.drawn:
+            pixels = 0 if self.layout_column is None else (self.size or 0) ** 2
+            layout = {"layout": tuple(range(pixels))} if pixels else {}
+            if self.caption_column is not None:
+                return layout | {"text": tuple(range(pixels, pixels + self.caption_length))}
+            return layout | ({} if self.label_column is None else {"class": (pixels,)})
         columns = self._columns()
         joined = {
             name: tuple(sorted(column for part in parts for column in columns[part]))
@@ -135,8 +138,11 @@ class DataConfig:
         name = f"data.layout_column = {column!r}"
         if self.drawn or self.name == "digits":
             raise ValueError(f"{name}: of pictures in files, data.name = {self.name!r}")
-        if self.caption_column is not None:
-            raise ValueError(f"{name}: beside a class, not a caption; leave one of them out")
+        if self.text_encoder is not None:
+            raise ValueError(
+                f"{name}: beside captions that the network's own blocks read; leave "
+                "data.text_encoder out"
+            )
         if self.size is None:
             raise ValueError(f"{name}: set data.size=PIXELS, to which both pictures are scaled")
         if self.flip:

@@ -1,7 +1,7 @@
 """How a given picture enters sampling: one value says what is known of it, and `enter` makes of
 that where samples begin, what guides them and what is put back at the end.
 
-    Inpaint        what a mask leaves is kept
+    Inpaint        what a mask leaves is kept; a model of masked pictures (`image.masked`) reads it
     Colourise      a grey picture is known
     Upscale        the means of blocks of pixels are known
     Measured       any measurement y = A x + noise is known
@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from image.beside import BesidePictures
 from image.conditions import Labels, Words
 from image.measurements import Measurement
 from image.opening import PictureLike
@@ -139,7 +140,8 @@ class Entry:
     """What an edit is to `shared.drawing.draw`, and what is done with the pictures at the end:
     levels (n, C, H, W) -> levels. `shown` is what was given, as the model sees it, levels (m, C, H,
     W), where that is pictures. `misfit` tells of samples x0 (n, ...) how far what is measured of
-    them is from what was given, root mean squares (n,) at pictures in [-1, 1]."""
+    them is from what was given, root mean squares (n,) at pictures in [-1, 1]. `beside` is what
+    the network is shown of it."""
 
     shown: Tensor | None = None
     start: Start | None = None
@@ -148,3 +150,4 @@ class Entry:
     travel: tuple[int, int] | None = None
     finish: Callable[[Tensor], Tensor] | None = None
     misfit: Callable[[Tensor], Tensor] | None = None
+    beside: BesidePictures | None = None

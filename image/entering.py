@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from image.beside import Beside, BesidePictures
 from image.codec import Pixels
 from image.data import DataFacts
 from image.edits import (
+    NOISELESS,
     Colourise,
     Edit,
     Entry,
@@ -27,6 +29,7 @@ from image.edits import (
     Vary,
     Way,
 )
+from image.masked import Masked
 from image.measurements import Measurement, block_means, luma
 from image.opening import PictureLike, open_picture, to_levels
 from shared import noise
@@ -51,10 +54,14 @@ def enter(
     how: Sampling,
     condition: Tensor | None = None,
     source: Tensor | None = None,
+    beside: Beside | None = None,
 ) -> Entry:
     """Where and how n = len(seeds) samples of a model are drawn for an edit. condition (n, ...) is
-    what they are drawn under, source (1, ...) what a picture is inverted under. DataError for a bad
-    file, ConfigError for what does not fit the model or the settings."""
+    what they are drawn under, source (1, ...) what a picture is inverted under, `beside` what the
+    model reads beside the noisy picture. DataError for a bad file, ConfigError for what does not
+    fit the model or the settings."""
+    if beside is not None:
+        return _filled(edit, beside, learner.codec, facts)
     if isinstance(edit, Inpaint):
         return _inpaint(edit, learner, facts, how)
     if isinstance(edit, Vary):
@@ -111,7 +118,8 @@ def _restore(edit: Measured, learner: Model, facts: DataFacts, how: Sampling) ->
     return replace(_met(edit.by, operator, y, how), shown=_shown(y, facts))
 
 
-def _inpaint(edit: Inpaint, learner: Model, facts: DataFacts, how: Sampling) -> Entry:
+def _given(edit: Inpaint, codec: Codec, facts: DataFacts) -> tuple[Tensor, Tensor]:
+    """The picture (1, C, H, W) of levels, and where its mask keeps it, bool (1, 1, H, W)."""
     C, H, W = facts.shape
     picture, mask = open_picture(edit.image, "image"), open_picture(edit.mask_image, "mask_image")
     if picture.size != mask.size:
@@ -121,14 +129,37 @@ def _inpaint(edit: Inpaint, learner: Model, facts: DataFacts, how: Sampling) -> 
         )
     shown = to_levels(fit(picture, C, (H, W)), facts.levels)[None]
     kept = to_levels(fit(mask, 1, (H, W), BOX), 256)[None] < 128
-    codec, device = learner.codec, _device(learner)
-    x0, known = _encoded(learner, shown).to(device), _known(kept, codec).to(device)
+    known = _known(kept, codec)
     if not bool(known.any()) or bool(known.all()):
         share = float(kept.double().mean())
         raise ConfigError(
             f"mask_image: {share:.0%} of the picture is black, which keeps it: expected a part "
             "drawn anew, white, and a part that stays, at least one latent's place large"
         )
+    return shown, kept
+
+
+def _filled(edit: Edit, beside: Beside, codec: Codec, facts: DataFacts) -> Entry:
+    """Inpainting by a model of masked pictures, which is shown what is known."""
+    if not (isinstance(beside, Masked) and isinstance(edit, Inpaint)):
+        takes = "a mask" if isinstance(beside, Masked) else "none"
+        raise ConfigError(
+            f"edit: this model {beside.task} and takes {takes} of these edits; edit with one that "
+            "reads no picture beside the noisy one"
+        )
+    if edit.by != NOISELESS:
+        raise ConfigError("noise_std, repaint: this model is shown what is known; leave them out")
+    shown, kept = _given(edit, codec, facts)
+    pictures = BesidePictures(beside.kept(shown, kept), 0.0)
+    return Entry(
+        shown, beside=pictures, finish=lambda images: beside.finish(images, pictures.pictures)
+    )
+
+
+def _inpaint(edit: Inpaint, learner: Model, facts: DataFacts, how: Sampling) -> Entry:
+    codec, device = learner.codec, _device(learner)
+    shown, kept = _given(edit, codec, facts)
+    x0, known = _encoded(learner, shown).to(device), _known(kept, codec).to(device)
     if isinstance(edit.by, Posterior):
         places = known.expand(1, *codec.latent_shape).flatten().nonzero().flatten()
         look = codec.pictures if isinstance(codec, Pixels) else _same

@@ -23,7 +23,6 @@ from image.agreement import (
 from image.beside import BesidePictures
 from image.bound import likelihood
 from image.captions import conditioned, shown
-from image.cascade import Small, fidelity
 from image.clip.encoder import Encoder, RunEncoder, open_encoder
 from image.clip.evaluation import pairs, prompted
 from image.comparison import K, compare, some_rows
@@ -35,7 +34,6 @@ from image.judge import RESIZE, Judge, find_judge, judge_name, open_judge
 from image.metrics import statistics
 from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
-from image.sketch import Sketch, likeness
 from shared.errors import ConfigError, DataError
 from shared.provenance import provenance
 from shared.requests import EvaluateRequest
@@ -116,10 +114,8 @@ def _compared(
     asked = None if asked is None else asked[rows]
     images = draw_rows(pipeline, request, source, rows)
     result: dict[str, Any] = {"samples": request.n}
-    if isinstance(pipeline.beside, Small):
-        result["upscaling"] = fidelity(pipeline.beside, images, source.images[rows])
-    elif isinstance(pipeline.beside, Sketch):
-        result |= likeness(pipeline.beside, images, source.images[rows])
+    if pipeline.beside is not None:
+        result |= pipeline.beside.measure(images, source.images[rows], rows)
     if judge is not None and asked is not None:
         own = request.reference if network is None else None
         result |= compare(judge, images, training, held_out, request.seed, own)
@@ -283,26 +279,26 @@ def _refuse_samples(request: EvaluateRequest, reason: str) -> None:
 
 def _source(config: ImageConfig, training: Pictures, held_out: Pictures) -> Pictures:
     """What conditions are of: classes as often as in the training split; scenes, figures, captions,
-    layouts, what is to be enlarged and sketches never trained on."""
+    layouts and what stands beside never trained on."""
     data = config.data
     new = data.drawn or data.caption_column is not None or data.layout_column is not None
-    return held_out if new or config.upscale.factor > 1 or config.sketch else training
+    return held_out if new or config.beside() is not None else training
 
 
 def draw_rows(
     pipeline: Pipeline, request: EvaluateRequest, source: Pictures, rows: Tensor
 ) -> Tensor:
-    """Levels (n, C, H, W) for the conditions of these rows, or of these rows made small, or as
-    sketches."""
+    """Levels (n, C, H, W) for the conditions of these rows, beside what is made of them."""
     beside = pipeline.beside
-    low = None if beside is None else BesidePictures(beside.seen(source.images[rows]), 0.0)
+    low = None if beside is None else BesidePictures(beside.made(source.images[rows], rows), 0.0)
     condition, target = pipeline.conditions_of(source, rows), None
     if request.classifier is not None:
         assert condition is not None  # as `_check_samples` has seen
         target = pipeline.target(request.classifier, condition)
     seeds = list(request.seeds)[: len(rows)]
     x0 = pipeline.latents(seeds, condition, request, progress=True, target=target, low=low)
-    return pipeline.decode(x0)
+    images = pipeline.decode(x0)
+    return images if beside is None or low is None else beside.finish(images, low.pictures)
 
 
 def _agreement(config: ImageConfig, judge: Judge, images: Tensor, asked: Tensor) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def _exportable(learner: DiffusionLearner, facts: DataFacts) -> Unet:
     denoiser = learner.denoiser
     if isinstance(denoiser.net, BesideNet):
         raise _refused(
-            "upscale, sketch", "their pipelines show the network no picture beside the noisy one"
+            "upscale, sketch, masked",
+            "their pipelines show the network no picture beside the noisy one",
         )
     if isinstance(denoiser.net, PatchNet | Unet) and denoiser.net.layout is not None:
         raise _refused(

@@ -24,9 +24,9 @@ def load_guide(
     beside: Beside | None = None,
     data: DataConfig | None = None,
 ) -> DiffusionLearner:
-    """The weaker model of a run, for autoguidance of one of these facts, or of one that enlarges
-    pictures, or follows sketches; `data` None for one that others trained. ConfigError when it does
-    not draw, or has other conditions."""
+    """The weaker model of a run, for autoguidance of one of these facts, with the same `beside` the
+    noisy picture; `data` None for one that others trained. ConfigError when it does not draw, or
+    has other conditions."""
     weaker = load_learner(run)
     if not isinstance(weaker, DiffusionLearner):
         raise ConfigError(f"guide = {run}: it draws nothing; use a run of model: diffusion")
@@ -50,15 +50,16 @@ def load_guide(
     if _reads(weaker.beside) != _reads(beside):
         raise ConfigError(
             f"guide = {run}: the two models do not read the same beside the noisy picture; "
-            "expected a run with the same upscale.factor and sketch"
+            "expected a run with the same upscale.factor, sketch and masked, named or not in "
+            "diffusion.drop_condition"
         )
     weaker.denoiser.autocast = None
     return weaker.to(device)
 
 
-def _reads(beside: nn.Module | None) -> tuple[str, tuple[int, int, int]] | None:
-    """What a model is shown beside the noisy picture, and its shape."""
-    return (beside.name, beside.shape) if isinstance(beside, Beside) else None
+def _reads(beside: nn.Module | None) -> tuple[str, tuple[int, int, int], bool] | None:
+    """What a model is shown beside the noisy picture, its shape, and whether there may be none."""
+    return (beside.name, beside.shape, beside.optional) if isinstance(beside, Beside) else None
 
 
 def load_classifier(

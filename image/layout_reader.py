@@ -39,3 +39,22 @@ class LayoutReader(nn.Module):
         if self.size != self.latent_size:
             channels = F.adaptive_avg_pool2d(channels, self.latent_size)
         return channels, condition
+
+
+def build_reader(
+    conditions: int, size: tuple[int, int] | None, latent_shape: tuple[int, ...]
+) -> LayoutReader | None:
+    """The reader of layouts of a size, for latents of a shape; None where there are none."""
+    _, height, width = latent_shape[:3]
+    return None if size is None else LayoutReader(conditions, size, (height, width))
+
+
+def with_layout(
+    reader: LayoutReader | None, h: Tensor, condition: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Channels h (B, K, h, w) and a condition -> the channels of its layout behind them, and the
+    rest of the condition; the same where no layout is read."""
+    if reader is None:
+        return h, condition
+    layout, rest = reader(condition, len(h))
+    return torch.cat([h, layout.to(h.dtype)], 1), rest

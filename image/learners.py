@@ -14,6 +14,7 @@ from image.codec import build_codec
 from image.config import ImageConfig
 from image.data import DataFacts
 from image.flips import flipped
+from image.masked import Masked
 from image.net import build_net
 from image.noisy_classifier import NoisyClassifier
 from image.sketch import Sketch
@@ -44,24 +45,28 @@ def build_learner(config: ImageConfig, facts: DataFacts, run: Path) -> nn.Module
         return NoisyClassifier(config, facts, codec, autocast)
     beside, groups = build_beside(config, facts), config.data.condition_groups()
     channels = 0 if beside is None else beside.channels
+    drop_beside = beside is not None and beside.optional
     net = build_net(
         config, codec.latent_shape, facts.conditions, channels, _load_empty(config, run)
     )
     if beside is not None:
-        net = BesideNet(net, beside)
+        net, groups = BesideNet(net, beside), {**groups, **beside.groups}
     augment = flipped if config.data.flip else None
     return DiffusionLearner(
-        net, codec, config.diffusion, facts.data_std, autocast, groups, beside, augment
+        net, codec, config.diffusion, facts.data_std, autocast, groups, beside, augment, drop_beside
     )
 
 
 def build_beside(config: ImageConfig, facts: DataFacts) -> Beside | None:
     """What is told beside the noisy picture, where a configuration asks for it."""
+    shape, levels, optional = facts.shape, facts.levels, config.drops_beside()
     if config.sketch:
-        return Sketch(facts.shape, facts.levels)
+        return Sketch(shape, levels, optional)
+    if config.masked:
+        return Masked(shape, levels, optional)
     if config.upscale.factor == 1:
         return None
-    return Small(facts.shape, facts.levels, config.upscale.factor, config.upscale.augment)
+    return Small(shape, levels, config.upscale.factor, config.upscale.augment, optional)
 
 
 def _load_empty(config: ImageConfig, run: Path) -> Tensor | None:

@@ -5,12 +5,11 @@ Positions are the trunk's learned table, one entry a patch (Dosovitskiy et al. 2
 sec. 3.1), and with `rotary` also its angles by row and column.
 """
 
-import torch
 from torch import Tensor, nn
 
 from image.config import ImageConfig
 from image.latent import channels_of, from_channels, to_channels
-from image.layout_reader import CHANNELS, LayoutReader
+from image.layout_reader import CHANNELS, build_reader, with_layout
 from shared.config import NetConfig
 from shared.nets.condition import or_empty
 from shared.nets.patches import check_patch, patchify, unpatchify
@@ -43,9 +42,7 @@ class PatchNet(nn.Module):
         _, height, width = latent_shape[:3]
         check_patch(patch, height, width)
         self.latent_shape, self.patch, self.self_condition = latent_shape, patch, self_condition
-        self.layout = None
-        if layout_size is not None:
-            self.layout = LayoutReader(conditions, layout_size, (height, width))
+        self.layout = build_reader(conditions, layout_size, latent_shape)
         self.empty: Tensor | None
         self.register_buffer("empty", empty, persistent=False)
         channels = channels_of(latent_shape)
@@ -73,9 +70,7 @@ class PatchNet(nn.Module):
         beside: Tensor | None = None,
     ) -> Tensor:
         h = to_channels(x, previous, self.self_condition, beside)
-        if self.layout is not None:
-            layout, condition = self.layout(condition, len(x))
-            h = torch.cat([h, layout.to(h.dtype)], 1)
+        h, condition = with_layout(self.layout, h, condition)
         if self.empty is not None:
             condition = or_empty(condition, self.empty, len(x))
         tokens = self.trunk(patchify(h, self.patch), logsnr, condition)
@@ -97,7 +92,9 @@ def build_net(
     if config.network == "unet" and (config.unet.source_depth or empty is not None):
         from image.caption_unet import CaptionUnet  # seconds of diffusers, which no other run needs
 
-        return CaptionUnet(latent_shape, config.unet, self_condition, conditions, beside, empty)
+        return CaptionUnet(
+            latent_shape, config.unet, self_condition, conditions, layout_size, beside, empty
+        )
     if config.network == "unet":
         from image.unet import Unet  # as above
 

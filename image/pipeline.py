@@ -4,6 +4,7 @@
     pipe(class_labels="7", num_images=8, guidance_scale=2.0).images[0].save("seven.png")
     pipe(class_labels=[0, 1, 2], seeds=[5, 6, 7], output_type="np").images
     pipe(prompt="a red star", negative_prompt="blue", guidance_scale=3).images[0]
+    pipe(prompt="a red star", sketch="lines.png", guidance_scale={"sketch": 2, "text": 3}).images[0]
 
 Folders that diffusers wrote go in as well, those with a text encoder with prompts (`image.foreign`
 reads them):
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from image.beside import Beside, BesidePictures, beside_conditions, readable
 from image.captions import prompt_reader
 from image.cascade import LOW_NOISE
-from image.conditions import Labels, Words, asked_rows, count_asked
+from image.conditions import Labels, Words, asked_rows, count_asked, under_words
 from image.config import ImageConfig
 from image.data import DataFacts, Pictures, read_facts
 from image.data_config import DataConfig
@@ -39,6 +40,7 @@ from image.opening import PictureLike
 from image.outputs import Glimpse, Output, as_asked, check_output
 from shared.drawing import ClassTarget, Model, Wrap, draw, nested
 from shared.errors import CheckpointError, ConfigError
+from shared.groups import check_groups
 from shared.learner import DiffusionLearner
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
@@ -61,7 +63,7 @@ class Pipeline:
         self.texts: Callable[[Sequence[str], str], Tensor] | None = None
         self.nothing: Tensor | None = None  # the row of no prompt, (1, ...), if it is not id 0
         self.grid_file: Path | None = None  # where the grid of solver="auto" is kept
-        self.beside: Beside | None = None  # pictures that it enlarges, or sketches that it follows
+        self.beside: Beside | None = None  # what it reads beside the noisy picture
         if isinstance(learner, DiffusionLearner):
             learner.eval().denoiser.autocast = None
             self.beside = learner.beside if isinstance(learner.beside, Beside) else None
@@ -152,7 +154,8 @@ class Pipeline:
         in turn; and `negative_prompt`, what guidance departs from in place of no prompt.
         num_images: by default as many as there are seeds, or labels, prompts or layouts in the
         list, or one.
-        `guidance_scale`: one, or for scenes and figures {group: scale}.
+        `guidance_scale`: one, or {group: scale} of what a model is told: layout, text, class,
+        sketch, low, masked, or attributes of scenes and figures.
         `guidance_interval`: (low, high) in logsnr, where to guide; everywhere when None. `guide`:
         the run of a weaker model to depart from; `classifier`: the run of a classifier of noisy
         pictures, whose gradient is added by `classifier_scale`. `temperature` divides the logits of
@@ -200,11 +203,9 @@ class Pipeline:
         self, edit: Edit, seeds: Sequence[int], how: Sampling, condition: Tensor | None = None
     ) -> Entry:
         """How pictures for these seeds and conditions (n, ...) enter sampling: `image.entering`."""
-        if self.beside is not None:
-            raise ConfigError(f"edit: this model {self.beside.task}; edit with one that does not")
         inverts = isinstance(edit, Invert)
         source = self.asked(edit.source_labels, edit.source_prompt, 1)[0] if inverts else None
-        return enter(edit, self.learner, self.facts, seeds, how, condition, source)
+        return enter(edit, self.learner, self.facts, seeds, how, condition, source, self.beside)
 
     def condition(
         self,
@@ -212,14 +213,15 @@ class Pipeline:
         n: int,
         classes: Sequence[str] | None = None,
         layout: Layouts | None = None,
+        words: Tensor | None = None,
     ) -> Tensor | None:
-        """Labels and layouts as in a call -> condition ids (n, M), or None for unconditional
-        pictures. `classes` are the names of labels, by default those that the model was trained
-        with."""
+        """Labels and layouts as in a call, or `words` (n, ...) for labels -> conditions (n, ...),
+        or None for unconditional pictures. `classes` are the names of labels, by default those that
+        the model was trained with."""
         names = self.facts.classes if classes is None else classes
         if labels is not None and self.texts is not None:
             raise ConfigError(f"class {labels!r}: this model draws from captions; give a prompt")
-        return asked_rows(labels, layout, n, names, self._data)
+        return asked_rows(labels, layout, n, names, self._data, words)
 
     def words(self, prompt: Words, n: int, name: str = "prompt") -> Tensor | None:
         """Prompts as in a call -> conditions (n, ...), or None for none."""
@@ -260,12 +262,9 @@ class Pipeline:
                 f"classifier = {classifier}: this model draws from captions, which are no classes; "
                 "leave it out"
             )
-        if prompt is not None and classifier is None:
-            if layout is not None:
-                raise ConfigError("layout, prompt: no model reads both; leave one of them out")
-            return self.words(prompt, n), None
         if classifier is None:
-            return self.condition(labels, n, layout=layout), None
+            words = self.words(prompt, n)
+            return self.condition(labels, n, layout=layout, words=words), None
         if layout is not None or (self._data is not None and self._data.layout_column is not None):
             raise ConfigError(
                 f"classifier = {classifier}: this model reads a layout beside the class, which no "
@@ -308,10 +307,12 @@ class Pipeline:
         them. `negative` (n, ...), as `words` gives it, is what guidance departs from; `wrap` adds
         more guidance, as in `shared.drawing.draw`; `low` is what a model enlarges or follows;
         `entry` is how given pictures enter, as `enter` says, its guidance innermost."""
-        guide = None
+        way, guide = entry or Entry(), None
+        low = way.beside if low is None else low
         if how.guide is not None:
             guide = load_guide(Path(how.guide), self.facts, self._device, self.beside, self._data)
-        _check_guided(how, condition, negative)
+        self._check_guided(how, condition, negative, low)
+        negative = negative if negative is None else under_words(negative, condition, self._data)
         if self.nothing is not None:
             nothing = self.nothing.expand(len(seeds), -1, -1)
             condition = nothing if condition is None else condition
@@ -326,7 +327,6 @@ class Pipeline:
             both = self.decode(torch.cat([x_t[:1], x0_hat[:1]]))
             watch(Glimpse(i, logsnr, *to_bytes(both, self.facts.levels)))
 
-        way = entry or Entry()
         return draw(
             self.learner,
             seeds,
@@ -350,6 +350,38 @@ class Pipeline:
         """Latents (n, *latent_shape) -> levels (n, C, H, W), int64, on the CPU."""
         return self.learner.codec.decode(x0.to(self._device)).cpu()
 
+    def _check_guided(
+        self,
+        how: Sampling,
+        condition: Tensor | None,
+        negative: Tensor | None,
+        low: BesidePictures | None,
+    ) -> None:
+        """ConfigError where there is nothing to guide towards, or to depart from."""
+        scales = how.guidance if isinstance(how.guidance, dict) else {}
+        own = "" if self.beside is None else self.beside.name
+        optional = self.beside is not None and self.beside.optional
+        if own in scales and not optional:
+            raise ConfigError(
+                f"guidance: {own}: this model has seen one beside every picture, and does not know "
+                f"what to depart from; train with diffusion.drop_condition={{{own}: 0.1}}, or "
+                "leave it out"
+            )
+        check_groups("guidance", scales, self.learner.groups)
+        shown = optional and low is not None and scales.keys() <= {own}
+        free = condition is None and not shown and how.guide is None and negative is None
+        if free and how.guidance not in (0, 1):
+            raise ConfigError(
+                f"guidance = {how.guidance}: without a class or prompt there is nothing to guide "
+                "towards; name one, or leave guidance at 1"
+            )
+        if negative is not None and (how.guidance == 1 or how.guide is not None or scales):
+            by = "another model" if how.guide else "groups" if scales else "nothing"
+            raise ConfigError(
+                f"negative_prompt: guidance departs from it, and this is guided by {by}; give "
+                "guidance = 3 or another scale, or leave it out"
+            )
+
     @property
     def draws_figures(self) -> bool:
         """Whether it was trained on the figure world."""
@@ -367,19 +399,3 @@ class Pipeline:
 def is_pipeline(folder: Path) -> bool:
     """Whether diffusers wrote a whole pipeline there."""
     return (folder / INDEX).is_file()
-
-
-def _check_guided(how: Sampling, condition: Tensor | None, negative: Tensor | None) -> None:
-    free = condition is None and how.guide is None and negative is None
-    if free and how.guidance not in (0, 1):
-        raise ConfigError(
-            f"guidance = {how.guidance}: without a class or prompt there is nothing to guide "
-            "towards; name one, or leave guidance at 1"
-        )
-    groups = isinstance(how.guidance, dict)
-    if negative is not None and (how.guidance == 1 or how.guide is not None or groups):
-        by = "another model" if how.guide else "groups" if groups else "nothing"
-        raise ConfigError(
-            f"negative_prompt: guidance departs from it, and this is guided by {by}; give "
-            "guidance = 3 or another scale, or leave it out"
-        )

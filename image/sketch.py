@@ -8,6 +8,8 @@ the picture itself; a drawing that is given is read as it is, dark lines on whit
 stands behind the ids of the picture, in one row of floats (B, M + H W).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,23 +23,24 @@ class Sketch(Beside):
 
     name, task = "sketch", "follows a sketch"
 
-    def __init__(self, shape: tuple[int, int, int], levels: int) -> None:
-        super().__init__((1, *shape[1:]), levels, channels=1)
+    def __init__(self, shape: tuple[int, int, int], levels: int, optional: bool = False) -> None:
+        super().__init__((1, *shape[1:]), levels, channels=1, optional=optional)
 
-    def forward(self, data: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
-        return self.row(self.seen(data), torch.zeros(len(data)), ids, keys)
+    def made(self, data: Tensor, keys: Tensor) -> Tensor:
+        return self.seen(data)
+
+    def measure(self, images: Tensor, originals: Tensor, keys: Tensor) -> dict[str, Any]:
+        return likeness(self, images, originals)
 
     def seen(self, data: Tensor) -> Tensor:
         """Their sketches."""
         return sketched(self.signed(data))
 
-    def row(self, pictures: Tensor, a: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
-        flat = pictures.flatten(1)
-        return flat if ids is None else torch.cat([ids.to(flat), flat], dim=1)
+    def numbers(self, pictures: Tensor, a: Tensor, keys: Tensor) -> Tensor:
+        return pictures.flatten(1)
 
-    def read(self, condition: Tensor) -> tuple[Tensor | None, Tensor]:
-        ids, rest = self.split(condition)
-        return ids, rest.unflatten(1, self.shape)
+    def planes(self, numbers: Tensor) -> Tensor:
+        return numbers.unflatten(1, self.shape)
 
 
 def sketched(x: Tensor) -> Tensor:

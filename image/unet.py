@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from image.config import UnetConfig
 from image.latent import channels_of, from_channels, to_channels
-from image.layout_reader import CHANNELS, LayoutReader
+from image.layout_reader import CHANNELS, build_reader, with_layout
 from shared.errors import ConfigError
 from shared.nets.condition import mean_token, that_count
 
@@ -62,10 +62,7 @@ class Unet(nn.Module):
         super().__init__()
         check_size(latent_shape, len(config.channels))
         self.latent_shape, self.self_condition = latent_shape, self_condition
-        _, height, width = latent_shape[:3]
-        self.layout = None
-        if layout_size is not None:
-            self.layout = LayoutReader(conditions, layout_size, (height, width))
+        self.layout = build_reader(conditions, layout_size, latent_shape)
         channels = channels_of(latent_shape)
         given = channels * (2 if self_condition else 1) + (CHANNELS if self.layout else 0) + beside
         self.trunk = _trunk(given, channels, config, conditions)
@@ -84,9 +81,7 @@ class Unet(nn.Module):
         beside: Tensor | None = None,
     ) -> Tensor:
         h = to_channels(x, previous, self.self_condition, beside)
-        if self.layout is not None:
-            layout, condition = self.layout(condition, len(x))
-            h = torch.cat([h, layout.to(h.dtype)], 1)
+        h, condition = with_layout(self.layout, h, condition)
         told = self._told(condition, len(x))
         out = self.trunk(h, timestep(logsnr), told, return_dict=False)[0]
         return from_channels(out, self.latent_shape)

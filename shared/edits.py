@@ -16,7 +16,8 @@ class EditRequest(Request):
     Attributes:
         n: How many results.
         image: The picture.
-        mask: A picture of the same size: white is drawn anew, black is kept.
+        mask: A picture of the same size: white is drawn anew, black is kept (models of masked: true
+            are shown both, others are guided).
         grey: Give the picture colours.
         downscale: Draw it this many times larger (super-resolution).
         strength: Variations: the time in (0, 1] it is noised to, the later the freer. Of --invert

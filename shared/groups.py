@@ -1,4 +1,5 @@
-"""Conditions of several parts: groups of the columns of ids (B, M), by name.
+"""Conditions of several parts: groups of the columns of a row (B, M), by name, negative ones
+counted from its end.
 
 A group can be dropped in training, and guided towards in sampling, by itself.
 """

@@ -40,7 +40,8 @@ class DiffusionLearner(nn.Module):
 
     `groups` of the condition's columns may be dropped and guided by one. ConfigError for a rate of
     a group that there is not. `beside(data, condition, keys)` makes the condition that the network
-    reads of these ids, where it is also told something about the data themselves.
+    reads of these ids, where it is also told something about the data themselves; with
+    `drop_beside` that is dropped in training as ids are, and may be a group.
     `augment(data, keys)` makes what training sees in place of data; a model in eval mode sees them
     as they are.
     """
@@ -55,9 +56,10 @@ class DiffusionLearner(nn.Module):
         groups: Groups | None = None,
         beside: nn.Module | None = None,
         augment: Callable[[Tensor, Tensor], Tensor] | None = None,
+        drop_beside: bool = False,
     ) -> None:
         super().__init__()
-        self.augment = augment
+        self.augment, self.drop_beside = augment, drop_beside
         self.groups: Groups = groups or {}
         self.drop, self.beside = config.drop_condition, beside
         if isinstance(self.drop, dict):
@@ -104,7 +106,8 @@ class DiffusionLearner(nn.Module):
 
     def drops(self, names: Sequence[str] = ()) -> bool:
         """Whether training drops each of these groups by itself; without names, all of the
-        condition at once."""
+        condition at once, which one group alone is too."""
+        names = names if len(self.groups) > 1 else ()
         if not isinstance(self.drop, dict):
             return self.drop > 0 and not names
         whole = not names and self.drop.get(ALL, 0.0) > 0
@@ -127,16 +130,30 @@ class DiffusionLearner(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if self.augment is not None and self.training:
             data = self.augment(data, keys)
-        if condition is not None:
-            condition = drop_condition(condition, keys, self.drop, self.groups)
-        return self.losses(data, condition, keys, t)
+        if self.drop_beside:
+            told = self._dropped(self._told(data, condition, keys), keys)
+        else:
+            told = self._told(data, self._dropped(condition, keys), keys)
+        return self._losses(data, told, keys, t)
 
     def losses(
         self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What `forward` gives, of data as they are and the whole of their condition."""
-        if self.beside is not None:
-            condition = self.beside(data, condition, keys)
+        return self._losses(data, self._told(data, condition, keys), keys, t)
+
+    def _told(self, data: Tensor, condition: Tensor | None, keys: Tensor) -> Tensor | None:
+        """The condition, with what is told beside it."""
+        return condition if self.beside is None else self.beside(data, condition, keys)
+
+    def _dropped(self, condition: Tensor | None, keys: Tensor) -> Tensor | None:
+        if condition is None:
+            return None
+        return drop_condition(condition, keys, self.drop, self.groups)
+
+    def _losses(
+        self, data: Tensor, condition: Tensor | None, keys: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if self.end_to_end is not None:
             assert isinstance(self.codec, PointCodec)
             terms, level = self.end_to_end(self.denoiser, self.codec, data, condition, t, keys)

@@ -20,6 +20,7 @@ AUGMENT = -10  # of a condition that is noised: how much, and with -11 by what
 FLIP = -12  # whether a sample is mirrored
 LENGTH = -13  # of a sample, where its length is drawn before it
 CLEAN = -14  # which of two modalities a sample sees clean
+MASK = -15  # what is hidden of a sample
 
 
 def sample_keys(seed: int, indices: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ def drop_condition(
     "none", at the given rate.
 
     With a rate for each of several groups of columns, each group is dropped independently of the
-    others; ALL stands for whole rows.
+    others; ALL stands for whole rows. Groups that come later do not change what others draw.
     """
     if rate == 0:
         return condition

@@ -178,7 +178,7 @@ def test_what_cannot_be_enlarged_is_refused(enlarger: Path, make_run, tmp_path: 
     other = make_run("upscale.factor=4", *UPSCALE[1:])
     with pytest.raises(ConfigError, match=r"guide = .*do not read the same beside"):
         pipeline(1, low=low, guide=str(other), guidance_scale=2.0)
-    with pytest.raises(ConfigError, match="not representable in diffusers: upscale, sketch: their"):
+    with pytest.raises(ConfigError, match="in diffusers: upscale, sketch, masked: their"):
         pipeline.save_pretrained(tmp_path / "out")
     with pytest.raises(ConfigError, match="expected a divisor of the picture's 8 x 8"):
         Small((1, 8, 8), 17, 3, 0.5)

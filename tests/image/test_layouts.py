@@ -201,7 +201,10 @@ def test_a_column_that_holds_no_layouts_is_named(tmp_path: Path):
         ({"layout_classes": ("hat", "hat")}, "each with a name of its own"),
         ({"name": "scene"}, "of pictures in files, data.name = 'scene'"),
         ({"name": "digits"}, "of pictures in files"),
-        ({"caption_column": "text"}, "beside a class, not a caption"),
+        (
+            {"caption_column": "text", "text_encoder": "y"},
+            "beside captions that the network's own blocks read",
+        ),
         ({"size": None}, "set data.size=PIXELS"),
         ({"flip": True}, "would be wrong of mirror images"),
     ],
@@ -391,7 +394,7 @@ def test_layouts_from_python_are_refused_by_kind(run: Path):
         pipe(layout=blocks(1, 0)[0].astype(np.int64))
     with pytest.raises(ConfigError, match="layout: this model was trained without layouts"):
         Pipeline(pipe.learner, pipe.facts, None)(layout=blocks(1, 0)[0])  # others trained it
-    with pytest.raises(ConfigError, match="layout, prompt: no model reads both"):
+    with pytest.raises(ConfigError, match="prompt: this model was trained without captions"):
         pipe(prompt="a hat", layout=blocks(1, 0)[0])
 
 

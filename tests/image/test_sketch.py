@@ -58,7 +58,7 @@ def test_a_condition_gives_ids_and_sketch_back():
     assert torch.equal(read, ids)
     assert torch.equal(beside, sketch.seen(data))
     assert bool((beside != 1).any())
-    named, same = sketch.read(sketch.unnamed(row))
+    named, same = sketch.read(sketch.under(None, row))
     assert named is not None
     assert not named.any()
     assert torch.equal(same, beside)
