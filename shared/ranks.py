@@ -54,7 +54,7 @@ def share_out(n: int, act: Callable[[slice], T]) -> list[T]:
     size = _size()
     if size == 1:
         return [act(slice(0, n))]
-    bounds = [n * i // size for i in range(size + 1)]
+    bounds = [-(-n * i // size) for i in range(size + 1)]  # the first row is for rank 0
     parts = [slice(a, b) for a, b in itertools.pairwise(bounds)]
     own = parts[dist.get_rank()]
     found = _meet(lambda: act(own) if own.start < own.stop else None)
