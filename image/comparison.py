@@ -19,6 +19,7 @@ from image.metrics import coverage, inception_score, kernel, recall, statistics
 from image.metrics.moments import moments
 from image.metrics.statistics import Statistics
 from shared import noise
+from shared.ranks import on_rank_zero, share_out
 
 K = 3  # nearest neighbours of precision and recall, as in the paper
 K_COVERAGE = 5  # of density and coverage, as in theirs
@@ -40,18 +41,28 @@ def compare(
     the file `reference`; the rest sees as many training pictures as there are samples, 1,000 at
     least, where there are as many. DataError for statistics of another network or resize."""
     n, m = len(images), min(len(images), len(held_out))
-    ours = network.features(images)
-    floor = network.features(held_out.images[some_rows(len(held_out), m, seed, held_out.labels)])
+    ours = _features(network, images)
+    floor = _features(network, held_out.images[some_rows(len(held_out), m, seed, held_out.labels)])
     count = min(max(n, SUBSET), len(training))
     rows = some_rows(len(training), count, seed, training.labels)
-    data = network.features(training.images[rows])
-    some = data[:n]
-    return {
-        **_frechet_distances(network, ours, floor, training, reference),
-        **_kernel_distances(network, ours, floor, data, seed),
-        **_neighbours(ours, floor, some),
-        **_scores(network, ours, floor),
-    }
+    data = _features(network, training.images[rows])
+    if reference is None:
+        whole, reference = statistics.cached(network, training.images, "training split")
+    else:
+        whole = statistics.load(reference)
+    return on_rank_zero(
+        lambda: {
+            **_frechet_distances(network, ours, floor, whole, reference.name),
+            **_kernel_distances(network, ours, floor, data, seed),
+            **_neighbours(ours, floor, data[:n]),
+            **_scores(network, ours, floor),
+        }
+    )
+
+
+def _features(network: FeatureNetwork, images: Tensor) -> Tensor:
+    """Of images (N, C, H, W), of which each process of a launch sees its part."""
+    return torch.cat(share_out(len(images), lambda rows: network.features(images[rows])))
 
 
 def some_rows(size: int, n: int, seed: int, labels: Tensor | None = None) -> Tensor:
@@ -75,13 +86,10 @@ def _interleaved(labels: Tensor) -> Tensor:
 
 
 def _frechet_distances(
-    network: FeatureNetwork, ours: Tensor, floor: Tensor, training: Pictures, file: Path | None
+    network: FeatureNetwork, ours: Tensor, floor: Tensor, data: Statistics, file: str
 ) -> dict[str, Any]:
-    """Of all samples, of the held-out pictures, and their ratio at equal counts."""
-    if file is None:
-        data, path = statistics.cached(network, training.images, "training split")
-    else:
-        data, path = statistics.load(file), file
+    """To the data's statistics, of the name `file`: of all samples, of the held-out pictures, and
+    their ratio at equal counts."""
 
     def distance(features: Tensor, what: str) -> float:
         own = Statistics(moments(features), network.name, network.resize, what)
@@ -99,7 +107,7 @@ def _frechet_distances(
             "resize": network.resize,
             "reference": data.data,
             "reference_images": data.moments.count,
-            "statistics": path.name,
+            "statistics": file,
             "floor": "held-out split",
             "floor_images": m,
             "ratio_images": m,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from image.beside import BesidePictures
+from image.clip.choice import draw_best
 from image.edits import (
     NOISELESS,
     Colourise,
@@ -154,9 +155,8 @@ def low_of(pipeline: Pipeline, request: SampleRequest) -> BesidePictures | None:
         classifier=None,
         classifier_scale=1.0,
     )
-    x0 = first.latents(request.seeds, condition, alone, progress=True, negative=negative)
-    levels = first.facts.levels
-    return BesidePictures(2 * first.decode(x0).float() / (levels - 1) - 1, request.low_noise)
+    drawn, _ = draw_best(first, alone, None, condition, negative)
+    return BesidePictures(2 * drawn.float() / (first.facts.levels - 1) - 1, request.low_noise)
 
 
 def _levels(pipeline: Pipeline) -> int:

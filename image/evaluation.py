@@ -36,6 +36,7 @@ from image.noisy_classifier import NoisyClassifier, accuracy_by_level
 from image.pipeline import Pipeline
 from shared.errors import ConfigError, DataError
 from shared.provenance import provenance
+from shared.ranks import on_rank_zero, share_out
 from shared.requests import EvaluateRequest
 from shared.runs import Run, load_learner
 from shared.tables import check_split
@@ -75,7 +76,9 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
         data = _Data(read, training, held_out)
         result |= _compared(run, request, pipeline, data, judge, network, encoder)
     if request.likelihood:
-        result["likelihood"] = likelihood(pipeline, training, held_out, request)
+        result["likelihood"] = on_rank_zero(
+            lambda: likelihood(pipeline, training, held_out, request)
+        )
     return result | {
         "settings": {
             **request.settings(),
@@ -288,17 +291,26 @@ def _source(config: ImageConfig, training: Pictures, held_out: Pictures) -> Pict
 def draw_rows(
     pipeline: Pipeline, request: EvaluateRequest, source: Pictures, rows: Tensor
 ) -> Tensor:
-    """Levels (n, C, H, W) for the conditions of these rows, beside what is made of them."""
-    beside = pipeline.beside
-    low = None if beside is None else BesidePictures(beside.made(source.images[rows], rows), 0.0)
-    condition, target = pipeline.conditions_of(source, rows), None
-    if request.classifier is not None:
-        assert condition is not None  # as `_check_samples` has seen
-        target = pipeline.target(request.classifier, condition)
-    seeds = list(request.seeds)[: len(rows)]
-    x0 = pipeline.latents(seeds, condition, request, progress=True, target=target, low=low)
-    images = pipeline.decode(x0)
-    return images if beside is None or low is None else beside.finish(images, low.pictures)
+    """Levels (n, C, H, W), int64, for the conditions of these rows, beside what is made of them.
+    The processes of a launch draw a part of them each."""
+    seeds, beside = list(request.seeds), pipeline.beside
+
+    def drawn(part: slice) -> Tensor:
+        own = rows[part]
+        made = None if beside is None else beside.made(source.images[own], own)
+        low = None if made is None else BesidePictures(made, 0.0)
+        condition, target = pipeline.conditions_of(source, own), None
+        if request.classifier is not None:
+            assert condition is not None  # as `_check_samples` has seen
+            target = pipeline.target(request.classifier, condition)
+        some = seeds[part]
+        x0 = pipeline.latents(some, condition, request, progress=True, target=target, low=low)
+        images = pipeline.decode(x0)
+        if beside is not None and made is not None:
+            images = beside.finish(images, made)
+        return images.to(torch.uint8)
+
+    return torch.cat(share_out(len(rows), drawn)).long()
 
 
 def _agreement(config: ImageConfig, judge: Judge, images: Tensor, asked: Tensor) -> dict[str, Any]:

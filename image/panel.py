@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from shared.errors import ConfigError
 from shared.files import write_text
 from shared.pictures import first_of
 from shared.prompts import one_each
+from shared.ranks import on_rank_zero
 from shared.requests import (
     ControlRequest,
     EvaluateRequest,
@@ -140,9 +141,8 @@ class ImagePanel:
         and trajectory.json. With a dual encoder, the best candidates and the scores of all."""
         _refuse_words(request)
         if not is_pipeline(run) and open_run(run).config.model == "autoencoder":
-            return self._reconstruct(run, request, out)
+            return on_rank_zero(lambda: self._reconstruct(run, request, out))
         pipeline = Pipeline.from_pretrained(run, request.weights)
-        seeds = list(request.seeds)
         led = request.clip is not None and pipeline.texts is None  # the prompt is for it alone
         prompts = one_each(request.prompt, request.n)
         condition, target = pipeline.asked(
@@ -156,37 +156,14 @@ class ImagePanel:
         low = low_of(pipeline, request)
         glimpses: list[Glimpse] = []
         watch = glimpses.append if request.trajectory else None
-        facts = pipeline.facts
-        choice = None if request.clip is None else Choice.of(request, facts.shape)
-        drawn, scores = draw_best(
+        choice = None if request.clip is None else Choice.of(request, pipeline.facts.shape)
+        images, scores = draw_best(
             pipeline, request, choice, condition, negative, target, watch, low
         )
-        images = to_bytes(drawn, facts.levels)
-        columns = len(facts.classes) if request.condition == "all" and facts.classes else None
-        save_png(tile(images, columns), out / "grid.png")
         ids = target.ids if condition is None and target is not None else condition
         ids = None if ids is None or ids.is_floating_point() else ids
-        _save_arrays(out / "samples.npz", images, seeds, ids)
-        settings = _settings(request)
-        written = {
-            "settings": settings,
-            "seeds": seeds,
-            "condition": None if ids is None else _told(pipeline, ids, out),
-            "prompts": prompts,
-            "classes": list(facts.classes),
-        }
-        if choice is not None and scores is not None:
-            asked = {"clip": request.clip, "clip_scale": request.clip_scale}
-            settings |= asked | {"candidates": request.candidates}
-            written["clip"] = choice.report(scores)
-        write_text(out / "samples.json", json.dumps(written, indent=1))
-        result = {"n": request.n, "grid": str(out / "grid.png"), "images": str(out / "samples.npz")}
-        if scores is not None:
-            result["clip_score"] = float(scores.amax(1).mean())
-        if request.trajectory:
-            _save_trajectory(glimpses, images[0], out)
-            result["trajectory"] = str(out / "trajectory.png")
-        return result
+        drawn = _Drawn(images, ids, prompts, choice, scores, glimpses)
+        return on_rank_zero(lambda: _save(drawn, pipeline, request, out))
 
     def _reconstruct(self, run: Path, request: SampleRequest, out: Path) -> dict[str, Any]:
         """reconstructions.png, held-out pictures each with its reconstruction to the right of it,
@@ -269,6 +246,46 @@ class ImagePanel:
             "scene": "small scenes drawn at 32 x 32 or more, with every attribute known",
             "figures": "dressed figures drawn at 32 x 32 or more from a layout and textures",
         }
+
+
+class _Drawn(NamedTuple):
+    """Pictures, levels (n, C, H, W), the ids (n, M) or prompts they were drawn for, what chose them
+    with the scores of all candidates (n, candidates), and how the first one became clean."""
+
+    images: Tensor
+    ids: Tensor | None
+    prompts: Sequence[str] | None
+    choice: Choice | None
+    scores: Tensor | None
+    glimpses: list[Glimpse]
+
+
+def _save(drawn: _Drawn, pipeline: Pipeline, request: SampleRequest, out: Path) -> dict[str, Any]:
+    """Write what `ImagePanel.sample` tells; returns where it is."""
+    facts, ids, seeds = pipeline.facts, drawn.ids, list(request.seeds)
+    images = to_bytes(drawn.images, facts.levels)
+    columns = len(facts.classes) if request.condition == "all" and facts.classes else None
+    save_png(tile(images, columns), out / "grid.png")
+    _save_arrays(out / "samples.npz", images, seeds, ids)
+    settings = _settings(request)
+    written = {
+        "settings": settings,
+        "seeds": seeds,
+        "condition": None if ids is None else _told(pipeline, ids, out),
+        "prompts": drawn.prompts,
+        "classes": list(facts.classes),
+    }
+    result = {"n": request.n, "grid": str(out / "grid.png"), "images": str(out / "samples.npz")}
+    if drawn.choice is not None and drawn.scores is not None:
+        asked = {"clip": request.clip, "clip_scale": request.clip_scale}
+        settings |= asked | {"candidates": request.candidates}
+        written["clip"] = drawn.choice.report(drawn.scores)
+        result["clip_score"] = float(drawn.scores.amax(1).mean())
+    write_text(out / "samples.json", json.dumps(written, indent=1))
+    if request.trajectory:
+        _save_trajectory(drawn.glimpses, images[0], out)
+        result["trajectory"] = str(out / "trajectory.png")
+    return result
 
 
 def _settings(request: SampleRequest) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 usage or configuration, 3 bad data or checkpoint, 4 non-fi
 75 preempted and saved (the same command goes on).
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from shared.configs import load_config, packaged_configs
 from shared.edits import EditRequest
 from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
+from shared.ranks import on_rank_zero, together
 from shared.requests import (
     ControlRequest,
     EvaluateRequest,
@@ -76,7 +78,7 @@ def sample(
         run: The folder that `diptych train` wrote, or a pipeline of diffusers saved to a folder.
         out: Where to write instead.
     """
-    result = panel_of(run).sample(run, request, out or run / "samples")
+    result = together(lambda: panel_of(run).sample(run, request, out or run / "samples"))
     tell(result, json)
 
 
@@ -167,15 +169,18 @@ def evaluate(
     Args:
         run: The folder that `diptych train` wrote.
     """
-    import json as formats
-
-    found = open_run(run)
     if request.frontier is not None:
-        result = found.panel.frontier(run, request)
+        result = together(lambda: open_run(run).panel.frontier(run, request))
         return tell(result, json, f"{run / 'frontier.json'}, {run / 'frontier.png'}")
-    result = found.panel.evaluate(run, request)
-    write_text(run / "evaluation.json", formats.dumps(result, indent=2))
+    result = together(lambda: _evaluation(run, request))
     tell(result, json)
+
+
+def _evaluation(run: Path, request: EvaluateRequest) -> dict[str, Any]:
+    """What is measured, written too."""
+    result = open_run(run).panel.evaluate(run, request)
+    on_rank_zero(lambda: write_text(run / "evaluation.json", json.dumps(result, indent=2)))
+    return result
 
 
 def status(run: RunFolder, /, json: Json = False) -> None:

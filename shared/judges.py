@@ -2,7 +2,7 @@
 
 A judge is a run like any other, in a folder named by the digest of what it depends on: one serves
 every run on the same data, and an interrupted one goes on. Of two evaluations that need the same
-one at once, the second waits for the first.
+one at once, the second waits for the first. The processes of one evaluation train it together.
 """
 
 import hashlib
@@ -16,8 +16,10 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from shared.files import cache_dir
+from shared.ranks import on_rank_zero
 from shared.runs import load_learner
 from shared.task import Panel, RunConfig
+from shared.train import checkpoint
 from shared.train.loop import train
 
 VERSION = 1  # of what judges are; raise it when their architecture or training changes
@@ -41,8 +43,20 @@ def trained_judge(
     """
     run = judge_folder(stated, data, panel)
     run.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.parent / f"{run.name}.lock"):
-        result = train(config, run, panel)
+    lock = FileLock(run.parent / f"{run.name}.lock")
+
+    def trained() -> int | None:
+        """The steps of a judge that is in the cache, once no other evaluation is training it."""
+        lock.acquire()
+        found = checkpoint.newest(run)
+        return None if found is None or found[1] < config.train.steps else found[1]
+
+    try:
+        steps = on_rank_zero(trained)
+        if steps is None:
+            steps = train(config, run, panel)["step"]
+    finally:
+        lock.release()
     module = load_learner(run)
     parameters = sum(p.numel() for p in module.parameters())
-    return module, run, {"name": run.name, "parameters": parameters, "steps": result["step"]}
+    return module, run, {"name": run.name, "parameters": parameters, "steps": steps}

@@ -82,6 +82,16 @@ class Ask:
             n_best=1,
         )
 
+    def part(self, rows: slice) -> "Ask":
+        """What is asked of some of the sentences."""
+        near = self.near
+        return replace(
+            self,
+            source=None if self.source is None else self.source[rows],
+            automata=None if self.automata is None else self.automata[rows],
+            near=None if near is None else Near(near.ids[rows], near.time),
+        )
+
 
 def choice(request: SampleRequest | EvaluateRequest) -> dict[str, Any]:
     """`candidates` and `rank` of an Ask, as they are asked for. ConfigError for both ways to choose

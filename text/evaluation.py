@@ -10,6 +10,7 @@ from typing import Any
 
 from shared.errors import ConfigError
 from shared.provenance import provenance
+from shared.ranks import on_rank_zero
 from shared.requests import EvaluateRequest
 from shared.runs import Run
 from shared.task import Panel
@@ -17,7 +18,7 @@ from text.ask import Ask, choice
 from text.bound import likelihood
 from text.config import DataConfig
 from text.metrics import faithfulness, overlap, recovery, slots
-from text.pipeline import Pipeline
+from text.pipeline import Pipeline, write_together
 from text.references import References, find_references, repeated
 from text.sources import source_ids
 from text.yardstick import Yardstick, find_yardstick, of_split
@@ -34,12 +35,16 @@ def evaluate(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     references = find_sources(pipeline, request)
     yardstick = find_yardstick(run, panel, request.split, request.features)
     texts = draw_texts(pipeline, request, references)
-    result = yardstick.measure(texts)
-    if references is not None:
-        result |= against_sources(texts, references, yardstick.config.data)
-    if request.likelihood:
-        result["likelihood"] = likelihood(pipeline, yardstick, request)
-    return result | circumstances(yardstick, request)
+
+    def measured() -> dict[str, Any]:
+        result = yardstick.measure(texts)
+        if references is not None:
+            result |= against_sources(texts, references, yardstick.config.data)
+        if request.likelihood:
+            result["likelihood"] = likelihood(pipeline, yardstick, request)
+        return result | circumstances(yardstick, request)
+
+    return on_rank_zero(measured)
 
 
 def find_sources(pipeline: Pipeline, request: EvaluateRequest) -> References | None:
@@ -68,7 +73,7 @@ def draw_texts(
 ) -> list[str]:
     """request.n sentences, each from its source if there are any."""
     ask = Ask(source=None if references is None else references.rows, **choice(request))
-    return pipeline.write(request.seeds, request, ask, progress=True).texts
+    return write_together(pipeline, request.seeds, request, ask).texts
 
 
 def against_sources(texts: list[str], references: References, data: DataConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from shared.errors import ConfigError
 from shared.files import write_atomic, write_text
+from shared.ranks import on_rank_zero
 from shared.requests import EvaluateRequest
 from shared.runs import Run
 from shared.sweep import parse_sweep
@@ -22,7 +23,7 @@ from shared.task import Panel
 from text.baseline import CausalLM
 from text.evaluation import circumstances, draw_texts, find_sources
 from text.pipeline import Pipeline
-from text.yardstick import find_yardstick
+from text.yardstick import Yardstick, find_yardstick
 
 # Across and up, each with how the same number of held-out data is called.
 PAIR = {"unigram_entropy": "_data", "perplexity": "_held_out"}
@@ -35,6 +36,14 @@ def frontier(run: Run, request: EvaluateRequest, panel: Panel) -> dict[str, Any]
     # before a judge is looked for: what the model cannot do is said before one is trained
     drawn = _draw(run, name, points)
     yardstick = find_yardstick(run, panel, request.split)
+    return on_rank_zero(lambda: _measured(run, request, drawn, yardstick))
+
+
+def _measured(
+    run: Run, request: EvaluateRequest, drawn: dict[float, list[str]], yardstick: Yardstick
+) -> dict[str, Any]:
+    """The measures of each point's sentences, written too."""
+    name = parse_sweep("frontier", request.frontier or "").name
     rows: list[dict[str, Any]] = []
     for value, texts in drawn.items():
         rows.append({name: value, **yardstick.measure(texts)})

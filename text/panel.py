@@ -15,6 +15,7 @@ from shared.errors import ConfigError
 from shared.files import write_text
 from shared.learner import DiffusionLearner
 from shared.prompts import one_each
+from shared.ranks import on_rank_zero
 from shared.requests import (
     ControlRequest,
     EvaluateRequest,
@@ -47,7 +48,7 @@ from text.operators import control as operators
 from text.operators import evaluation as classified
 from text.operators.data import labelled_rows, latent_rows, read_classes, write_classes
 from text.operators.learner import Operator
-from text.pipeline import Pipeline
+from text.pipeline import Output, Pipeline, write_together
 from text.teller import captions
 from text.writer import FILE as WRITTEN
 from text.writer import read_written, write
@@ -137,28 +138,8 @@ class TextPanel:
             n_best=request.n_best,
             watch=watch,
         )
-        result = pipeline.write(request.seeds, request, ask, progress=True)
-        settings = request.settings() | {"weights": request.weights, "given": request.given}
-        settings |= {name: getattr(request, name) for name in ("prompt", "mbr", "surest", "length")}
-        images = [str(file) for file in request.image]
-        written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
-        written["prompts"] = prompts
-        if images:
-            written["images"] = images
-        if ask.candidates > 1:
-            written["n_best"] = [[vars(one) for one in best] for best in result.n_best]
-            write_text(out / "n_best.txt", _n_best_lines(result.n_best))
-        write_text(out / "samples.txt", "".join(text + "\n" for text in result.texts))
-        write_text(out / "samples.json", json.dumps(written, indent=1, ensure_ascii=False))
-        if request.trajectory:
-            steps = [vars(glimpse) for glimpse in glimpses]
-            lines = (f"{g.step:4d}  logsnr {g.logsnr:7.2f}  {g.text}\n" for g in glimpses)
-            write_text(out / "trajectory.txt", "".join(lines))
-            write_text(out / "trajectory.json", json.dumps(steps, indent=1, ensure_ascii=False))
-        found = {"n": len(result.texts), "samples": str(out / "samples.txt")}
-        if images:
-            return found | {"captions": dict(zip(images, result.texts, strict=True))}
-        return found | {f"sentence {i}": text for i, text in enumerate(result.texts[:8])}
+        result = write_together(pipeline, request.seeds, request, ask)
+        return on_rank_zero(lambda: _save(result, request, ask, prompts, glimpses, out))
 
     def control(
         self, run: Path, controls: Sequence[str], request: ControlRequest, out: Path
@@ -320,6 +301,38 @@ def _codec(config: TextConfig, size: int, run: Path | None) -> Codec:
     else:
         tokens = Embedding(size, config.data.length, config.codec.dim, config.codec.unit_norm)
     return Ended(tokens) if config.codec.explicit_length else tokens
+
+
+def _save(
+    result: Output,
+    request: SampleRequest,
+    ask: Ask,
+    prompts: Sequence[str] | None,
+    glimpses: list[Glimpse],
+    out: Path,
+) -> dict[str, Any]:
+    """Write what `TextPanel.sample` tells; returns where it is."""
+    settings = request.settings() | {"weights": request.weights, "given": request.given}
+    settings |= {name: getattr(request, name) for name in ("prompt", "mbr", "surest", "length")}
+    images = [str(file) for file in request.image]
+    written = {"settings": settings, "seeds": result.seeds, "texts": result.texts}
+    written["prompts"] = prompts
+    if images:
+        written["images"] = images
+    if ask.candidates > 1:
+        written["n_best"] = [[vars(one) for one in best] for best in result.n_best]
+        write_text(out / "n_best.txt", _n_best_lines(result.n_best))
+    write_text(out / "samples.txt", "".join(text + "\n" for text in result.texts))
+    write_text(out / "samples.json", json.dumps(written, indent=1, ensure_ascii=False))
+    if request.trajectory:
+        steps = [vars(glimpse) for glimpse in glimpses]
+        lines = (f"{g.step:4d}  logsnr {g.logsnr:7.2f}  {g.text}\n" for g in glimpses)
+        write_text(out / "trajectory.txt", "".join(lines))
+        write_text(out / "trajectory.json", json.dumps(steps, indent=1, ensure_ascii=False))
+    found = {"n": len(result.texts), "samples": str(out / "samples.txt")}
+    if images:
+        return found | {"captions": dict(zip(images, result.texts, strict=True))}
+    return found | {f"sentence {i}": text for i, text in enumerate(result.texts[:8])}
 
 
 def _n_best_lines(n_best: list[list[Candidate]]) -> str:

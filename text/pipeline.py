@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from shared.errors import CheckpointError, ConfigError
 from shared.learner import DiffusionLearner
 from shared.prompts import pad_rows
+from shared.ranks import share_out
 from shared.requests import ControlRequest
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
@@ -270,3 +271,17 @@ class Pipeline:
             progress,
         )
         return [decode(ids) for ids in rows.tolist()]
+
+
+def write_together(pipeline: Pipeline, seeds: Sequence[int], how: Sampling, ask: Ask) -> Output:
+    """`Pipeline.write`, of which the processes of a launch do a part each."""
+
+    def written(part: slice) -> Output:
+        return pipeline.write(seeds[part], how, ask.part(part), progress=True)
+
+    parts = share_out(len(seeds), written)
+    return Output(
+        [text for part in parts for text in part.texts],
+        list(seeds),
+        [best for part in parts for best in part.n_best],
+    )

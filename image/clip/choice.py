@@ -22,6 +22,7 @@ from shared.drawing import ClassTarget, Wrap
 from shared.errors import ConfigError
 from shared.guidance import through_estimate
 from shared.prompts import listed
+from shared.ranks import share_out
 from shared.requests import SampleRequest
 from shared.seeds import all_candidates
 
@@ -65,16 +66,6 @@ class Choice:
         encoder.check_prompt(asked[0])
         return cls(encoder, encoder.captions(asked)[0], request.candidates)
 
-    def repeated(self, rows: Tensor | None) -> Tensor | None:
-        """rows (n, ...) -> the same for all candidates (n candidates, ...)."""
-        return None if rows is None else rows.repeat_interleave(self.candidates, 0)
-
-    def enlarged(self, low: BesidePictures | None) -> BesidePictures | None:
-        """What is to be enlarged, for all candidates."""
-        if low is None:
-            return None
-        return BesidePictures(low.pictures.repeat_interleave(self.candidates, 0), low.noise)
-
     def best(self, images: Tensor, levels: int) -> tuple[Tensor, Tensor]:
         """Levels (n candidates, C, H, W) -> the rows of the best of each picture (n,), the first of
         equals, and the CLIP scores of all (n, candidates)."""
@@ -115,30 +106,37 @@ def draw_best(
     choice: Choice | None,
     condition: Tensor | None,
     negative: Tensor | None,
-    target: ClassTarget | None,
-    watch: Callable[[Glimpse], None] | None,
+    target: ClassTarget | None = None,
+    watch: Callable[[Glimpse], None] | None = None,
     low: BesidePictures | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Levels (n, C, H, W) of the request's pictures, as `Pipeline.latents` draws them; with a
-    choice led by it, the best of its candidates, and the scores of all (n, candidates)."""
-    seeds = list(request.seeds)
-    if choice is None:
+    choice led by it, the best of its candidates, and the scores of all (n, candidates). The
+    processes of a launch draw a part of them each."""
+    seeds = request.seeds
+    count = 1 if choice is None else choice.candidates
+    wrap = choice and choice.guide(pipeline.learner.codec, request.clip_scale)
+
+    def drawn(part: slice) -> tuple[Tensor, Tensor | None]:
+        def each(rows: Tensor) -> Tensor:
+            return rows.expand(len(seeds), *rows.shape[1:])[part].repeat_interleave(count, 0)
+
         x0 = pipeline.latents(
-            seeds, condition, request,
-            watch=watch, progress=True, negative=negative, target=target, low=low,
-        )  # fmt: skip
-        return pipeline.decode(x0), None
-    x0 = pipeline.latents(
-        all_candidates(seeds, choice.candidates),
-        choice.repeated(condition),
-        request,
-        watch=watch,
-        progress=True,
-        negative=choice.repeated(negative),
-        target=target and target._replace(ids=target.ids.repeat_interleave(choice.candidates, 0)),
-        wrap=choice.guide(pipeline.learner.codec, request.clip_scale),
-        low=choice.enlarged(low),
-    )
-    drawn = pipeline.decode(x0)
-    kept, scores = choice.best(drawn, pipeline.facts.levels)
-    return drawn[kept], scores
+            all_candidates(seeds[part], count),
+            None if condition is None else each(condition),
+            request,
+            watch=watch,
+            progress=True,
+            negative=None if negative is None else each(negative),
+            target=target and target._replace(ids=each(target.ids)),
+            wrap=wrap,
+            low=low and BesidePictures(each(low.pictures), low.noise),
+        )
+        images = pipeline.decode(x0).to(torch.uint8)
+        if choice is None:
+            return images, None
+        kept, scores = choice.best(images, pipeline.facts.levels)
+        return images[kept], scores
+
+    images, scores = zip(*share_out(len(seeds), drawn), strict=True)
+    return torch.cat(images).long(), None if choice is None else torch.cat(scores)

@@ -5,22 +5,23 @@ the names as its metadata. Moments of different networks or resizes look alike a
 that mean nothing; here they are refused.
 """
 
+import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from image.features import FeatureNetwork
 from image.metrics import frechet
-from image.metrics.moments import Moments, Stream, merge
+from image.metrics.moments import Moments, merge, moments
 from shared.errors import DataError
 from shared.files import cache_dir, write_atomic
+from shared.ranks import on_rank_zero, share_out
 
 FORMAT = "diptych feature statistics 1"
 BATCH = 1024  # pictures whose features are held at once
@@ -67,15 +68,16 @@ def load(path: Path) -> Statistics:
     return Statistics(Moments(count, mean, body), **names)
 
 
-def of(network: FeatureNetwork, batches: Iterable[Tensor], data: str) -> Statistics:
-    """Of pictures that come in batches (B, C, H, W); `data` names them. One batch of pictures and
-    its features are held at a time. DataError when there are fewer than two."""
-    stream, count = Stream(), 0
-    for images in batches:
-        stream.add(network.features(images))
-        count += len(images)
-    _at_least_two(count, data)
-    return Statistics(stream.moments(), network.name, network.resize, data)
+def of(network: FeatureNetwork, batches: Sequence[Tensor], data: str) -> Statistics:
+    """Of pictures in batches (B, C, H, W), which the processes of a launch share; `data` names
+    them. Each holds the features of one batch at a time. DataError for fewer than two pictures."""
+    _at_least_two(sum(map(len, batches)), data)
+
+    def streamed(some: slice) -> Moments:
+        return moments(network.features(images) for images in batches[some])
+
+    whole = functools.reduce(merge, share_out(len(batches), streamed))
+    return Statistics(whole, network.name, network.resize, data)
 
 
 def cached(network: FeatureNetwork, images: Tensor, data: str) -> tuple[Statistics, Path]:
@@ -86,10 +88,10 @@ def cached(network: FeatureNetwork, images: Tensor, data: str) -> tuple[Statisti
     for part in images.split(BATCH):
         digest.update(part.contiguous().cpu().view(torch.uint8).numpy().tobytes())
     path = cache_dir() / "statistics" / f"{digest.hexdigest()[:24]}.safetensors"
-    if path.is_file():
-        return load(path), path
-    found = of(network, images.split(BATCH), data)
-    found.save(path)
+    found = on_rank_zero(lambda: load(path) if path.is_file() else None)
+    if found is None:
+        found = of(network, images.split(BATCH), data)
+        on_rank_zero(lambda: found.save(path))
     return found, path
 
 
@@ -111,28 +113,6 @@ def distance(a: Statistics, b: Statistics) -> float:
         return frechet.distance(a.moments, b.moments)
     except ValueError as error:
         raise DataError(f"{a.data}, {b.data}: {error}") from None
-
-
-def gathered(moments: Moments) -> Moments:
-    """The moments of all processes' samples, on each of them; `moments` are those of its own (none
-    is `moments.empty`). The process group must be there; ValueError for different D."""
-    size, device = torch.distributed.get_world_size(), moments.mean.device
-    own = torch.tensor([moments.count, len(moments.mean)], device=device)
-    told = [torch.empty_like(own) for _ in range(size)]
-    torch.distributed.all_gather(told, own)
-    counts, dims = zip(*(each.tolist() for each in told), strict=True)
-    if len(set(dims)) > 1:
-        raise ValueError(f"processes hold {', '.join(map(str, dims))} features: expected as many")
-    D = dims[0]
-    rows = [max(0, count - 1) if count <= D else D for count in counts]
-    packed = moments.mean.new_zeros(1 + max(rows), D)
-    packed[0], packed[1 : 1 + len(moments.body)] = moments.mean, moments.body
-    parts = [torch.empty_like(packed) for _ in range(size)]
-    torch.distributed.all_gather(parts, packed)
-    total = Moments(counts[0], parts[0][0], parts[0][1 : 1 + rows[0]])
-    for count, n, part in zip(counts[1:], rows[1:], parts[1:], strict=True):
-        total = merge(total, Moments(count, part[0], part[1 : 1 + n]))
-    return total
 
 
 def _at_least_two(count: int, what: str) -> None:

@@ -35,8 +35,9 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """The number of processes, as the launcher says."""
-    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    """The number of processes, as the launcher says; of Slurm's, those of the step: a job of many
+    tasks has one process where `srun` starts none."""
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", "1")))
 
 
 def _local(name: str, slurm: str, default: str) -> int:

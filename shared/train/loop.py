@@ -9,7 +9,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from shared.config import TrainConfig
 from shared.errors import ConfigError, DataError, DiptychError, NonFinite, Preempted
 from shared.learner import DiffusionLearner
 from shared.objective import sample_keys, stratified_times
+from shared.ranks import on_rank_zero
 from shared.task import Examples, RunConfig, Stepwise, Trainable
 from shared.train import checkpoint, engine
 from shared.train.layout import convolutions
@@ -40,7 +41,7 @@ def train(config: RunConfig, run: Path, panel: Trainable, quiet: bool = False) -
     device = engine.set_up()
     with torch.random.fork_rng(), _alone(run):
         with _nothing_left(run):
-            _on_rank_zero(lambda: _begin(config, run, panel))
+            on_rank_zero(lambda: _begin(config, run, panel))
             config = runs.read_config(run, panel)
             examples = panel.examples(config, run)
             if len(examples) == 0:
@@ -224,7 +225,7 @@ class Trainer:
         bad = [k for k, value in parts["model"].items() if not bool(torch.isfinite(value).all())]
         if bad:
             raise self._not_finite(f"weight {bad[0]}")
-        _on_rank_zero(lambda: checkpoint.save(self.folder, self.step, parts, self.config.keep))
+        on_rank_zero(lambda: checkpoint.save(self.folder, self.step, parts, self.config.keep))
         self.saved = self.step
 
 
@@ -284,17 +285,3 @@ def _nothing_left(run: Path) -> Generator[None]:
         for path in set(run.iterdir()) - before if engine.rank() == 0 else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
-
-
-def _on_rank_zero(act: Callable[[], object]) -> None:
-    """Do something on rank 0; its error is raised on every rank, so that none waits for ever."""
-    failed: list[BaseException | None] = [None]
-    if engine.rank() == 0:
-        try:
-            act()
-        except Exception as error:
-            failed = [error]
-    if engine.world_size() > 1:
-        torch.distributed.broadcast_object_list(failed, src=0)
-    if failed[0] is not None:
-        raise failed[0]

@@ -190,30 +190,32 @@ def test_damaged_or_foreign_files_of_statistics_are_named(tmp_path: Path, damage
         statistics.load(path)
 
 
-GATHER = """
+SHARED = """
 import sys, torch, torch.distributed as dist
-from image.metrics.moments import empty, moments
-from image.metrics.statistics import gathered
-rank, x, meeting = int(sys.argv[1]), torch.load(sys.argv[2]), "file://" + sys.argv[3]
+from image.metrics import statistics
+from image.metrics.moments import moments
+from tests.image.test_moments import Means, pictures
+rank, meeting = int(sys.argv[1]), "file://" + sys.argv[2]
 dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=3)
-for first, second in ((2, 4), (3, 30), (0, 3)):
-    part = [x[:first], x[first:second], x[second:second + 1]][rank]
-    whole = gathered(moments(part) if len(part) else empty(x.shape[1]))
-    expected = moments(x[:second + 1])
-    assert whole.count == second + 1, whole.count
+cases = ((9, 2, ([2, 2], [2, 2], [1])), (4, 3, ([3], [1], [])), (2, 1, ([1], [1], [])))
+for n, size, parts in cases:
+    network = Means()
+    whole = statistics.of(network, pictures(n).split(size), "some").moments
+    assert network.seen == parts[rank], network.seen
+    expected = moments(Means().features(pictures(n)))
+    assert whole.count == n, whole.count
     torch.testing.assert_close(whole.mean, expected.mean)
     torch.testing.assert_close(whole.covariance(), expected.covariance())
 dist.destroy_process_group()  # or gloo's threads may outlive the interpreter, which then aborts
 """
 
 
-def test_every_process_gathers_the_moments_of_all(tmp_path: Path):
-    """Three processes: rows alone, rows beside scatter, and one process without a sample."""
-    torch.save(rows(31), tmp_path / "rows")
-    arguments = [str(tmp_path / "rows"), str(tmp_path / "meeting")]
+def test_processes_share_batches_and_each_has_the_statistics_of_all(tmp_path: Path):
+    """Of three processes each sees its batches alone, and one may have none."""
+    meeting = str(tmp_path / "meeting")
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", GATHER, str(rank), *arguments],
+            [sys.executable, "-c", SHARED, str(rank), meeting],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
