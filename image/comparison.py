@@ -44,7 +44,7 @@ def compare(
     floor = network.features(held_out.images[some_rows(len(held_out), m, seed, held_out.labels)])
     count = min(max(n, SUBSET), len(training))
     rows = some_rows(len(training), count, seed, training.labels)
-    data = network.features(training.images[rows])
+    data = network.features(training.take(rows)[0])
     some = data[:n]
     return {
         **_frechet_distances(network, ours, floor, training, reference),

@@ -10,6 +10,7 @@ from shared.schema import one_of, positive, schema
 from shared.tokenizer import KINDS, SPECIAL
 
 DRAWN = ("scene", "figures")
+CACHES = ("memory", "disk")
 DRAWN_SIZE = 32  # pixels along a side, unless data.size says another
 MOST_PARTS = 255  # numbers that a pixel of a layout can hold, but 0
 
@@ -33,6 +34,7 @@ class DataConfig:
     channels: int | None = None  # 1 (grey) or 3 (RGB); null: as the first picture has
     limit: int | None = None  # of pictures, evenly spread over the split
     flip: bool = False  # mirror half of the training pictures left to right, each time anew
+    cache: str = "memory"  # of decoded pictures; disk: kept there, for data that memory cannot hold
     skip_bad: bool = False  # leave out, count and name what cannot be read or has no caption
 
     # Texts as the condition, in place of classes, which then only the judge of `evaluate` learns
@@ -66,6 +68,12 @@ class DataConfig:
                 positive(f"data.{name}", value)
         if self.channels not in (None, 1, 3):
             raise ValueError(f"data.channels = {self.channels}: expected 1 (grey) or 3 (RGB)")
+        one_of("data.cache", self.cache, CACHES)
+        if self.cache == "disk" and not self.in_files:
+            raise ValueError(
+                f"data.cache = 'disk': of pictures in files, data.name = {self.name!r}; leave it "
+                "out"
+            )
         one_of("data.tokenizer", self.tokenizer, KINDS)
         if self.vocabulary <= SPECIAL:
             raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
@@ -100,6 +108,11 @@ class DataConfig:
         """Whether pictures are drawn here, from attributes that are then known."""
         return self.name in DRAWN
 
+    @property
+    def in_files(self) -> bool:
+        """Whether pictures are read, and not embedded."""
+        return not self.drawn and self.name != "digits"
+
     def layout_size(self) -> tuple[int, int] | None:
         """Of the layout that a condition begins with, where it has one."""
         side = self.size or DRAWN_SIZE
@@ -133,7 +146,7 @@ class DataConfig:
                 "name of its own"
             )
         name = f"data.layout_column = {column!r}"
-        if self.drawn or self.name == "digits":
+        if not self.in_files:
             raise ValueError(f"{name}: of pictures in files, data.name = {self.name!r}")
         if self.caption_column is not None:
             raise ValueError(f"{name}: beside a class, not a caption; leave one of them out")

@@ -117,9 +117,9 @@ def _compared(
     images = draw_rows(pipeline, request, source, rows)
     result: dict[str, Any] = {"samples": request.n}
     if isinstance(pipeline.beside, Small):
-        result["upscaling"] = fidelity(pipeline.beside, images, source.images[rows])
+        result["upscaling"] = fidelity(pipeline.beside, images, source.take(rows)[0])
     elif isinstance(pipeline.beside, Sketch):
-        result |= likeness(pipeline.beside, images, source.images[rows])
+        result |= likeness(pipeline.beside, images, source.take(rows)[0])
     if judge is not None and asked is not None:
         own = request.reference if network is None else None
         result |= compare(judge, images, training, held_out, request.seed, own)
@@ -188,7 +188,7 @@ def _autoencoder(
     learner = load_learner(run.folder, request.weights)
     assert isinstance(learner, AutoencoderLearner)
     rows = _several(held_out, request)
-    images = held_out.images[rows]
+    images = held_out.take(rows)[0]
     facts = {"images": len(images), "split": _split(run, request)}
     facts |= measure_reconstructions(learner, images)
     if training.condition is not None:
@@ -295,7 +295,7 @@ def draw_rows(
     """Levels (n, C, H, W) for the conditions of these rows, or of these rows made small, or as
     sketches."""
     beside = pipeline.beside
-    low = None if beside is None else BesidePictures(beside.seen(source.images[rows]), 0.0)
+    low = None if beside is None else BesidePictures(beside.seen(source.take(rows)[0]), 0.0)
     condition, target = pipeline.conditions_of(source, rows), None
     if request.classifier is not None:
         assert condition is not None  # as `_check_samples` has seen
@@ -357,7 +357,7 @@ def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:
         return facts | {"accuracy": found["class_agreement"]}
     device = next(judge.model.parameters()).device
     losses = [
-        judge.model(held_out.images[rows].to(device), condition[rows].to(device), rows, rows)[0]
+        judge.model(held_out.take(rows)[0].to(device), condition[rows].to(device), rows, rows)[0]
         for rows in torch.arange(len(held_out)).split(256)
     ]
     facts["loss_nats"] = float(torch.cat(losses).detach().mean())

@@ -24,6 +24,7 @@ UNREAD: dict[str, Any] = {
     "layout_column": None,
     "layout_classes": None,
 }
+UNSTATED = {*UNREAD, "cache"}  # of data: no other judge for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _settings(config: ImageConfig) -> ImageConfig:
 
 def _stated(settings: ImageConfig) -> dict[str, Any]:
     stated = {key: dataclasses.asdict(getattr(settings, key)) for key in ("data", "judge")}
-    stated["data"] = {key: value for key, value in stated["data"].items() if key not in UNREAD}
+    stated["data"] = {key: value for key, value in stated["data"].items() if key not in UNSTATED}
     return stated
 
 
