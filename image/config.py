@@ -176,9 +176,15 @@ class ImageConfig:
                 f"unet: network = {self.network!r} does not read it; add network=unet, or leave "
                 "unet out"
             )
-        if self.data.flip and self.model != "diffusion":
+        for name in self.data.augmented():
+            if self.model != "diffusion":
+                raise ValueError(
+                    f"{name}: of model = 'diffusion', got {self.model!r}; leave it out"
+                )
+        if self.data.crop and self.codec.cache_latents:
             raise ValueError(
-                f"data.flip = true: of model = 'diffusion', got {self.model!r}; leave it out"
+                f"data.crop = {self.data.crop}: every window has latents of its own; set "
+                "codec.cache_latents=false, or leave it out"
             )
         self._check_autoencoder()
         self._check_clip()
@@ -268,6 +274,7 @@ class ImageConfig:
                 f"unet.source_depth = {depth}: there is no caption to read without "
                 "data.caption_column"
             )
+
 
     def _check_text_encoder(self, depth: int) -> None:
         name = f"data.text_encoder = {self.data.text_encoder!r}"

@@ -34,6 +34,9 @@ class DataConfig:
     channels: int | None = None  # 1 (grey) or 3 (RGB); null: as the first picture has
     limit: int | None = None  # of pictures, evenly spread over the split
     flip: bool = False  # mirror half of the training pictures left to right, each time anew
+    # Pixels that training pictures are read larger by, of which it sees a window of `size` in a
+    # random place, each time anew
+    crop: int = 0
     cache: str = "memory"  # of decoded pictures; disk: kept there, for data that memory cannot hold
     skip_bad: bool = False  # leave out, count and name what cannot be read or has no caption
 
@@ -84,6 +87,17 @@ class DataConfig:
             )
         self._check_layout()
         self._check_scene()
+        self._check_augmented()
+
+    def augmented(self) -> dict[str, str]:
+        """What is changed at random in training pictures: the settings that ask for it, and what
+        they make of a picture."""
+        made = {f"data.crop = {self.crop}": "windows"} if self.crop else {}
+        return made | ({"data.flip = true": "mirror images"} if self.flip else {})
+
+    def larger(self) -> "DataConfig":
+        """As training reads pictures, of which it sees windows."""
+        return dataclasses.replace(self, size=self.size + self.crop) if self.size else self
 
     def condition_groups(self) -> dict[str, tuple[int, ...]]:
         """Columns of the condition, by the names of what can be dropped and guided by itself. Drawn
@@ -152,18 +166,29 @@ class DataConfig:
             raise ValueError(f"{name}: beside a class, not a caption; leave one of them out")
         if self.size is None:
             raise ValueError(f"{name}: set data.size=PIXELS, to which both pictures are scaled")
-        if self.flip:
+
+    def _check_augmented(self) -> None:
+        if self.crop < 0:
+            raise ValueError(f"data.crop = {self.crop}: expected 0 pixels or more")
+        for name, made in self.augmented().items():
+            if self.layout_column is not None:
+                raise ValueError(
+                    f"{name}: layouts say where things are, and would be wrong of {made}; leave "
+                    "it out"
+                )
+            if self.drawn:
+                raise ValueError(
+                    f"{name}: what is known of {self.name} says where things are, and would be "
+                    f"wrong of their {made}; leave it out"
+                )
+        if self.crop and (not self.in_files or self.size is None):
             raise ValueError(
-                "data.flip = true: layouts say where things are, and would be wrong of mirror "
-                "images; leave it out"
+                f"data.crop = {self.crop}: of pictures in files that are scaled to data.size, got "
+                f"data.name = {self.name!r}, data.size = {self.size}; set data.size=PIXELS, or "
+                "leave it out"
             )
 
     def _check_scene(self) -> None:
-        if self.drawn and self.flip:
-            raise ValueError(
-                f"data.flip = true: what is known of {self.name} says where things are, and would "
-                "be wrong of their mirror images; leave it out"
-            )
         if not self.drawn and (self.groups or self.compositional):
             raise ValueError(
                 "data.groups, data.compositional: of the scene world and of figures; data.name = "

@@ -21,6 +21,7 @@ RESIZE = "none"  # pictures are judged as they are
 UNREAD: dict[str, Any] = {
     "text_encoder": None,
     "flip": False,
+    "crop": 0,
     "layout_column": None,
     "layout_classes": None,
 }

@@ -123,7 +123,7 @@ class ImagePanel:
             return cached_latents(
                 codec, lambda: self._pictures(config, run), facts.images, run, flip
             )
-        return self._pictures(config, run)
+        return conditioned(load_pictures(config.data.larger()), config, run)
 
     def _pictures(self, config: ImageConfig, run: Path) -> Pictures:
         return conditioned(load_pictures(config.data), config, run)
