@@ -47,6 +47,9 @@ class DataConfig:
     # Folder of a CLIPTextModel or T5EncoderModel of transformers with its tokenizer, which reads
     # captions in place of blocks trained with the network; $VARIABLES are expanded
     text_encoder: str | None = None
+    # to caption_length before the encoder reads them, and padding is attended to: as in Stable
+    # Diffusion
+    pad_captions: bool = False
     tokenizer: str = "word"
     vocabulary: int = 8192  # at most, special tokens included
     min_count: int = 1  # rarer words are unknown (word tokenizer)
@@ -84,6 +87,11 @@ class DataConfig:
             raise ValueError(
                 f"data.text_encoder = {self.text_encoder!r}: reads captions, and "
                 "data.caption_column = null; name the column, or leave it out"
+            )
+        if self.pad_captions and self.text_encoder is None:
+            raise ValueError(
+                "data.pad_captions = true: of captions that data.text_encoder reads; name one, or "
+                "leave it out"
             )
         self._check_layout()
         self._check_scene()

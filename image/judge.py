@@ -20,6 +20,7 @@ RESIZE = "none"  # pictures are judged as they are
 # of data: no part of a judge
 UNREAD: dict[str, Any] = {
     "text_encoder": None,
+    "pad_captions": False,
     "flip": False,
     "crop": 0,
     "layout_column": None,
