@@ -46,7 +46,7 @@ def _by_dim(found: Likelihood) -> dict[str, Any]:
 
 def _split(pipeline: Pipeline, pictures: Pictures, rows: Tensor) -> Split:
     """Of a model that reads pictures, given those made of the same ones, without noise."""
-    data, condition = pictures.images[rows], pipeline.conditions_of(pictures, rows)
+    data, condition = pictures.take(rows)[0], pipeline.conditions_of(pictures, rows)
     if pipeline.beside is not None:
         made, a = pipeline.beside.made(data, rows), torch.zeros(len(rows))
         condition = pipeline.beside.row(made, a, condition, rows)

@@ -68,7 +68,7 @@ def captioned(
             f"data.caption_length = {config.caption_length}: none of {len(fits):,} captions fits, "
             f"the shortest has {shortest} tokens; set data.caption_length to {shortest} or more"
         )
-    rows = torch.tensor(fits)
+    rows = torch.tensor(fits).nonzero().flatten()
     too_long = [
         f"data.caption_length = {config.caption_length}: {caption!r:.60} has {n} tokens"
         for caption, n, fit in zip(pictures.captions, longest, fits, strict=True)
@@ -83,7 +83,7 @@ def captioned(
     seen = told if pictures.laid_out else None  # a judge sees the words, never the layout
     return replace(
         pictures,
-        images=pictures.images[rows],
+        rows=rows if pictures.rows is None else pictures.rows[rows],
         condition=condition,
         shows=seen if classed is None else classed[rows],
         classes=(),

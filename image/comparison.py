@@ -42,10 +42,11 @@ def compare(
     least, where there are as many. DataError for statistics of another network or resize."""
     n, m = len(images), min(len(images), len(held_out))
     ours = _features(network, images)
-    floor = _features(network, held_out.images[some_rows(len(held_out), m, seed, held_out.labels)])
+    own = some_rows(len(held_out), m, seed, held_out.labels)
+    floor = _features(network, held_out.take(own)[0])
     count = min(max(n, SUBSET), len(training))
     rows = some_rows(len(training), count, seed, training.labels)
-    data = _features(network, training.images[rows])
+    data = _features(network, training.take(rows)[0])
     if reference is None:
         whole, reference = statistics.cached(network, training.images, "training split")
     else:

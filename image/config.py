@@ -13,6 +13,7 @@ CODECS = ("pixels", "bits", "palette", "autoencoder")
 OF_BITS = ("bits", "palette")
 NETWORKS = ("transformer", "unet")
 RESAMPLE = ("residual", "conv")
+TOLD = ("level", "step")
 SOURCE_HEADS = 4  # of the blocks that read a caption for the U-Net
 
 
@@ -72,6 +73,9 @@ class UnetConfig:
     dropout: float = 0.0
     source_depth: int = 0  # blocks that read a caption, to which the levels that attend then attend
     source_dim: int = 128  # of its tokens
+    # The noise level as its logsnr, and with it the mean of a caption's tokens; or, of a network
+    # with data.text_encoder, as the step of a chain of 1,000, alone: as in Stable Diffusion
+    told: str = "level"
 
     def __post_init__(self) -> None:
         if self.source_depth < 0:
@@ -90,6 +94,7 @@ class UnetConfig:
             raise ValueError(
                 f"unet.channels = {self.channels}: expected a multiple of 8 for each level"
             )
+        one_of("unet.told", self.told, TOLD)
         positive("unet.layers", self.layers)
         positive("unet.head_dim", self.head_dim)
         one_of("unet.resample", self.resample, RESAMPLE)
@@ -178,10 +183,7 @@ class ImageConfig:
                 f"unet: network = {self.network!r} does not read it; add network=unet, or leave "
                 "unet out"
             )
-        if self.data.flip and self.model != "diffusion":
-            raise ValueError(
-                f"data.flip = true: of model = 'diffusion', got {self.model!r}; leave it out"
-            )
+        self._check_augmented()
         self._check_autoencoder()
         self._check_clip()
         self._check_condition()
@@ -231,6 +233,18 @@ class ImageConfig:
                     f"= 1, got {self.model!r} with codec.kind = {self.codec.kind!r} and "
                     f"{self.upscale.factor}; leave it out"
                 )
+
+    def _check_augmented(self) -> None:
+        for name in self.data.augmented():
+            if self.model != "diffusion":
+                raise ValueError(
+                    f"{name}: of model = 'diffusion', got {self.model!r}; leave it out"
+                )
+        if self.data.crop and self.codec.cache_latents:
+            raise ValueError(
+                f"data.crop = {self.data.crop}: every window has latents of its own; set "
+                "codec.cache_latents=false, or leave it out"
+            )
 
     def _check_autoencoder(self) -> None:
         if self.model != "autoencoder" and self.autoencoder != AutoencoderConfig():
@@ -288,6 +302,12 @@ class ImageConfig:
                 "data.caption_column"
             )
 
+        if self.unet.told == "step":
+            raise ValueError(
+                "unet.told = 'step': of a network that reads captions by data.text_encoder; name "
+                "one, or leave it out"
+            )
+
     def _check_text_encoder(self, depth: int) -> None:
         name = f"data.text_encoder = {self.data.text_encoder!r}"
         if self.model != "diffusion" or self.beside() is not None:
@@ -305,6 +325,11 @@ class ImageConfig:
             raise ValueError(f"{name}: nothing attends to it; set net.cross_attention = true")
         if self.network == "unet" and not self.unet.attention:
             raise ValueError(f"{name}: no level attends to it; set unet.attention")
+        if self.unet.told == "step" and self.diffusion.schedule == "learned":
+            raise ValueError(
+                "unet.told = 'step': a schedule that is learned has no chain yet; set "
+                "diffusion.schedule=scaled_linear, or leave it out"
+            )
 
     def _check_dropped(self) -> None:
         dropped = self.diffusion.drop_condition

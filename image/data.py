@@ -29,7 +29,7 @@ from shared.files import write_text
 from shared.scene import Scene
 
 FACTS = "data.json"
-MEASURED = 4096  # pictures that the standard deviation of x0 is measured on
+MEASURED = 4096  # pictures that codecs and the standard deviation of x0 are measured on
 SCENES = 20_000  # of the endless worlds of scenes and figures when data.limit is not set
 HELD_OUT_SCENES = 2_000
 DIGIT_LEVELS = 17  # each is the number of dark pixels in a block of 4 x 4
@@ -38,9 +38,13 @@ HOLD_OUT_DIGIT = 5  # every fifth picture of each class is the test split
 
 @dataclass(frozen=True)
 class Pictures:
-    """Training data as `shared.task.Examples`: images (N, C, H, W), condition (N, M) or None."""
+    """Training data as `shared.task.Examples`: N pictures (C, H, W), condition (N, M) or None.
 
-    images: Tensor
+    They are the `rows` (N,) of what is stored, (S, C, H, W), or all of it; what is stored may be
+    the map of a file (`image.decoding`), of which `take` reads what is asked for.
+    """
+
+    stored: Tensor
     condition: Tensor | None
     levels: int
     classes: tuple[str, ...]  # names by label; empty without classes
@@ -52,9 +56,21 @@ class Pictures:
     laid_out: bool = False  # whether files have layouts, which a judge is not told
     left_out: tuple[str, ...] = ()  # why each bad one was left out
     divided: bool = True  # whether the source has splits; without, a part is held out
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.stored if self.rows is None else self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W."""
+        C, H, W = self.stored.shape[1:]
+        return C, H, W
+
+    @property
+    def images(self) -> Tensor:
+        """All of them, (N, C, H, W): a copy where they are some of what is stored."""
+        return self.stored if self.rows is None else self.stored[self.rows]
 
     @property
     def skipped(self) -> int:
@@ -69,7 +85,12 @@ class Pictures:
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """rows (B,) -> images (B, C, H, W), condition (B, M) or None."""
-        return self.images[rows], None if self.condition is None else self.condition[rows]
+        places = rows if self.rows is None else self.rows[rows]
+        return self.stored[places], None if self.condition is None else self.condition[rows]
+
+    def some(self) -> Tensor:
+        """MEASURED of the images at most, spread over all: what codecs are made of."""
+        return self.take(spread(len(self), MEASURED))[0]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from shared.schema import one_of, positive, schema
 from shared.tokenizer import KINDS, SPECIAL
 
 DRAWN = ("scene", "figures")
+CACHES = ("memory", "disk")
 DRAWN_SIZE = 32  # pixels along a side, unless data.size says another
 MOST_PARTS = 255  # numbers that a pixel of a layout can hold, but 0
 
@@ -33,6 +34,10 @@ class DataConfig:
     channels: int | None = None  # 1 (grey) or 3 (RGB); null: as the first picture has
     limit: int | None = None  # of pictures, evenly spread over the split
     flip: bool = False  # mirror half of the training pictures left to right, each time anew
+    # Pixels that training pictures are read larger by, of which it sees a window of `size` in a
+    # random place, each time anew
+    crop: int = 0
+    cache: str = "memory"  # of decoded pictures; disk: kept there, for data that memory cannot hold
     skip_bad: bool = False  # leave out, count and name what cannot be read or has no caption
 
     # Texts as the condition, in place of classes, which then only the judge of `evaluate` learns
@@ -42,6 +47,9 @@ class DataConfig:
     # Folder of a CLIPTextModel or T5EncoderModel of transformers with its tokenizer, which reads
     # captions in place of blocks trained with the network; $VARIABLES are expanded
     text_encoder: str | None = None
+    # to caption_length before the encoder reads them, and padding is attended to: as in Stable
+    # Diffusion
+    pad_captions: bool = False
     tokenizer: str = "word"
     vocabulary: int = 8192  # at most, special tokens included
     min_count: int = 1  # rarer words are unknown (word tokenizer)
@@ -67,6 +75,12 @@ class DataConfig:
                 positive(f"data.{name}", value)
         if self.channels not in (None, 1, 3):
             raise ValueError(f"data.channels = {self.channels}: expected 1 (grey) or 3 (RGB)")
+        one_of("data.cache", self.cache, CACHES)
+        if self.cache == "disk" and not self.in_files:
+            raise ValueError(
+                f"data.cache = 'disk': of pictures in files, data.name = {self.name!r}; leave it "
+                "out"
+            )
         one_of("data.tokenizer", self.tokenizer, KINDS)
         if self.vocabulary <= SPECIAL:
             raise ValueError(f"data.vocabulary = {self.vocabulary}: expected more than {SPECIAL}")
@@ -75,8 +89,24 @@ class DataConfig:
                 f"data.text_encoder = {self.text_encoder!r}: reads captions, and "
                 "data.caption_column = null; name the column, or leave it out"
             )
+        if self.pad_captions and self.text_encoder is None:
+            raise ValueError(
+                "data.pad_captions = true: of captions that data.text_encoder reads; name one, or "
+                "leave it out"
+            )
         self._check_layout()
         self._check_scene()
+        self._check_augmented()
+
+    def augmented(self) -> dict[str, str]:
+        """What is changed at random in training pictures: the settings that ask for it, and what
+        they make of a picture."""
+        made = {f"data.crop = {self.crop}": "windows"} if self.crop else {}
+        return made | ({"data.flip = true": "mirror images"} if self.flip else {})
+
+    def larger(self) -> "DataConfig":
+        """As training reads pictures, of which it sees windows."""
+        return dataclasses.replace(self, size=self.size + self.crop) if self.size else self
 
     def condition_groups(self) -> dict[str, tuple[int, ...]]:
         """Columns of the condition, by the names of what can be dropped and guided by itself. Of
@@ -102,6 +132,11 @@ class DataConfig:
     def drawn(self) -> bool:
         """Whether pictures are drawn here, from attributes that are then known."""
         return self.name in DRAWN
+
+    @property
+    def in_files(self) -> bool:
+        """Whether pictures are read, and not embedded."""
+        return not self.drawn and self.name != "digits"
 
     def layout_size(self) -> tuple[int, int] | None:
         """Of the layout that a condition begins with, where it has one."""
@@ -136,7 +171,7 @@ class DataConfig:
                 "name of its own"
             )
         name = f"data.layout_column = {column!r}"
-        if self.drawn or self.name == "digits":
+        if not self.in_files:
             raise ValueError(f"{name}: of pictures in files, data.name = {self.name!r}")
         if self.text_encoder is not None:
             raise ValueError(
@@ -145,18 +180,29 @@ class DataConfig:
             )
         if self.size is None:
             raise ValueError(f"{name}: set data.size=PIXELS, to which both pictures are scaled")
-        if self.flip:
+
+    def _check_augmented(self) -> None:
+        if self.crop < 0:
+            raise ValueError(f"data.crop = {self.crop}: expected 0 pixels or more")
+        for name, made in self.augmented().items():
+            if self.layout_column is not None:
+                raise ValueError(
+                    f"{name}: layouts say where things are, and would be wrong of {made}; leave "
+                    "it out"
+                )
+            if self.drawn:
+                raise ValueError(
+                    f"{name}: what is known of {self.name} says where things are, and would be "
+                    f"wrong of their {made}; leave it out"
+                )
+        if self.crop and (not self.in_files or self.size is None):
             raise ValueError(
-                "data.flip = true: layouts say where things are, and would be wrong of mirror "
-                "images; leave it out"
+                f"data.crop = {self.crop}: of pictures in files that are scaled to data.size, got "
+                f"data.name = {self.name!r}, data.size = {self.size}; set data.size=PIXELS, or "
+                "leave it out"
             )
 
     def _check_scene(self) -> None:
-        if self.drawn and self.flip:
-            raise ValueError(
-                f"data.flip = true: what is known of {self.name} says where things are, and would "
-                "be wrong of their mirror images; leave it out"
-            )
         if not self.drawn and (self.groups or self.compositional):
             raise ValueError(
                 "data.groups, data.compositional: of the scene world and of figures; data.name = "

@@ -118,7 +118,7 @@ def _compared(
     images = draw_rows(pipeline, request, source, rows)
     result: dict[str, Any] = {"samples": request.n}
     if pipeline.beside is not None:
-        result |= pipeline.beside.measure(images, source.images[rows], rows)
+        result |= pipeline.beside.measure(images, source.take(rows)[0], rows)
     if judge is not None and asked is not None:
         own = request.reference if network is None else None
         result |= compare(judge, images, training, held_out, request.seed, own)
@@ -187,7 +187,7 @@ def _autoencoder(
     learner = load_learner(run.folder, request.weights)
     assert isinstance(learner, AutoencoderLearner)
     rows = _several(held_out, request)
-    images = held_out.images[rows]
+    images = held_out.take(rows)[0]
     facts = {"images": len(images), "split": _split(run, request)}
     facts |= measure_reconstructions(learner, images)
     if training.condition is not None:
@@ -297,7 +297,7 @@ def draw_rows(
 
     def drawn(part: slice) -> Tensor:
         own = rows[part]
-        made = None if beside is None else beside.made(source.images[own], own)
+        made = None if beside is None else beside.made(source.take(own)[0], own)
         low = None if made is None else BesidePictures(made, 0.0)
         condition, target = pipeline.conditions_of(source, own), None
         if request.classifier is not None:
@@ -365,7 +365,7 @@ def _accuracy(judge: Judge, held_out: Pictures) -> dict[str, Any]:
         return facts | {"accuracy": found["class_agreement"]}
     device = next(judge.model.parameters()).device
     losses = [
-        judge.model(held_out.images[rows].to(device), condition[rows].to(device), rows, rows)[0]
+        judge.model(held_out.take(rows)[0].to(device), condition[rows].to(device), rows, rows)[0]
         for rows in torch.arange(len(held_out)).split(256)
     ]
     facts["loss_nats"] = float(torch.cat(losses).detach().mean())

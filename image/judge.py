@@ -20,10 +20,13 @@ RESIZE = "none"  # pictures are judged as they are
 # of data: no part of a judge
 UNREAD: dict[str, Any] = {
     "text_encoder": None,
+    "pad_captions": False,
     "flip": False,
+    "crop": 0,
     "layout_column": None,
     "layout_classes": None,
 }
+UNSTATED = {*UNREAD, "cache"}  # of data: no other judge for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +99,7 @@ def _settings(config: ImageConfig) -> ImageConfig:
 
 def _stated(settings: ImageConfig) -> dict[str, Any]:
     stated = {key: dataclasses.asdict(getattr(settings, key)) for key in ("data", "judge")}
-    stated["data"] = {key: value for key, value in stated["data"].items() if key not in UNREAD}
+    stated["data"] = {key: value for key, value in stated["data"].items() if key not in UNSTATED}
     return stated
 
 

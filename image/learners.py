@@ -1,5 +1,6 @@
 """The trainable modules of the image panel, as a configuration names them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,7 +13,9 @@ from image.clip.learner import ClipLearner
 from image.clip.network import DualEncoder
 from image.codec import build_codec
 from image.config import ImageConfig
+from image.crops import cropped
 from image.data import DataFacts
+from image.data_config import DataConfig
 from image.flips import flipped
 from image.masked import Masked
 from image.net import build_net
@@ -51,10 +54,20 @@ def build_learner(config: ImageConfig, facts: DataFacts, run: Path) -> nn.Module
     )
     if beside is not None:
         net, groups = BesideNet(net, beside), {**groups, **beside.groups}
-    augment = flipped if config.data.flip else None
+    augment = _augment(config.data)
     return DiffusionLearner(
         net, codec, config.diffusion, facts.data_std, autocast, groups, beside, augment, drop_beside
     )
+
+
+def _augment(config: DataConfig) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """What training sees in place of data (B, ...), by their keys (B,)."""
+    size = config.size
+    if not config.crop or size is None:
+        return flipped if config.flip else None
+    if not config.flip:
+        return lambda data, keys: cropped(data, keys, size)
+    return lambda data, keys: flipped(cropped(data, keys, size), keys)
 
 
 def build_beside(config: ImageConfig, facts: DataFacts) -> Beside | None:

@@ -90,10 +90,14 @@ def build_net(
     self_condition = config.diffusion.self_condition
     layout_size = config.data.layout_size()
     if config.network == "unet" and (config.unet.source_depth or empty is not None):
-        from image.caption_unet import CaptionUnet  # seconds of diffusers, which no other run needs
+        from image.caption_unet import (
+            CaptionUnet,
+            chain_of,
+        )  # seconds of diffusers, which no other run needs
 
+        chain = chain_of(config.diffusion) if config.unet.told == "step" else None
         return CaptionUnet(
-            latent_shape, config.unet, self_condition, conditions, layout_size, beside, empty
+            latent_shape, config.unet, self_condition, conditions, layout_size, beside, empty, chain
         )
     if config.network == "unet":
         from image.unet import Unet  # as above

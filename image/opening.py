@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from shared.errors import ConfigError
-from shared.pictures import check, read
+from shared.pictures import channels_first, check, read
 
 PictureLike: TypeAlias = (
     str | Path | Image.Image | NDArray[np.uint8]
@@ -40,7 +40,5 @@ def open_picture(picture: PictureLike, where: str) -> Image.Image:
 
 def to_levels(picture: Image.Image, levels: int) -> Tensor:
     """Grey or RGB -> the nearest of `levels` levels, (C, H, W), uint8."""
-    array = np.asarray(picture)
-    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    values = torch.from_numpy(array.copy()).float()
+    values = channels_first(picture).float()
     return (values * ((levels - 1) / 255)).round().to(torch.uint8)

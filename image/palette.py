@@ -23,7 +23,6 @@ from shared.files import write_text
 from shared.schedule import Level
 
 FILE = "palette.json"  # in the run folder
-READ = 4096  # pictures that colours are taken from
 PIXELS = 2**20  # of them, that the median cut sees
 AT_ONCE = 2**16  # pixels held against the colours
 
@@ -67,9 +66,9 @@ class ExactPalette(Palette):
 
 
 def install_palette(images: Tensor, count: int, run: Path) -> None:
-    """Write the palette of training pictures (N, C, H, W), uint8. ConfigError for a single
+    """Write the palette of some training pictures (N, C, H, W), uint8. ConfigError for a single
     colour."""
-    pixels = images[spread(len(images), READ)].movedim(1, -1).flatten(0, 2)
+    pixels = images.movedim(1, -1).flatten(0, 2)
     colours, exact = torch.unique(pixels, dim=0), True
     if len(colours) > count:
         colours, exact = _median_cut(pixels[spread(len(pixels), PIXELS)], count), False

@@ -75,7 +75,6 @@ class ImagePanel:
                 + first_of(pictures.left_out),
                 file=sys.stderr,
             )
-        C, H, W = pictures.images.shape[1:]
         if config.codec.kind == "autoencoder":
             from image.autoencoder.install import install  # seconds of diffusers
 
@@ -83,12 +82,12 @@ class ImagePanel:
             data_std = config.codec.scale  # as it is measured there
         else:
             if config.codec.kind == "palette":
-                install_palette(pictures.images, config.codec.colours, run)
-            codec = build_codec(config.codec, pictures.levels, (C, H, W), run)
-            data_std = measured_std(codec, pictures.images)
+                install_palette(pictures.some(), config.codec.colours, run)
+            codec = build_codec(config.codec, pictures.levels, pictures.shape, run)
+            data_std = measured_std(codec, pictures.some())
         facts = DataFacts(
             images=len(pictures),
-            shape=(C, H, W),
+            shape=pictures.shape,
             levels=pictures.levels,
             classes=pictures.classes,
             conditions=pictures.conditions,
@@ -125,7 +124,7 @@ class ImagePanel:
             return cached_latents(
                 codec, lambda: self._pictures(config, run), facts.images, run, flip
             )
-        return self._pictures(config, run)
+        return conditioned(load_pictures(config.data.larger()), config, run)
 
     def _pictures(self, config: ImageConfig, run: Path) -> Pictures:
         return conditioned(load_pictures(config.data), config, run)
@@ -185,7 +184,7 @@ class ImagePanel:
         config = open_run(run).config
         held_out = load_pictures(config.data, held_out=True, classes=read_facts(run).classes)
         rows = some_rows(len(held_out), request.n, request.seed)
-        images, levels = held_out.images[rows], held_out.levels
+        images, levels = held_out.take(rows)[0], held_out.levels
         pair = [to_bytes(each, levels) for each in (images, reconstruct(learner, images))]
         both = torch.stack(pair, 1).flatten(0, 1)
         save_png(tile(both, 2 * math.ceil(math.sqrt(request.n / 2))), out / "reconstructions.png")

@@ -104,6 +104,7 @@ class Pipeline:
         for what is not representable there."""
         from image.export import export
         from image.foreign import FolderModel
+        from image.text_encoder import TextEncoder
 
         if Path(folder).exists():
             raise ConfigError(f"{folder} exists: choose a folder that does not")
@@ -112,7 +113,8 @@ class Pipeline:
         if scheduler is not None:
             raise ConfigError("scheduler: of a run it follows from its schedule; leave it out")
         assert isinstance(self.learner, DiffusionLearner)
-        return export(self.learner, self.facts, Path(folder), timesteps)
+        texts = self.texts if isinstance(self.texts, TextEncoder) else None
+        return export(self.learner, self.facts, Path(folder), timesteps, texts)
 
     def to(self, device: torch.device | str) -> "Pipeline":
         """Move the network; returns self."""

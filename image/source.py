@@ -1,5 +1,5 @@
-"""Pictures of files with their labels, captions and layouts; bad ones are refused by
-`shared.pictures`, or left out and told of, with `data.skip_bad`.
+"""Pictures of files with their labels, captions and layouts, decoded by `image.decoding`; bad ones
+are refused by `shared.pictures`, or left out and told of, with `data.skip_bad`.
 """
 
 from collections.abc import Sequence
@@ -7,24 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from image.data_config import DataConfig
-from image.layouts import fit_layout, layout_of
+from image.decoding import EncodedSplit, decoded
 from shared.errors import DataError
-from shared.pictures import (
-    GREY,
-    Opened,
-    check_all_listed,
-    decode,
-    encoded_pictures,
-    fit,
-    named,
-    open_pictures,
-    stack,
-    unlisted,
-)
+from shared.pictures import Opened, check_all_listed, open_pictures, unlisted
 from shared.scene import split_of
 from shared.tables import called, check_columns, expand, side_of
 from shared.tokenizer import one_blank
@@ -71,10 +59,11 @@ def read_source(config: DataConfig, held_out: bool, classes: Sequence[str] | Non
     rows = [some[i] for i in spread(len(some), config.limit).tolist()]
     if not rows:
         raise DataError(f"data.name = {config.name!r}: no pictures in it")
-    images, layouts, kept, bad = _images(config, table, rows, captions, labelled)
+    found = decoded(config, EncodedSplit(table, rows, captions, labelled))
+    kept, bad = found.kept, (*found.left_out, *left_out)
     labels, names = _labels(config, table, kept, place, classes) if labelled else (None, ())
     told = None if captions is None else tuple(captions[i] for i in kept)
-    return Source(images, labels, names, told, layouts, (*bad, *left_out), not undivided)
+    return Source(found.images, labels, names, told, found.layouts, bad, not undivided)
 
 
 def _check_columns(
@@ -159,66 +148,3 @@ def _labels(
             )
         labels[i] = place[name]
     return labels, names
-
-
-def _images(
-    config: DataConfig, table: Any, rows: list[int], captions: list[str] | None, labelled: bool
-) -> tuple[Tensor, Tensor | None, list[int], list[str]]:
-    """The decoded pictures (N, C, H, W), uint8, their layouts (N, H, W), if any, the rows that they
-    come from, and why each of the others is left out."""
-    encoded = encoded_pictures(table, rows, "data.image_column", config.image_column)
-    encoded_layouts = _encoded_layouts(config, table, rows)
-    labels = list(table.select(rows)[config.label_column]) if labelled else [0] * len(rows)
-    channels, found, kept = config.channels, list[Image.Image](), list[int]()
-    layouts, left_out = list[Image.Image](), list[str]()
-    for row, item, shown, label in zip(rows, encoded, encoded_layouts, labels, strict=True):
-        where = named(config.name, item, row)
-        try:
-            picture = decode(item, where)
-            if captions is not None and not captions[row]:
-                raise DataError(f"{where} has no caption")
-            if label is None:
-                raise DataError(f"{where} has no class")
-            layout = _layout(config, shown, row, picture)
-        except DataError as error:
-            if not config.skip_bad:
-                hint = "data.skip_bad=true leaves such pictures out and counts them"
-                raise DataError(f"{error}; {hint}") from None
-            left_out.append(str(error))
-            continue
-        if channels is None:
-            channels = 1 if picture.mode in GREY else 3
-        picture = fit(picture, channels, config.size)
-        if found and picture.size != found[0].size:
-            raise DataError(
-                f"{where} is {picture.height} x {picture.width}, the first one is "
-                f"{found[0].height} x {found[0].width}; set data.size=PIXELS to scale them all"
-            )
-        found.append(picture)
-        kept.append(row)
-        layouts += [] if layout is None else [layout]
-    if not kept:
-        raise DataError(f"data.name = {config.name!r}: all of its {len(rows):,} pictures are bad")
-    return stack(found), stack(layouts)[:, 0] if layouts else None, kept, left_out
-
-
-def _encoded_layouts(config: DataConfig, table: Any, rows: list[int]) -> list[Any]:
-    """The layouts of these rows as they are kept; None for each without `data.layout_column`."""
-    if config.layout_column is None:
-        return [None] * len(rows)
-    return encoded_pictures(table, rows, "data.layout_column", config.layout_column)
-
-
-def _layout(config: DataConfig, item: Any, row: int, picture: Image.Image) -> Image.Image | None:
-    """The layout of a picture, cropped and scaled as that is; None without `data.layout_column`."""
-    if config.layout_column is None:
-        return None
-    assert config.size is not None  # as the configuration has checked
-    where = named(config.name, item, row, "layout")
-    layout = layout_of(decode(item, where), config.parts(), where)
-    if layout.size != picture.size:
-        raise DataError(
-            f"{where} is {layout.height} x {layout.width}, its picture {picture.height} x "
-            f"{picture.width}: expected the same"
-        )
-    return fit_layout(layout, config.size)

@@ -3,8 +3,9 @@
 A `CLIPTextModel` (Radford et al. 2021; in latent diffusion as Rombach et al. 2022 have text) or a
 `T5EncoderModel` (Raffel et al. 2020; Saharia et al. 2022, Imagen, sec. 2.1). Kept are the last
 states at a caption's own tokens, special ones included, and zeros behind them, which nothing
-attends to: they do not depend on what a caption stands beside. Without a condition a network sees
-those of the empty caption. A run keeps a copy, as transformers writes it:
+attends to: they do not depend on what a caption stands beside. With `data.pad_captions` captions
+are padded first, and padding is read and kept as any token, as Stable Diffusion has it. Without a
+condition a network sees those of the empty caption. A run keeps a copy, as transformers writes it:
 
     RUN/text_encoder/                      the model, its tokenizer
     RUN/text_encoder/empty.safetensors     states of the empty caption (1, L, D)
@@ -46,13 +47,15 @@ CLASSES: dict[str, Any] = {  # by the model_type of a configuration
 
 class TextEncoder:
     """The encoder in a folder, or in the `text_encoder` and `tokenizer` of a pipeline's, for texts
-    of at most `length` of its tokens; in float32, on the GPU if there is one.
+    of at most `length` of its tokens, or `padded` to as many; in float32, on the GPU if there is
+    one.
 
     CheckpointError for a folder that does not load; pickled weights are not opened. ConfigError
     when it reads no texts of that length.
     """
 
-    def __init__(self, folder: Path, length: int, name: str) -> None:
+    def __init__(self, folder: Path, length: int, name: str, padded: bool = False) -> None:
+        self.padded = padded
         whole = (folder / FOLDER / "config.json").is_file()
         self.folder, self.name, self.length = folder / FOLDER if whole else folder, name, length
         local: dict[str, Any] = {"local_files_only": True}
@@ -105,7 +108,8 @@ class TextEncoder:
 
     @torch.no_grad()
     def states(self, texts: Sequence[str], name: str = "prompt") -> list[Tensor]:
-        """n texts -> the states (t, D) of the t tokens of each, otherwise as a call."""
+        """n texts -> the states (t, D) of the t tokens of each, padding included if they are
+        padded; otherwise as a call."""
         listed = self._ids(texts)
         for text, ids in zip(texts, listed, strict=True):
             if not 0 < len(ids) <= self.length:
@@ -114,6 +118,8 @@ class TextEncoder:
                     "this model's data.caption_length"
                 )
         found: list[Tensor] = []
+        if self.padded:
+            listed = self._ids(texts, padding="max_length", max_length=self.length)
         for first in range(0, len(listed), ROWS):
             some = [torch.tensor(ids) for ids in listed[first : first + ROWS]]
             ids = pad_sequence(some, batch_first=True).to(self.model.device)
@@ -129,8 +135,8 @@ class TextEncoder:
         self.tokenizer.save_pretrained(folder)
         save_file({"empty": self([""])}, folder / EMPTY)
 
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), verbose=False)["input_ids"]
+    def _ids(self, texts: Sequence[str], **padding: Any) -> list[list[int]]:
+        return self.tokenizer(list(texts), verbose=False, **padding)["input_ids"]
 
     def _unreadable(self, error: Exception | str) -> CheckpointError:
         return CheckpointError(
@@ -148,7 +154,7 @@ def install_text_encoder(config: DataConfig, run: Path) -> str:
         folder = Path(expand(config.text_encoder, "data.text_encoder"))
         if not folder.is_dir():
             raise CheckpointError(f"{name}: no such folder")
-        encoder = TextEncoder(folder, config.caption_length, name)
+        encoder = TextEncoder(folder, config.caption_length, name, config.pad_captions)
         make_folder(run / FOLDER, encoder.save)
     return digest(run / FOLDER)
 
@@ -156,7 +162,8 @@ def install_text_encoder(config: DataConfig, run: Path) -> str:
 def load_text_encoder(config: DataConfig, run: Path) -> TextEncoder:
     """The encoder that a run keeps. CheckpointError when it is missing, or has changed."""
     _check_kept(run)
-    return TextEncoder(run / FOLDER, config.caption_length, str(run / FOLDER))
+    name, padded = str(run / FOLDER), config.pad_captions
+    return TextEncoder(run / FOLDER, config.caption_length, name, padded)
 
 
 def load_empty(run: Path) -> Tensor:

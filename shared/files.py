@@ -9,7 +9,7 @@ from pathlib import Path
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = _temporary(path)
     try:
         write(temporary)
         sync(temporary)
@@ -31,7 +31,7 @@ def write_text(path: Path, text: str) -> None:
 def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write into a temporary folder beside `path`, then put it in its place, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
@@ -42,6 +42,17 @@ def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
         sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clear_temporary(path: Path) -> None:
+    """Take away what processes that were killed have left of a folder; of those that write it, the
+    caller is the only one."""
+    for left in path.parent.glob(_temporary(path, "*").name):
+        shutil.rmtree(left)
+
+
+def _temporary(path: Path, process: int | str | None = None) -> Path:
+    return path.with_name(f".{path.name}.tmp-{process or os.getpid()}")
 
 
 def sync(path: Path) -> None:

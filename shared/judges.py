@@ -29,7 +29,7 @@ def judge_folder(stated: dict[str, Any], data: Sequence[Tensor], panel: Panel) -
     """Where the judge of these settings and data is kept, trained or not; see `trained_judge`."""
     digest = hashlib.sha256(json.dumps([VERSION, stated], sort_keys=True).encode())
     for tensor in data:
-        digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy().data)
     return cache_dir() / f"{panel.name}-judge-{digest.hexdigest()[:12]}"
 
 

@@ -6,7 +6,7 @@ by its row and file.
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,9 @@ def _check_split(name: str, split: str, found: list[str]) -> None:
         raise DataError(f"data.name = {name!r}: no split {split!r} in it; it has {known}")
 
 
-def encoded_pictures(table: Any, rows: Sequence[int], key: str, column: str) -> list[Any]:
-    """The pictures of these rows as they are kept, bytes or the path of a file. DataError, with
-    the configuration's key, when the column holds none."""
+def encoded_pictures(table: Any, rows: Sequence[int], key: str, column: str) -> Iterable[Any]:
+    """The pictures of these rows as they are kept, bytes or the path of a file, read one by one.
+    DataError, with the configuration's key, when the column holds none."""
     import datasets
 
     feature = table.features[column]
@@ -110,7 +110,7 @@ def encoded_pictures(table: Any, rows: Sequence[int], key: str, column: str) -> 
             f"{key} = {column!r}: holds no pictures ({feature}); columns that do: "
             f"{', '.join(pictures) or 'none'}"
         )
-    return table.select(rows).cast_column(column, datasets.Image(decode=False))[column][:]
+    return table.select(rows).cast_column(column, datasets.Image(decode=False))[column]
 
 
 def unlisted(opened: Opened) -> list[Path]:
@@ -123,7 +123,7 @@ def unlisted(opened: Opened) -> list[Path]:
     listed = set[Path]()
     for column, feature in opened.table.features.items():
         if isinstance(feature, datasets.Image):
-            kept = opened.table.cast_column(column, datasets.Image(decode=False))[column][:]
+            kept = opened.table.cast_column(column, datasets.Image(decode=False))[column]
             listed |= {Path(item["path"]).resolve() for item in kept if item and item["path"]}
     read = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     return [
@@ -229,9 +229,13 @@ def fit(
     return part.resize((width, height), resampling)
 
 
+def channels_first(picture: Image.Image) -> Tensor:
+    """A grey or RGB picture -> (C, H, W), uint8."""
+    array = np.asarray(picture)
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return torch.from_numpy(array.copy())
+
+
 def stack(pictures: Sequence[Image.Image]) -> Tensor:
     """Grey or RGB pictures of one size -> (N, C, H, W), uint8."""
-    arrays = np.stack([np.asarray(picture) for picture in pictures])
-    first, (height, width) = pictures[0], arrays.shape[1:3]
-    rows = arrays.reshape(len(arrays), height, width, len(first.getbands()))
-    return torch.from_numpy(rows).permute(0, 3, 1, 2).contiguous()
+    return torch.stack([channels_first(picture) for picture in pictures])

@@ -29,6 +29,7 @@ from shared.train.precision import faster_precision
 GRID = "grid.json"
 # What may differ when a run goes on; everything else would make it another run.
 FREE = {
+    "data.cache",
     "train.steps",
     "train.accumulation",
     "train.zero_stage",

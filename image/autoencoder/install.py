@@ -10,13 +10,10 @@ from image.autoencoder.network import Network, latent_shape, load_network
 from image.codec import Pixels
 from image.config import CodecConfig, ImageConfig
 from image.data import Pictures, read_facts
-from image.source import spread
 from shared.errors import ConfigError
 from shared.files import make_folder
 from shared.runs import load_learner, open_run
 from shared.tables import expand
-
-MOST = 4096  # pictures that scale and shift are measured on
 
 
 def install(config: CodecConfig, pictures: Pictures, run: Path) -> None:
@@ -26,16 +23,14 @@ def install(config: CodecConfig, pictures: Pictures, run: Path) -> None:
     """
     if (run / FOLDER).is_dir():
         return
-    C, H, W = pictures.images.shape[1:]
     if config.run is not None:
         source, (network, likely) = config.run, _trained(config.run, pictures.levels)
     else:
         assert config.pretrained is not None
         source, likely = config.pretrained, False
         network = load_network(Path(expand(source, "codec.pretrained")))
-    latent_shape(network, (C, H, W))
-    some = pictures.images[spread(len(pictures), MOST)]
-    x = Pixels(pictures.levels, (C, H, W)).encode(some)
+    latent_shape(network, pictures.shape)
+    x = Pixels(pictures.levels, pictures.shape).encode(pictures.some())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     measured = measure(network, x, source, config.sample, likely, device)
     make_folder(run / FOLDER, lambda folder: write_codec(network, measured, folder))

@@ -47,7 +47,7 @@ def prompted(
         found = retrieval(points @ captions.T, own, right)
         return {"score": float(scores.double().mean())} | _named("retrieval", found)
 
-    ours, real = measured(images), measured(held_out.images[rows])
+    ours, real = measured(images), measured(held_out.take(rows)[0])
     same = [key for key in ours if key.endswith(("_chance", "_among"))]
     asked = {texts[place] for place in own.tolist()}
     seen = None if learned is None else len(asked & set(learned))
@@ -69,7 +69,7 @@ def pairs(encoder: Encoder, held_out: Pictures, rows: Tensor) -> dict[str, Any]:
     often the right caption of a picture, and the right picture of a caption, is found among 100."""
     assert held_out.captions is not None
     texts = [held_out.captions[row] for row in rows.tolist()]
-    pictures = encoder.pictures(held_out.images[rows], held_out.levels)
+    pictures = encoder.pictures(held_out.take(rows)[0], held_out.levels)
     captions = encoder.captions(texts)
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     numbers = torch.tensor([places[text] for text in texts])

@@ -86,7 +86,7 @@ def cached(network: FeatureNetwork, images: Tensor, data: str) -> tuple[Statisti
     key = f"{FORMAT}\n{network.name}\n{network.resize}\n{images.dtype} {tuple(images.shape)}\n"
     digest = hashlib.sha256(key.encode())
     for part in images.split(BATCH):
-        digest.update(part.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        digest.update(part.contiguous().cpu().view(torch.uint8).numpy().data)
     path = cache_dir() / "statistics" / f"{digest.hexdigest()[:24]}.safetensors"
     found = on_rank_zero(lambda: load(path) if path.is_file() else None)
     if found is None:

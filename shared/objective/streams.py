@@ -19,6 +19,7 @@ OTHER_TIME, OTHER_NOISE = -8, -9  # of the second of two modalities
 AUGMENT = -10  # of a condition that is noised: how much, and with -11 by what
 FLIP = -12  # whether a sample is mirrored
 LENGTH = -13  # of a sample, where its length is drawn before it
+CROP = -15  # where of a picture a sample is
 CLEAN = -14  # which of two modalities a sample sees clean
 MASK = -15  # what is hidden of a sample
 

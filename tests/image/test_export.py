@@ -27,6 +27,7 @@ from image.pipeline import Pipeline
 from shared import noise
 from shared.cli import main
 from shared.config import DiffusionConfig, NetConfig
+from shared.configs import load_config
 from shared.errors import ConfigError
 from shared.learner import DiffusionLearner
 from tests.folders import tiny_vae, tiny_vq
@@ -109,6 +110,21 @@ def test_exported_pipeline_draws_our_pictures(settings: dict[str, Any], tmp_path
     again = image.Pipeline.from_pretrained(tmp_path / "out")
     back = again(seeds=SEEDS, num_inference_steps=10, solver="ddim", output_type="latent").images
     np.testing.assert_allclose(in_unit(latents), in_unit(back), atol=NEAR, rtol=0)
+
+
+def test_the_recipe_of_a_unet_is_exported_as_it_is(tmp_path: Path):
+    config = load_config(
+        "image/fashion_mnist_unet", ["unet.channels=[8, 8, 16]", "unet.head_dim=8"]
+    )[2]
+    settings = {"unet": config.unet, "codec": config.codec, "data": config.data}
+    ours = build(config.diffusion, classes=CLASSES, side=(8, 8), **settings)
+    assert ours.save_pretrained(tmp_path / "out") == "ConsistencyModelPipeline"
+    how: dict[str, Any] = {"num_inference_steps": 5}
+    pictures = load(tmp_path / "out")(
+        batch_size=2, class_labels=[1, 1], output_type="np", **how
+    ).images
+    latents = ours("bee", seeds=SEEDS, solver="ddim", output_type="latent", **how).images
+    np.testing.assert_allclose(in_unit(latents), pictures, atol=NEAR, rtol=0)
 
 
 def test_levels_of_the_chain_are_ours_at_its_times_whatever_its_length(tmp_path: Path):
