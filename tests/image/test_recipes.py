@@ -150,7 +150,7 @@ def test_a_narrow_network_makes_two_steps_at_full_shapes(narrow):
     latents = load_file(run / "latents" / "00000.safetensors")["moments"]
     assert latents.shape == (len(said), 8, 64, 64)
     states = load_file(run / "captions" / "00000.safetensors")
-    assert states["states"].shape == (3 * len(said), 768)  # each letter between two marks
+    assert states["states"].shape == (77 * len(said), 768)  # padded
 
 
 def test_two_processes_under_zero_3_make_the_step_of_one(narrow, tmp_path: Path):
