@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,8 +176,11 @@ def _in_memory(name: str, shape: tuple[int, ...]) -> Tensor:
 
 def _write(config: DataConfig, split: EncodedSplit, folder: Path) -> None:
     def allocate(name: str, shape: tuple[int, ...]) -> Tensor:
-        with (folder / name).open("wb") as file:  # a map cannot say that the disk is full
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        with (folder / name).open("wb") as file:
+            if sys.platform == "linux":  # a map cannot say that the disk is full
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+            else:
+                file.truncate(math.prod(shape))
         return _mapped(folder / name, shape, written=True)
 
     found = _decode(config, split, allocate)
