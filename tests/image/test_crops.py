@@ -58,10 +58,10 @@ def test_a_run_sees_windows_of_pictures_that_are_read_larger(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[torch.Tensor] = []
-    plain = DiffusionLearner.losses
+    plain = DiffusionLearner._losses
     monkeypatch.setattr(
         DiffusionLearner,
-        "losses",
+        "_losses",
         lambda self, data, *rest: seen.append(data) or plain(self, data, *rest),
     )
     config, run = image_config(*words, "data.flip=true", "train.steps=1"), tmp_path / "run"
