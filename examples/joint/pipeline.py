@@ -146,9 +146,9 @@ class JointPipeline:
                 "the other as its condition; choose another solver"
             )
         if how.temperature != 1 and (draws == IMAGE or self.config.latents.text is not None):
+            what = "pictures" if draws == IMAGE else "latents"
             raise ConfigError(
-                f"temperature = {how.temperature}: of words; pictures and latents have no logits, "
-                "leave it out"
+                f"temperature = {how.temperature}: of words; {what} have no logits, leave it out"
             )
         for name in ("guide", "classifier"):
             if getattr(how, name) is not None:
