@@ -150,10 +150,9 @@ def layout_rows(layouts: Tensor, ids: Tensor) -> Tensor:
     return torch.cat([layouts.flatten(1).long(), ids], 1)
 
 
-def measured_std(codec: Codec, images: Tensor) -> float:
-    """The root mean square of x0 on MEASURED of these pictures (N, C, H, W), spread over all."""
-    x0 = codec.encode(images[spread(len(images), MEASURED)])
-    return float(x0.double().square().mean().sqrt())
+def measured_std(codec: Codec, pictures: Pictures) -> float:
+    """The root mean square of x0, on some of the pictures."""
+    return float(codec.encode(pictures.some()).double().square().mean().sqrt())
 
 
 def write_facts(facts: DataFacts, run: Path) -> None:

@@ -1,20 +1,58 @@
-"""Other runs that guide one: what must agree before their estimates may be mixed."""
+"""What guides a run: whether there is anything to guide towards, and other runs, with what must
+agree before their estimates may be mixed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from image.beside import Beside
+from image.beside import Beside, BesidePictures
 from image.config import CodecConfig, ImageConfig
 from image.data import DataFacts, read_facts
 from image.data_config import DataConfig
 from image.noisy_classifier import NoisyClassifier
 from shared.codec import Codec
 from shared.errors import ConfigError
+from shared.groups import Groups, check_groups
 from shared.learner import DiffusionLearner
 from shared.runs import load_learner, open_run
+from shared.sampling import Sampling
+
+
+def check_guided(
+    how: Sampling,
+    groups: Groups,
+    beside: Beside | None,
+    condition: Tensor | None,
+    negative: Tensor | None,
+    low: BesidePictures | None,
+) -> None:
+    """ConfigError where a model of these groups and `beside` is given nothing to guide towards, or
+    to depart from; the rest as `image.pipeline.Pipeline.latents` takes it."""
+    scales = how.guidance if isinstance(how.guidance, dict) else {}
+    own = "" if beside is None else beside.name
+    optional = beside is not None and beside.optional
+    if own in scales and not optional:
+        raise ConfigError(
+            f"guidance: {own}: this model has seen one beside every picture, and does not know "
+            f"what to depart from; train with diffusion.drop_condition={{{own}: 0.1}}, or "
+            "leave it out"
+        )
+    check_groups("guidance", scales, groups)
+    shown = optional and low is not None and scales.keys() <= {own}
+    free = condition is None and not shown and how.guide is None and negative is None
+    if free and how.guidance not in (0, 1):
+        raise ConfigError(
+            f"guidance = {how.guidance}: without a class or prompt there is nothing to guide "
+            "towards; name one, or leave guidance at 1"
+        )
+    if negative is not None and (how.guidance == 1 or how.guide is not None or scales):
+        by = "another model" if how.guide else "groups" if scales else "nothing"
+        raise ConfigError(
+            f"negative_prompt: guidance departs from it, and this is guided by {by}; give "
+            "guidance = 3 or another scale, or leave it out"
+        )
 
 
 def load_guide(

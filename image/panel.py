@@ -84,7 +84,7 @@ class ImagePanel:
             if config.codec.kind == "palette":
                 install_palette(pictures.some(), config.codec.colours, run)
             codec = build_codec(config.codec, pictures.levels, pictures.shape, run)
-            data_std = measured_std(codec, pictures.some())
+            data_std = measured_std(codec, pictures)
         facts = DataFacts(
             images=len(pictures),
             shape=pictures.shape,

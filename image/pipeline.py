@@ -33,14 +33,13 @@ from image.data_config import DataConfig
 from image.edits import Edit, Entry, Invert
 from image.entering import enter
 from image.grid import to_bytes
-from image.guides import load_classifier, load_guide
+from image.guides import check_guided, load_classifier, load_guide
 from image.layouts import Layouts
 from image.noisy_classifier import NoisyClassifier
 from image.opening import PictureLike
 from image.outputs import Glimpse, Output, as_asked, check_output
 from shared.drawing import ClassTarget, Model, Wrap, draw, nested
 from shared.errors import CheckpointError, ConfigError
-from shared.groups import check_groups
 from shared.learner import DiffusionLearner
 from shared.runs import GRID, load_learner, open_run
 from shared.sampling import Sampling
@@ -313,7 +312,7 @@ class Pipeline:
         low = way.beside if low is None else low
         if how.guide is not None:
             guide = load_guide(Path(how.guide), self.facts, self._device, self.beside, self._data)
-        self._check_guided(how, condition, negative, low)
+        check_guided(how, self.learner.groups, self.beside, condition, negative, low)
         negative = negative if negative is None else under_words(negative, condition, self._data)
         if self.nothing is not None:
             nothing = self.nothing.expand(len(seeds), -1, -1)
@@ -351,38 +350,6 @@ class Pipeline:
     def decode(self, x0: Tensor) -> Tensor:
         """Latents (n, *latent_shape) -> levels (n, C, H, W), int64, on the CPU."""
         return self.learner.codec.decode(x0.to(self._device)).cpu()
-
-    def _check_guided(
-        self,
-        how: Sampling,
-        condition: Tensor | None,
-        negative: Tensor | None,
-        low: BesidePictures | None,
-    ) -> None:
-        """ConfigError where there is nothing to guide towards, or to depart from."""
-        scales = how.guidance if isinstance(how.guidance, dict) else {}
-        own = "" if self.beside is None else self.beside.name
-        optional = self.beside is not None and self.beside.optional
-        if own in scales and not optional:
-            raise ConfigError(
-                f"guidance: {own}: this model has seen one beside every picture, and does not know "
-                f"what to depart from; train with diffusion.drop_condition={{{own}: 0.1}}, or "
-                "leave it out"
-            )
-        check_groups("guidance", scales, self.learner.groups)
-        shown = optional and low is not None and scales.keys() <= {own}
-        free = condition is None and not shown and how.guide is None and negative is None
-        if free and how.guidance not in (0, 1):
-            raise ConfigError(
-                f"guidance = {how.guidance}: without a class or prompt there is nothing to guide "
-                "towards; name one, or leave guidance at 1"
-            )
-        if negative is not None and (how.guidance == 1 or how.guide is not None or scales):
-            by = "another model" if how.guide else "groups" if scales else "nothing"
-            raise ConfigError(
-                f"negative_prompt: guidance departs from it, and this is guided by {by}; give "
-                "guidance = 3 or another scale, or leave it out"
-            )
 
     @property
     def draws_figures(self) -> bool:

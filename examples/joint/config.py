@@ -130,6 +130,8 @@ class JointConfig:
             raise ValueError(
                 "diffusion.prediction = 'categorical': it is that of pictures; set 'v' or 'x0'"
             )
+        if self.latents.text is not None:
+            self._check_words()
         default = DiffusionConfig()
         for field in fields(DiffusionConfig):
             value, usual = getattr(self.diffusion, field.name), getattr(default, field.name)
@@ -140,3 +142,14 @@ class JointConfig:
                 )
         if self.net.cross_attention:
             raise ValueError("net.cross_attention = true: the sides attend to each other; leave it")
+
+    def _check_words(self) -> None:
+        """Latents of sentences bring their tokenizer, and words have no points."""
+        usual = DataConfig()
+        for name, value, default in (
+            ("embedding", self.embedding, JointConfig.embedding),
+            ("data.tokenizer", self.data.tokenizer, usual.tokenizer),
+            ("data.vocabulary", self.data.vocabulary, usual.vocabulary),
+        ):
+            if value != default:
+                raise ValueError(f"{name} = {value!r}: latents.text brings its own; leave it out")

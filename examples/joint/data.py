@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from examples.joint.config import DataConfig
-from image.data import load_pictures
+from image.data import Pictures, load_pictures
 from image.data_config import DataConfig as PictureConfig
 from image.grid import to_pil
 from image.render import render
@@ -53,6 +53,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def pictures(self) -> Pictures:
+        """The pictures alone, as the image panel has them."""
+        return Pictures(self.images, None, LEVELS, (), 0)
 
     def take(self, rows: Tensor) -> tuple[Tensor, None]:
         """rows (B,) -> pairs (B, C H W + L); no condition, for one side is the other's."""

@@ -15,7 +15,7 @@ from examples.joint.data import LEVELS, Pairs
 from examples.joint.sides import PairCodec
 from image.codec import Pixels, build_codec
 from image.config import CodecConfig
-from image.data import DataFacts, Pictures
+from image.data import DataFacts
 from shared.codec import Codec
 from shared.tokenizer import FILE
 from text.autoencoder.codec import MEASURED, load_codec
@@ -33,7 +33,7 @@ def take_tokenizer(config: JointConfig, run: Path) -> None:
     if config.latents.text is None:
         return
     if not (run / TEXT / FILE).is_file():
-        take(config.latents.text, config.data.length, run / TEXT)
+        take(config.latents.text, config.data.length, run / TEXT, "latents.text")
     if not (run / FILE).is_file():
         shutil.copy2(run / TEXT / FILE, run / FILE)
 
@@ -43,7 +43,7 @@ def install(config: JointConfig, pairs: Pairs, run: Path) -> None:
     if config.latents.image is not None:
         from image.autoencoder.install import install as install_pictures  # seconds of diffusers
 
-        install_pictures(_kept(config), _pictures(pairs), run / IMAGE)
+        install_pictures(_kept(config), pairs.pictures, run / IMAGE, "latents.image")
     if config.latents.text is not None and not (run / TEXT / MEASURED).is_file():
         measure(config.latents.text, pairs.ids.long(), run / TEXT)
 
@@ -71,7 +71,7 @@ def in_latents(config: JointConfig, pairs: Pairs, facts: DataFacts, run: Path) -
 
         codec = picture_codec(config, facts.shape, run)
         assert isinstance(codec, LatentCodec)
-        images = cached_latents(codec, lambda: _pictures(pairs), len(pairs), run / IMAGE).moments
+        images = cached_latents(codec, lambda: pairs.pictures, len(pairs), run / IMAGE).moments
     if config.latents.text is not None:
         ids = latent_rows(load_codec(run / TEXT), Rows(pairs.ids.long(), None, 0)).x0
     return replace(pairs, images=images, ids=ids)
@@ -91,7 +91,3 @@ def paired(
 
 def _kept(config: JointConfig) -> CodecConfig:
     return CodecConfig(kind="autoencoder", run=config.latents.image)
-
-
-def _pictures(pairs: Pairs) -> Pictures:
-    return Pictures(pairs.images, None, LEVELS, (), 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from examples.joint.config import SIDES, DataConfig, JointConfig
+from examples.joint.config import SIDES, DataConfig, JointConfig, LatentsConfig
 from examples.joint.data import LEVELS, Pairs, read_pairs, to_pairs
 from examples.joint.latents import (
     in_latents,
@@ -34,7 +34,7 @@ class JointPanel:
     config_type = JointConfig
 
     def __init__(self) -> None:
-        self._read: tuple[DataConfig, Path, Pairs] | None = None
+        self._read: tuple[DataConfig, LatentsConfig, Path, Pairs] | None = None
 
     def prepare(self, config: JointConfig, run: Path) -> None:
         """Train the tokenizer, or take that of the latents, take the autoencoders, and tell what a
@@ -42,9 +42,9 @@ class JointPanel:
         found = self._pairs(config, run)
         install(config, found, run)
         skipped = len(found.left_out) + found.dropped
-        C, H, W = found.images.shape[1:]
-        data_std = measured_std(picture_codec(config, (C, H, W), run), found.images)
-        write_facts(DataFacts(len(found), (C, H, W), LEVELS, (), 0, data_std, skipped), run)
+        pictures = found.pictures
+        data_std = measured_std(picture_codec(config, pictures.shape, run), pictures)
+        write_facts(DataFacts(len(found), pictures.shape, LEVELS, (), 0, data_std, skipped), run)
         if skipped:
             print(
                 f"{config.data.name}: {skipped:,} pairs are left out: with a picture that cannot "
@@ -64,14 +64,14 @@ class JointPanel:
     def _pairs(self, config: JointConfig, run: Path) -> Pairs:
         """The training split as rows of the run's tokenizer, which is trained if there is none."""
         data = config.data
-        if self._read is None or self._read[:2] != (data, run):
+        if self._read is None or self._read[:3] != (data, config.latents, run):
             read = read_pairs(data)
             take_tokenizer(config, run)
             if not (run / FILE).is_file():
                 train_tokenizer(read.sentences, data.tokenizer, data.vocabulary).save(run / FILE)
             found = to_pairs(read, load_tokenizer(run / FILE), data)
-            self._read = data, run, found
-        return self._read[2]
+            self._read = data, config.latents, run, found
+        return self._read[3]
 
 
 def build_learner(

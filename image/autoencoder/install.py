@@ -16,15 +16,16 @@ from shared.runs import load_learner, open_run
 from shared.tables import expand
 
 
-def install(config: CodecConfig, pictures: Pictures, run: Path) -> None:
-    """Copy the autoencoder of a configuration into a run folder and measure it, once.
+def install(config: CodecConfig, pictures: Pictures, run: Path, key: str = "codec.run") -> None:
+    """Copy the autoencoder of a configuration into a run folder and measure it, once. `key` is what
+    users call config.run.
 
     ConfigError for one of other channels, levels or sides; CheckpointError when it is not there.
     """
     if (run / FOLDER).is_dir():
         return
     if config.run is not None:
-        source, (network, likely) = config.run, _trained(config.run, pictures.levels)
+        source, (network, likely) = config.run, _trained(config.run, pictures.levels, key)
     else:
         assert config.pretrained is not None
         source, likely = config.pretrained, False
@@ -36,16 +37,16 @@ def install(config: CodecConfig, pictures: Pictures, run: Path) -> None:
     make_folder(run / FOLDER, lambda folder: write_codec(network, measured, folder))
 
 
-def _trained(named: str, levels: int) -> tuple[Network, bool]:
+def _trained(named: str, levels: int, key: str) -> tuple[Network, bool]:
     """The network of a run of ours, and whether it was trained on a likelihood alone."""
-    folder = Path(expand(named, "codec.run"))
+    folder = Path(expand(named, key))
     config = open_run(folder).config
     if not isinstance(config, ImageConfig) or config.model != "autoencoder":
-        raise ConfigError(f"codec.run = {named}: expected a run of model: autoencoder")
+        raise ConfigError(f"{key} = {named}: expected a run of model: autoencoder")
     facts = read_facts(folder)
     if facts.levels != levels:
         raise ConfigError(
-            f"codec.run = {named}: trained on pictures of {facts.levels} levels, these have "
+            f"{key} = {named}: trained on pictures of {facts.levels} levels, these have "
             f"{levels}; train one on this data"
         )
     learner = load_learner(folder)

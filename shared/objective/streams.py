@@ -13,15 +13,15 @@ from shared.groups import ALL, Groups
 
 # Streams of `noise`, one per use of a sample's key. Negative: the solvers take 0, 1, 2, ... under
 # seeds that may be the keys of a run. Step i of a discrete bound takes CHAIN - i.
-TIME, NOISE, DROP, CLEANEST, LATENT, PROBE, CHAIN = -1, -2, -3, -4, -5, -6, -16
+TIME, NOISE, DROP, CLEANEST, LATENT, PROBE, CHAIN = -1, -2, -3, -4, -5, -6, -32
 ENCODE = -7  # of a codec that draws its latents
 OTHER_TIME, OTHER_NOISE = -8, -9  # of the second of two modalities
 AUGMENT = -10  # of a condition that is noised: how much, and with -11 by what
 FLIP = -12  # whether a sample is mirrored
 LENGTH = -13  # of a sample, where its length is drawn before it
-CROP = -15  # where of a picture a sample is
 CLEAN = -14  # which of two modalities a sample sees clean
-MASK = -15  # what is hidden of a sample
+CROP = -15  # where of a larger sample the one that is seen lies
+MASK = -16  # what is hidden of a sample
 
 
 def sample_keys(seed: int, indices: Tensor) -> Tensor:

@@ -126,13 +126,20 @@ def test_runs_of_another_kind_are_refused(autoencoders: tuple[Path, Path], tmp_p
     pictures, sentences = autoencoders
     for i, (config, message) in enumerate(
         (
-            (in_latents(sentences, None), "expected a run of model: autoencoder"),
-            (in_latents(None, pictures), "expected a text run of model: autoencoder"),
+            (in_latents(sentences, None), "latents.image = .*: expected a run of model: auto"),
+            (in_latents(None, pictures), "latents.text = .*: expected a text run of model: auto"),
             (in_latents(None, sentences, length=40), "reads 30 tokens"),
         )
     ):
         with pytest.raises(ConfigError, match=message):
             PANEL.prepare(config, tmp_path / f"run{i}")
+
+
+@pytest.mark.parametrize("told", ["embedding=8", "data.tokenizer=unigram", "data.vocabulary=99"])
+def test_what_latents_bring_is_not_set(told: str):
+    words = override({"panel": "joint"}, ["latents.text=runs/sentences", told])
+    with pytest.raises(ConfigError, match=r"latents\.text brings its own"):
+        validate(JointConfig, words, "test")
 
 
 def test_command_takes_latents(autoencoders: tuple[Path, Path], tmp_path: Path):

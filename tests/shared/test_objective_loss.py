@@ -22,6 +22,7 @@ from shared.objective import (
     step_kl,
     weight,
 )
+from shared.objective.streams import CHAIN
 from shared.schedule import (
     Cosine,
     Edm,
@@ -324,7 +325,7 @@ def test_bound_with_a_learned_range_takes_the_networks_fraction():
     chain = (denoiser, Identity((3,)), data, Cosine(-4, 5), keys)
     bound = discrete_bound(*chain, steps=1, fraction=None)
     at, to = (Cosine(-4, 5)(torch.tensor(x, dtype=torch.float64)) for x in (1.0, 0.0))
-    eps = noise.normal(keys, -16, (3,))
+    eps = noise.normal(keys, CHAIN, (3,))
     x_t = (at.alpha * data + at.sigma * eps).float()
     x0_hat, fraction = denoiser.with_range(x_t, at.to(data))
     torch.testing.assert_close(bound.diffusion, step_kl(data, x0_hat, at, to, fraction))

@@ -156,9 +156,9 @@ def test_samplers_have_names_and_only_the_numbers_that_they_use():
 
 def test_every_use_of_a_key_has_a_stream_of_its_own():
     """Below those of the solvers, from 0 up; nothing lies beyond the chain's, which go on down."""
-    uses = [
-        streams.TIME, streams.NOISE, streams.DROP, streams.CLEANEST, streams.LATENT, streams.PROBE,
-    ]  # fmt: skip
+    named = {name: value for name, value in vars(streams).items() if isinstance(value, int)}
+    assert named.keys() >= {"TIME", "NOISE", "AUGMENT", "CROP", "MASK", "CHAIN"}
+    uses = [value for name, value in named.items() if name != "CHAIN"] + [streams.AUGMENT - 1]
     assert len(set(uses)) == len(uses)
     assert max(uses) < 0
     assert min(uses) > streams.CHAIN

@@ -41,18 +41,18 @@ def install(config: TextConfig, run: Path) -> None:
     measure(named, to_rows(corpus, load_tokenizer(run / FILE), data).ids, run)
 
 
-def take(named: str, length: int, run: Path) -> None:
+def take(named: str, length: int, run: Path, key: str = "codec.run") -> None:
     """Copy the autoencoder of a run, or the one whose latents a run has taken before, and its
-    tokenizer into a folder, for sentences of `length` tokens.
+    tokenizer into a folder, for sentences of `length` tokens. `key` is what users call it.
 
     ConfigError for a run that has no latents or shorter sentences; CheckpointError when it is not
     there.
     """
-    source = Path(expand(named, "codec.run"))
+    source = Path(expand(named, key))
     found = open_run(source).config
     if not isinstance(found, TextConfig) or not _has_latents(found):
         raise ConfigError(
-            f"codec.run = {named}: expected a text run of model: autoencoder, or one of "
+            f"{key} = {named}: expected a text run of model: autoencoder, or one of "
             "codec.kind: sentence"
         )
     if found.data.length < length:
