@@ -24,6 +24,7 @@ from shared.files import write_text
 from shared.provenance import provenance
 from shared.requests import SampleRequest, WriteRequest
 from shared.scene import Scene, spell
+from shared.scene_facts import Only
 from text import teller
 from text.ask import Ask
 from text.metrics import faithfulness
@@ -60,7 +61,7 @@ def faithful(
             yield {"source": kind, "guidance": scale, "distinct": len(set(texts)) / n, **shares}
 
 
-def wishes(count: int, only: teller.Only, split_by: str = "sentence") -> list[Wish]:
+def wishes(count: int, only: Only, split_by: str = "sentence") -> list[Wish]:
     """The first wishes of the held-out stream whose sentences have WORDS words for facts."""
     found: list[Wish] = []
     for sentence in teller.stream(SEED, "validation", only=only, split_by=split_by):

@@ -18,6 +18,7 @@ from shared.errors import ConfigError
 from shared.files import make_folder
 from shared.requests import PairRequest
 from shared.runs import find_panel, panel_names
+from shared.scene_facts import fits
 
 METADATA = "metadata.jsonl"
 
@@ -29,7 +30,9 @@ def write_pairs(folder: Path, request: PairRequest) -> dict[str, Any]:
     --json. ConfigError when there is something in the folder, or a panel cannot."""
 
     def express(temporary: Path) -> Rows:
-        scenes = list(islice(scene.stream(request.seed, request.split), request.n))
+        only = request.narrowed()
+        every = scene.stream(request.seed, request.split)
+        scenes = list(islice((each for each in every if fits(each, only)), request.n))
         rows = [{"scene": scene.spell(each)} for each in scenes]
         for name in panel_names():
             told = find_panel(name).express(scenes, request, temporary)

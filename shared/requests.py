@@ -10,6 +10,7 @@ import tyro
 from shared.errors import ConfigError
 from shared.sampling import Sampling, check_strength
 from shared.scene import SPLITS
+from shared.scene_facts import check_only
 from shared.sweep import parse_sweep
 
 SEEDS = 2**62  # noise knows 64 bits, and candidates lie 2^41 apart (shared.seeds)
@@ -364,12 +365,14 @@ class PairRequest:
         size: Pixels along a side of a picture, a multiple of 32.
         split: train, validation or test: no board is in two of them.
         seed: The stream of scenes, and of their telling.
+        only: count=N, tone=TONE or audience=AUDIENCE: no other scenes. Once for each.
     """
 
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
     size: int = 32
     split: str = "train"
     seed: int = 0
+    only: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -380,3 +383,11 @@ class PairRequest:
             raise ConfigError(f"split = {self.split!r}: expected one of {', '.join(SPLITS)}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed = {self.seed}: expected an integer in [0, 2^32)")
+        try:
+            check_only(self.narrowed())
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def narrowed(self) -> dict[str, str]:
+        """`only` by name."""
+        return dict(word.partition("=")[::2] for word in self.only)

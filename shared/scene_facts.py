@@ -24,6 +24,9 @@ from shared.scene import COUNT_WEIGHTS, PLACES, SHAPES, WEIGHTS, Scene, Thing
 
 # A name and the things it is about: ("tone",), ("count",), ("colour", 0), ("relation", 0, 1).
 Fact = tuple[str | int, ...]
+Only = Mapping[str, str]  # the world narrowed to scenes of this count, tone or audience
+NOTHING: Only = {}
+NARROWS = ("count", "tone", "audience")
 _SPATIAL = ("place", "relation")
 
 
@@ -132,6 +135,21 @@ def to_scene(facts: Facts) -> Scene | None:
     if not scene.possible(things) or not true_of(facts, tuple(things)):
         return None
     return Scene(tuple(things), facts.tone, facts.audience)
+
+
+def check_only(only: Only) -> None:
+    """ValueError unless `only` gives values that count, tone and audience can have."""
+    for name, value in only.items():
+        known = prior((name,)) if name in NARROWS else {}
+        if value not in known:
+            expected = ", ".join(known) if known else f"one of the keys {', '.join(NARROWS)}"
+            raise ValueError(f"only: {name} = {value!r}: expected {expected}")
+
+
+def fits(whole: Scene, only: Only) -> bool:
+    """Whether the scene is of the narrowed world."""
+    facts = {"count": str(len(whole.things)), "tone": whole.tone, "audience": whole.audience}
+    return all(facts[name] == value for name, value in only.items())
 
 
 def prior(fact: Fact) -> Mapping[str, float]:

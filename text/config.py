@@ -1,9 +1,10 @@
 """The configuration of a text run: what to read, how words become latents, what to train."""
 
 from shared.config import DiffusionConfig, NetConfig, TrainConfig
+from shared.scene_facts import check_only
 from shared.schema import not_negative, one_of, positive, schema
 from shared.tokenizer import KINDS, SPECIAL
-from text.teller import SPLIT_BY, check_only
+from text.teller import SPLIT_BY
 
 MODELS = ("diffusion", "causal", "autoencoder", "operator")
 CODECS = ("embedding", "bits", "sentence")

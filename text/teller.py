@@ -19,21 +19,18 @@ detail = "some" says part of the scene in at most 22 tokens; detail = "full" say
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from shared import scene, scene_facts
 from shared.scene import Scene
-from shared.scene_facts import Fact
+from shared.scene_facts import NOTHING, Fact, Only
 from shared.schema import one_of
 from text import grammar, language, reader
 from text.english import DETAILS, english
 from text.grammar import Slot, Tree
 
-Only = Mapping[str, str]
-NOTHING: Only = {}
-NARROWS = ("count", "tone", "audience")
 SPLIT_BY = ("sentence", "template")
 
 _CHUNK = 512
@@ -81,14 +78,14 @@ def pairs(
 ) -> Iterator[tuple[Scene, str]]:
     """Scenes of the stream `seed` and what is told of each, without end; the sentences, or their
     templates, are of one split when it is named."""
-    check_only(only)
+    scene_facts.check_only(only)
     one_of("split_by", split_by, SPLIT_BY)
     if split is not None:
         scene.check_split(split)
     for start in itertools.count(0, _CHUNK):
         rows = _uniforms(seed, start, _CHUNK, detail)
         for told, row in zip(scene.samples(seed, start, _CHUNK), rows, strict=True):
-            if not _fits(told, only):
+            if not scene_facts.fits(told, only):
                 continue
             sentence = _sentence(_derive(told, row, detail))
             by = sentence if split_by == "sentence" else template(sentence, detail)
@@ -133,22 +130,8 @@ def log_prob_given(sentence: str, told: Scene, detail: str = "some") -> float:
 def entropy(detail: str = "some", only: Only = NOTHING) -> float:
     """The entropy of a sentence, nats, by exact summation over tones, audiences, numbers of things
     and plans."""
-    check_only(only)
+    scene_facts.check_only(only)
     return _entropy(english(detail), frozenset(), only)
-
-
-def check_only(only: Only) -> None:
-    """ValueError unless `only` gives values that count, tone and audience can have."""
-    for name, value in only.items():
-        known = scene_facts.prior((name,)) if name in NARROWS else {}
-        if value not in known:
-            expected = ", ".join(known) if known else f"one of the keys {', '.join(NARROWS)}"
-            raise ValueError(f"only: {name} = {value!r}: expected {expected}")
-
-
-def _fits(told: Scene, only: Only) -> bool:
-    facts = {"count": str(len(told.things)), "tone": told.tone, "audience": told.audience}
-    return all(facts[name] == value for name, value in only.items())
 
 
 def _entropy(node: grammar.Node, given: frozenset[Fact], only: Only) -> float:

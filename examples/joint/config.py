@@ -3,10 +3,10 @@
 from dataclasses import fields
 
 from shared.config import DiffusionConfig, NetConfig, TrainConfig
+from shared.scene_facts import check_only
 from shared.schema import one_of, positive, schema
 from shared.tokenizer import KINDS, SPECIAL
 from text.english import DETAILS
-from text.teller import check_only
 
 SIDES = ("image", "text")
 # of DiffusionConfig, what a pair's objective reads
