@@ -186,6 +186,20 @@ def test_pairs_of_scenes_are_written_once_and_trained_on_from_their_captions(tmp
     assert_refused(diptych("sample", run, "--prompt", "a quare"), 2, "quare", "square")
 
 
+def test_pairs_of_a_part_of_the_world_are_those_of_the_whole_that_fit(tmp_path: Path):
+    """And the first of them in the stream."""
+    only = ["--only", "count=1", "--only", "tone=formal"]
+    part, whole = tmp_path / "part", tmp_path / "whole"
+    told(diptych("data", "scene", part, "-n", "6", "--seed", "5", *only, "--json"))
+    told(diptych("data", "scene", whole, "-n", "150", "--seed", "5", "--json"))
+    scenes = [
+        [json.loads(line)["scene"] for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        for folder in (part, whole)
+    ]
+    fitting = [one for one in scenes[1] if one.startswith("formal ") and one.count(",") == 1]
+    assert scenes[0] == fitting[:6]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -195,6 +209,8 @@ def test_pairs_of_scenes_are_written_once_and_trained_on_from_their_captions(tmp
         (["scene", "x", "--size", "40"], "multiple of 32"),
         (["scene", "x", "--split", "valid"], "train, validation, test"),
         (["scene", "x", "--seed", "-1"], "seed = -1"),
+        (["scene", "x", "--only", "count=7"], "'7': expected 1, 2, 3"),
+        (["scene", "x", "--only", "colour=red"], "count, tone, audience"),
     ],
 )
 def test_pairs_that_cannot_be_written_are_refused(words, expected: str, tmp_path, monkeypatch):
