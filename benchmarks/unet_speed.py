@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.measure import Task, interleave, ratio
 from benchmarks.recipe import Recipe, parameters
 from benchmarks.tables import Column, Table
+from shared.levels import signed
 from shared.train.layout import channels_last
 from shared.train.loop import compile_blocks
 
@@ -111,7 +112,7 @@ def _plain_step(peer: UNet2DModel, recipe: Recipe) -> Task:
     def update() -> None:
         rows = torch.randint(len(recipe.examples), (train.batch,))
         data, condition = recipe.examples.take(rows)
-        x0: Tensor = data.float() / 127.5 - 1
+        x0 = signed(data)
         eps = torch.randn_like(x0)
         times = torch.randint(1000, (train.batch,))
         ids = None if condition is None else condition[:, 0]

@@ -23,6 +23,7 @@ from image.opening import PictureLike, open_picture, to_levels
 from shared import noise
 from shared.errors import ConfigError
 from shared.groups import Groups
+from shared.levels import BYTES, signed
 from shared.objective.streams import AUGMENT
 from shared.pictures import fit
 
@@ -69,7 +70,7 @@ class Beside(nn.Module, ABC):
 
     def signed(self, data: Tensor) -> Tensor:
         """Levels (B, C, H, W) -> [-1, 1]."""
-        return 2 * data.float() / (self.levels - 1) - 1
+        return signed(data, self.levels)
 
     def forward(self, data: Tensor, ids: Tensor | None, keys: Tensor) -> Tensor:
         a = self.augment * noise.uniform(keys, AUGMENT, device=data.device)
@@ -177,9 +178,9 @@ def readable(
     C, h, w = beside.shape
     listed = [shown] if isinstance(shown, str | Path | Image.Image | np.ndarray) else list(shown)
     box = Image.Resampling.BOX  # of a larger picture: the means of blocks, as in training
-    parts = [to_levels(fit(open_picture(each, name), C, (h, w), box), 256) for each in listed]
+    parts = [to_levels(fit(open_picture(each, name), C, (h, w), box), BYTES) for each in listed]
     rows = torch.arange(n) % len(parts)
-    return torch.stack(parts)[rows].float() / 127.5 - 1
+    return signed(torch.stack(parts)[rows])
 
 
 def _draws_alone(name: str) -> ConfigError:

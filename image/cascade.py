@@ -22,6 +22,7 @@ from image.beside import Beside, with_plane
 from image.metrics.reconstruction import WINDOW, psnr, ssim
 from shared import noise
 from shared.errors import ConfigError
+from shared.levels import nearest
 from shared.objective.streams import AUGMENT
 
 LOW_NOISE = 0.1  # time to which what a model drew is noised before it is enlarged
@@ -81,7 +82,7 @@ def fidelity(small: Small, images: Tensor, originals: Tensor) -> dict[str, float
     where sides reach its window, both of a bicubic enlargement too, and the PSNR between what both
     become when shrunk: whether a picture still shows what it was made of."""
     large = small.enlarged(small.seen(originals))
-    bicubic = ((large + 1) / 2 * (small.levels - 1)).round().clamp(0, small.levels - 1)
+    bicubic = nearest(large, small.levels)
     again = small.seen(images) - small.seen(originals)
     error = again.double().square().mean((1, 2, 3)).clamp_min(1e-10)  # 106 dB: within rounding
     found = {"consistency_psnr": float((10 * torch.log10(4 / error)).mean())}

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared import noise
+from shared.levels import signed
 
 SHIFT = 0  # stream of `noise` under a sample's key
 
@@ -95,7 +96,7 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """images (B, C, H, W) of levels -> the last hidden layer (B, 2 width), float32."""
-        x = images.float() * (2 / (self.levels - 1)) - 1
+        x = signed(images, self.levels)
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             hidden = self.hidden(self.dropout(self.body(x)))
         return F.silu(hidden.float())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from image.config import CodecConfig
 from image.palette import load_palette
 from shared.codec import Bits, Codec, check_range
+from shared.levels import nearest, signed
 from shared.schedule import Level
 
 
@@ -26,8 +27,9 @@ class Pixels(nn.Module):
         self.levels, self.scale = levels, scale
         self.latent_shape = shape
         self.values: Tensor
-        values = scale * (2 * torch.arange(levels) / (levels - 1) - 1)
-        self.register_buffer("values", values, persistent=False)
+        self.register_buffer(
+            "values", scale * signed(torch.arange(levels), levels), persistent=False
+        )
 
     def encode(self, data: Tensor) -> Tensor:
         """Levels -> x0. ValueError when a level is out of range."""
@@ -40,8 +42,7 @@ class Pixels(nn.Module):
 
     def decode(self, x0: Tensor) -> Tensor:
         """x0 -> the nearest levels, int64."""
-        place = (self.pictures(x0) + 1) * (self.levels - 1) / 2
-        return place.round().clamp(0, self.levels - 1).long()
+        return nearest(self.pictures(x0), self.levels).long()
 
     def log_prob(self, data: Tensor, z_0: Tensor, level_0: Level) -> Tensor:
         """The Gaussian around z_0 / alpha on the grid of levels, normalised over them: the exact

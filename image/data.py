@@ -26,6 +26,7 @@ from shared import scene
 from shared.codec import Codec
 from shared.errors import CheckpointError, ConfigError, DataError
 from shared.files import write_text
+from shared.levels import BYTES
 from shared.scene import Scene
 
 FACTS = "data.json"
@@ -132,7 +133,7 @@ def load_pictures(
     return Pictures(
         read.images,
         condition,
-        256,
+        BYTES,
         read.classes,
         conditions,
         read.captions,
@@ -227,7 +228,7 @@ def _drawn_figures(split: str, count: int, size: int, compositional: bool) -> Pi
 
 def _of_figures(drawn: Figures, size: int) -> Pictures:
     images, condition = figures.pictures(drawn, size)
-    return Pictures(images, condition, 256, (), figures.NUM_IDS)
+    return Pictures(images, condition, BYTES, (), figures.NUM_IDS)
 
 
 def _check_drawn(config: DataConfig, split: str, held_out: bool) -> tuple[int, int]:
@@ -264,7 +265,7 @@ def of_scenes(config: DataConfig, images: Tensor, scenes: Sequence[Scene]) -> Pi
     captions = None
     if config.caption_column is not None:  # the manner of telling cannot be seen
         captions = tuple(scene.spell(each, manner=False) for each in scenes)
-    return Pictures(images, condition, 256, (), scene.NUM_IDS, captions)
+    return Pictures(images, condition, BYTES, (), scene.NUM_IDS, captions)
 
 
 def _check_split(config: DataConfig, split: str, known: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from image.pipeline import Pipeline
 from shared.edits import EditRequest
 from shared.errors import ConfigError
 from shared.files import write_text
+from shared.levels import signed
 from shared.prompts import one_each
 from shared.requests import SampleRequest
 
@@ -156,7 +157,7 @@ def low_of(pipeline: Pipeline, request: SampleRequest) -> BesidePictures | None:
         classifier_scale=1.0,
     )
     drawn, _ = draw_best(first, alone, None, condition, negative)
-    return BesidePictures(2 * drawn.float() / (first.facts.levels - 1) - 1, request.low_noise)
+    return BesidePictures(signed(drawn, first.facts.levels), request.low_noise)
 
 
 def _levels(pipeline: Pipeline) -> int:

@@ -38,6 +38,7 @@ from shared.drawing import Model, invert
 from shared.errors import ConfigError
 from shared.guidance import linear_inverse, repaint, repaint_measured
 from shared.interpolation import lerp, slerp
+from shared.levels import BYTES, nearest, signed
 from shared.pictures import fit
 from shared.sampling import Sampling, Start, check_strength
 from shared.solver.plan import SOLVERS
@@ -128,7 +129,7 @@ def _given(edit: Inpaint, codec: Codec, facts: DataFacts) -> tuple[Tensor, Tenso
             f"{picture.width}: expected the same"
         )
     shown = to_levels(fit(picture, C, (H, W)), facts.levels)[None]
-    kept = to_levels(fit(mask, 1, (H, W), BOX), 256)[None] < 128
+    kept = to_levels(fit(mask, 1, (H, W), BOX), BYTES)[None] < 128
     known = _known(kept, codec)
     if not bool(known.any()) or bool(known.all()):
         share = float(kept.double().mean())
@@ -238,9 +239,8 @@ def _levels(picture: PictureLike, where: str, facts: DataFacts) -> Tensor:
 
 def _signal(picture: PictureLike, channels: int, size: tuple[int, int]) -> Tensor:
     """A picture as a measurement (1, C, h, w) in [-1, 1]."""
-    return (
-        to_levels(fit(open_picture(picture, "image"), channels, size, BOX), 256)[None] / 127.5 - 1
-    )
+    fitted = fit(open_picture(picture, "image"), channels, size, BOX)
+    return signed(to_levels(fitted, BYTES)[None])
 
 
 def _shown(y: Tensor, facts: DataFacts) -> Tensor | None:
@@ -249,7 +249,7 @@ def _shown(y: Tensor, facts: DataFacts) -> Tensor | None:
     if y.ndim != 4 or y.shape[1] not in (1, C) or H % y.shape[2] or W % y.shape[3]:
         return None
     large = F.interpolate(y.cpu(), (H, W)).expand(-1, C, -1, -1)
-    return ((large + 1) / 2 * (facts.levels - 1)).round().clamp(0, facts.levels - 1)
+    return nearest(large, facts.levels)
 
 
 def _encoded(learner: Model, levels: Tensor) -> Tensor:

@@ -41,9 +41,9 @@ from shared.errors import UNREADABLE, CheckpointError, ConfigError
 from shared.files import make_folder
 from shared.groups import Groups
 from shared.interop import DiffusersDenoiser, own_times
+from shared.levels import BYTES
 from shared.schedule import Level, Schedule
 
-LEVELS = 256
 ROWS = 8  # latents that a decoder takes at once
 KNOWN: dict[str, tuple[type, ...]] = {
     "unet": (UNet2DModel, UNet2DConditionModel),
@@ -137,7 +137,7 @@ class FolderCodec(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.latent_shape = network, latent_shape
-        self.pixels = Pixels(LEVELS, shape)
+        self.pixels = Pixels(BYTES, shape)
         self.factor = float(network.config.get("scaling_factor") or 1.0)
         self.shift = float(network.config.get("shift_factor") or 0.0)
 
@@ -316,4 +316,4 @@ def _facts(folder: Path, unet: Any, shape: tuple[int, int, int]) -> DataFacts:
         return read_facts(folder)
     classes = int(unet.config.get("num_class_embeds") or 0)
     names = tuple(str(i) for i in range(classes))
-    return DataFacts(0, shape, LEVELS, names, classes + 1 if classes else 0, FolderModel.data_std)
+    return DataFacts(0, shape, BYTES, names, classes + 1 if classes else 0, FolderModel.data_std)

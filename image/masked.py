@@ -16,6 +16,7 @@ from torch import Tensor
 
 from image.beside import Beside
 from shared import noise
+from shared.levels import nearest
 from shared.objective.streams import MASK
 
 BOXES = 2
@@ -52,8 +53,7 @@ class Masked(Beside):
     def finish(self, images: Tensor, pictures: Tensor) -> Tensor:
         """With what is known put back, exactly."""
         x, known = pictures[:, :-1], pictures[:, -1:] > 0.5
-        levels = ((x + 1) / 2 * (self.levels - 1)).round()
-        return torch.where(known, levels.to(images), images)
+        return torch.where(known, nearest(x, self.levels).to(images), images)
 
     def numbers(self, pictures: Tensor, a: Tensor, keys: Tensor) -> Tensor:
         return pictures.flatten(1)

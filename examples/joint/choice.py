@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from examples.joint.data import LEVELS
 from examples.joint.pipeline import JointPipeline
 from image.clip.choice import Choice
 from image.clip.encoder import Encoder, open_encoder
 from shared.errors import ConfigError
+from shared.levels import BYTES
 from shared.requests import Request
 from shared.sampling import Sampling
 from shared.seeds import all_candidates
@@ -104,7 +104,7 @@ class Best:
         if self.encoder is None:
             return Kept(images, texts, None)
         choice = Choice(self.encoder, self.encoder.captions(texts), self.candidates)
-        rows, scores = choice.best(images, LEVELS)
+        rows, scores = choice.best(images, BYTES)
         return Kept(images[rows], [texts[row] for row in rows.tolist()], choice.report(scores))
 
 

@@ -18,6 +18,7 @@ from image.data_config import DataConfig as PictureConfig
 from image.grid import to_pil
 from image.render import render
 from shared.errors import DataError
+from shared.levels import BYTES
 from shared.pairs import write_folder
 from shared.scene import Scene, check_split, split_of_scene
 from shared.tokenizer import Tokenizer
@@ -27,7 +28,6 @@ from text.teller import pairs
 
 PAIRS = 40_000  # of the endless scene world when data.limit is not set
 HELD_OUT_PAIRS = 1_000
-LEVELS = 256
 SEED = 0  # of the scene world's stream
 
 
@@ -57,7 +57,7 @@ class Pairs:
     @property
     def pictures(self) -> Pictures:
         """The pictures alone, as the image panel has them."""
-        return Pictures(self.images, None, LEVELS, (), 0)
+        return Pictures(self.images, None, BYTES, (), 0)
 
     def take(self, rows: Tensor) -> tuple[Tensor, None]:
         """rows (B,) -> pairs (B, C H W + L); no condition, for one side is the other's."""

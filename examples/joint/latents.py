@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from examples.joint.config import SIDES, JointConfig
-from examples.joint.data import LEVELS, Pairs
+from examples.joint.data import Pairs
 from examples.joint.sides import PairCodec
 from image.codec import Pixels, build_codec
 from image.config import CodecConfig
 from image.data import DataFacts
 from shared.codec import Codec
+from shared.levels import BYTES
 from shared.tokenizer import FILE
 from text.autoencoder.codec import MEASURED, load_codec
 from text.autoencoder.install import measure, take
@@ -51,8 +52,8 @@ def install(config: JointConfig, pairs: Pairs, run: Path) -> None:
 def picture_codec(config: JointConfig, shape: tuple[int, int, int], run: Path) -> Codec:
     """Pictures (C, H, W) <-> x0."""
     if config.latents.image is None:
-        return Pixels(LEVELS, shape)
-    return build_codec(_kept(config), LEVELS, shape, run / IMAGE)
+        return Pixels(BYTES, shape)
+    return build_codec(_kept(config), BYTES, shape, run / IMAGE)
 
 
 def sentence_codec(config: JointConfig, words: int, run: Path) -> Codec:

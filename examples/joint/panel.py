@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from examples.joint.config import SIDES, DataConfig, JointConfig, LatentsConfig
-from examples.joint.data import LEVELS, Pairs, read_pairs, to_pairs
+from examples.joint.data import Pairs, read_pairs, to_pairs
 from examples.joint.latents import (
     in_latents,
     install,
@@ -21,6 +21,7 @@ from examples.joint.net import JointNet
 from examples.joint.sides import PairDenoiser, Side
 from image.data import DataFacts, measured_std, read_facts, write_facts
 from shared.learner import build_schedule
+from shared.levels import BYTES
 from shared.pictures import first_of
 from shared.task import Examples
 from shared.tokenizer import FILE, Tokenizer, load_tokenizer, train_tokenizer
@@ -44,7 +45,7 @@ class JointPanel:
         skipped = len(found.left_out) + found.dropped
         pictures = found.pictures
         data_std = measured_std(picture_codec(config, pictures.shape, run), pictures)
-        write_facts(DataFacts(len(found), pictures.shape, LEVELS, (), 0, data_std, skipped), run)
+        write_facts(DataFacts(len(found), pictures.shape, BYTES, (), 0, data_std, skipped), run)
         if skipped:
             print(
                 f"{config.data.name}: {skipped:,} pairs are left out: with a picture that cannot "

@@ -24,6 +24,7 @@ from image.grid import to_bytes
 from shared import runs
 from shared.drawing import draw
 from shared.errors import CheckpointError, ConfigError
+from shared.levels import BYTES
 from shared.prompts import pad_rows, sentence_ids
 from shared.sampling import Sampling, Start
 from shared.tokenizer import EOS, FILE, Tokenizer, load_tokenizer
@@ -161,7 +162,7 @@ class JointPipeline:
     @torch.no_grad()
     def _images(self, x0: Tensor) -> Tensor:
         levels = self.learner.codec.codecs[IMAGE].decode(x0.to(self.device))
-        return to_bytes(levels.cpu(), 256)
+        return to_bytes(levels.cpu(), BYTES)
 
     @torch.no_grad()
     def _texts(self, x0: Tensor) -> list[str]:

@@ -21,6 +21,7 @@ from image.data import DataFacts, read_facts
 from image.data_config import DataConfig
 from shared.errors import CheckpointError, ConfigError
 from shared.frozen import weights_digest
+from shared.levels import signed
 from shared.prompts import check_words, pad_rows
 from shared.runs import load_learner, open_run
 from shared.tokenizer import FILE, UNK, load_tokenizer
@@ -110,8 +111,8 @@ class RunEncoder:
     @torch.no_grad()
     def pictures(self, images: Tensor, levels: int) -> Tensor:
         self.check((int(images.shape[1]), int(images.shape[2]), int(images.shape[3])))
-        parts = [part.to(self._device).float() for part in images.split(ROWS)]
-        return torch.cat([self.see(part * (2 / (levels - 1)) - 1).cpu() for part in parts])
+        parts = [part.to(self._device) for part in images.split(ROWS)]
+        return torch.cat([self.see(signed(part, levels)).cpu() for part in parts])
 
     @torch.no_grad()
     def captions(self, texts: Sequence[str]) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from image.classifier import jittered
 from image.clip.network import DualEncoder
 from shared import noise
+from shared.levels import signed
 from shared.train.gather import gather
 
 WORDS = 1  # stream of `noise` under a sample's key; 0 moves its picture
@@ -45,7 +46,7 @@ class ClipLearner(nn.Module):
             if self.drop_words:
                 u = noise.uniform(keys, WORDS, (condition.shape[1],))
                 condition = condition.masked_fill(u < self.drop_words, 0)
-        x = data.float() * (2 / (self.levels - 1)) - 1
+        x = signed(data, self.levels)
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             pictures, captions = self.network.pictures(x), self.network.captions(condition)
         return contrastive_losses(pictures, captions, self.network.scale), None

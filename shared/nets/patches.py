@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shared.errors import ConfigError
-
-LEVELS = 256
+from shared.levels import signed
 
 
 def check_patch(patch: int, height: int, width: int) -> None:
@@ -34,4 +33,4 @@ def unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
 
 def seen(pictures: Tensor, patch: int) -> Tensor:
     """Pictures (B, C, H, W), uint8 -> their patches (B, L, C patch^2), float32 in [-1, 1]."""
-    return patchify(pictures.float() * (2 / (LEVELS - 1)) - 1, patch)
+    return patchify(signed(pictures), patch)
