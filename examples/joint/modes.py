@@ -89,10 +89,12 @@ def clean_condition(x0: Tensor) -> Tensor:
     return torch.cat([x0.new_zeros(len(x0), 1), x0.flatten(1)], 1)
 
 
-def unknown(seeds: Sequence[int], size: int) -> Tensor:
-    """The condition (B, 1 + D) that nothing is known of the other side: noise of each seed."""
+def unknown(seeds: Sequence[int], size: int, schedule: Schedule) -> Tensor:
+    """The condition (B, 1 + D) that nothing is known of the other side: noise of each seed, as much
+    as there is at time 1."""
     nothing = noise.normal(seeds, OTHER_NOISE, (size,))
-    return torch.cat([torch.ones_like(nothing[:, :1]), nothing], 1)
+    time = torch.ones_like(nothing[:, :1])
+    return torch.cat([time, schedule(time).sigma * nothing], 1)
 
 
 @dataclass(frozen=True)

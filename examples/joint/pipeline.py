@@ -117,7 +117,7 @@ class JointPipeline:
         """x0 of one side (n, *latent_shape), given the other side's, or from noise of it."""
         self._check(how, draws=which)
         start = Start(near, strength)
-        nothing = unknown(seeds, self.learner.codec.sizes[1 - which])
+        nothing = unknown(seeds, self.learner.codec.sizes[1 - which], self.learner.schedule)
         if beside is None and how.guided:
             raise ConfigError(
                 f"guidance = {how.guidance}: towards what? Give a sentence or a picture, or leave "

@@ -13,7 +13,7 @@ from examples.joint.sides import NOTHING, Levels, Pair, PairCodec, Previous
 from shared.codec import Identity
 from shared.denoiser import Denoise
 from shared.guidance import classifier_free
-from shared.schedule import Cosine
+from shared.schedule import Cosine, Edm
 from shared.solver import sample
 
 SIZES = (2, 3)
@@ -102,14 +102,22 @@ def test_one_side_given_the_other_has_the_conditional_law(which: int):
 @pytest.mark.parametrize("which", [0, 1])
 def test_one_side_beside_noise_has_the_marginal_law(which: int):
     side, here = Alone(LAW, CODEC, SCHEDULE, which), block(which)
-    nothing = unknown([5], SIZES[1 - which]).double()
+    nothing = unknown([5], SIZES[1 - which], SCHEDULE).double()
     close(moments(side, SIZES[which], nothing), LAW.mean[here], LAW.covariance[here, here])
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, Edm()])
+def test_what_is_unknown_is_as_noisy_as_its_time_says(schedule):
+    told = unknown(range(4000), 3, schedule)
+    sigma = float(schedule(torch.tensor(1.0)).sigma)
+    assert bool((told[:, 0] == 1).all())
+    assert float(told[:, 1:].std()) == pytest.approx(sigma, rel=0.03)
 
 
 @pytest.mark.parametrize(("scale", "as_given"), [(1.0, True), (0.0, False)])
 def test_guidance_goes_from_the_marginal_to_the_conditional(scale: float, as_given: bool):
     value = torch.tensor([[0.7, -1.3, 0.4]], dtype=torch.float64)
-    nothing = unknown([5], 3).double()
+    nothing = unknown([5], 3, SCHEDULE).double()
     denoise = classifier_free(Alone(LAW, CODEC, SCHEDULE, 0), scale, negative=nothing.expand(3, -1))
     expected = conditional(0, value[0]) if as_given else (LAW.mean[:2], LAW.covariance[:2, :2])
     close(moments(denoise, 2, clean_condition(value)), *expected)
@@ -118,7 +126,10 @@ def test_guidance_goes_from_the_marginal_to_the_conditional(scale: float, as_giv
 def test_guidance_by_the_marginals_is_their_weighted_difference():
     """x0_marginal + scale (x0_conditional - x0_marginal) at one state (Bao et al. 2023)."""
     value = torch.tensor([[0.7, -1.3, 0.4]], dtype=torch.float64)
-    nothing, level = unknown([5], 3).double(), SCHEDULE(torch.tensor(0.4, dtype=torch.float64))
+    nothing, level = (
+        unknown([5], 3, SCHEDULE).double(),
+        SCHEDULE(torch.tensor(0.4, dtype=torch.float64)),
+    )
     side, x_t = Alone(LAW, CODEC, SCHEDULE, 0), torch.tensor([[0.3, -0.2]], dtype=torch.float64)
     marginal, told = side(x_t, level, nothing), side(x_t, level, clean_condition(value))
     guided = classifier_free(side, 2.5, negative=nothing)(x_t, level, clean_condition(value))

@@ -15,6 +15,7 @@ from torch import Tensor
 from shared.drawing import draw
 from shared.errors import ConfigError, NonFinite
 from shared.guidance import Energy, Quadratic, energy, gradient_flow, unit_gaussian
+from shared.guidance.flow import clean_level
 from shared.interpolation import slerp
 from shared.learner import DiffusionLearner
 from shared.sampling import Sampling, Start
@@ -83,9 +84,14 @@ def _flowed(x0: Tensor, how: Sampling, pull: Pull) -> Tensor:
         return gradient_flow(
             x0, pull.energies, pull.weights, rtol=own.rtol, atol=own.atol, budget=how.budget
         ).y
-    guided = energy(unit_gaussian, pull.energies, pull.weights)
+    guided = energy(unit_gaussian, [_timeless(one) for one in pull.energies], pull.weights)
     with torch.no_grad():
         return run(prepare(Linear(), how.solver, how.steps), guided, x0.clone()).x
+
+
+def _timeless(noised: Energy) -> Energy:
+    """What it is of clean latents, whatever the level: the paper's energies know no time."""
+    return lambda z, _: noised(z, clean_level(z))
 
 
 def between(first: Tensor, last: Tensor, n: int) -> Tensor:
