@@ -30,7 +30,7 @@ demo: setup  ## train and sample both panels on small data, then write a report
 	$(BIN)/python -m examples.demo --out $(OUT) --procs $(PROCS) --size $(SIZE)
 
 test: setup  ## run the tests on two processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 lint: setup  ## check format, style, types and import contracts
 	$(BIN)/ruff format --check .

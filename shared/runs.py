@@ -11,6 +11,7 @@ frontier.json    what `diptych evaluate --frontier` measured; frontier.png draws
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -102,7 +103,7 @@ def begin(config: RunConfig, folder: Path, panel: Trainable) -> None:
     path = folder / "config.yaml"
     if path.is_file():
         begun = read_config(folder, panel)
-        config = _with_precision(config, begun.train.precision)
+        config = _with_precision(config, lambda: begun.train.precision)
         old, new = flatten(begun), flatten(config)
         changed = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in FREE]
         if changed:
@@ -116,16 +117,16 @@ def begin(config: RunConfig, folder: Path, panel: Trainable) -> None:
             f"{folder} exists and is not a run folder: choose another with run=FOLDER"
         )
     else:
-        config = _with_precision(config, faster_precision())
+        config = _with_precision(config, faster_precision)
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, path)
 
 
-def _with_precision(config: Any, found: str) -> Any:
-    """The configuration with `found` for the precision `auto`."""
+def _with_precision(config: Any, find: Callable[[], str]) -> Any:
+    """The configuration with what `find` gives for the precision `auto`."""
     if config.train.precision != "auto":
         return config
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=found))
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=find()))
 
 
 def load_learner(folder: Path, weights: str = "ema") -> nn.Module:

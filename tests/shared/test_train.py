@@ -235,6 +235,13 @@ def test_precision_auto_is_settled_where_the_run_begins(
     assert runs.read_config(tmp_path / "other", panel).train.precision == "fp32"
 
 
+def test_a_precision_that_is_given_is_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runs, "faster_precision", lambda: pytest.fail("nothing to find"))
+    runs.begin(toy_config("train.precision=fp32"), tmp_path / "run", ToyPanel())
+
+
 @pytest.mark.parametrize(
     ("narrow", "wide", "expected"), [(0.5, 1.0, "bf16"), (0.9, 1.0, "fp32"), (2.0, 1.0, "fp32")]
 )
