@@ -15,12 +15,12 @@ from torch import Tensor
 from shared.drawing import draw
 from shared.errors import ConfigError, NonFinite
 from shared.guidance import Energy, Quadratic, energy, gradient_flow, unit_gaussian
-from shared.guidance.flow import clean_level
+from shared.guidance.flow import LENGTH, clean_level
 from shared.interpolation import slerp
 from shared.learner import DiffusionLearner
 from shared.sampling import Sampling, Start
 from shared.schedule import Linear
-from shared.solver import SOLVERS, prepare, run
+from shared.solver import SOLVERS, Taken, prepare, run
 from shared.solver.ode import Ode
 
 
@@ -62,31 +62,50 @@ def guided_draw(
     )
 
 
-def flow(x0: Tensor, how: Sampling, pull: Pull, stay: float = 0.0) -> Tensor:
-    """x0 (n, ...) -> where the gradient flow takes it, by adaptive steps (solver ode) or by a
-    solver of ours. ConfigError for a solver that draws noise, NonFinite where weights are so large
-    that it cannot be followed."""
+def flow(x0: Tensor, how: Sampling, pull: Pull, stay: float = 0.0, stops: int = 1) -> Tensor:
+    """x0 (n, ...) -> (n * stops, ...), where the gradient flow takes each by equal parts of its
+    way, its end last: by adaptive steps (solver ode) or by a solver of ours, whose stops are steps.
+    ConfigError for a solver that draws noise, and for more stops than steps; NonFinite where
+    weights are so large that it cannot be followed."""
     if SOLVERS[how.solver].stochastic:
         raise ConfigError(
             f"solver = {how.solver!r}: a gradient flow is an ODE, and this one draws noise; give "
             "--solver ode, dpmpp_2m or ddim"
         )
+    follow = _adaptive if how.solver == "ode" else _stepped
     try:
-        parts = [_flowed(part, how, pull.with_stay(part, stay)) for part in x0.split(how.batch)]
+        parts = [
+            follow(part, how, pull.with_stay(part, stay), stops) for part in x0.split(how.batch)
+        ]
     except FloatingPointError as error:
         raise NonFinite(f"gradient flow: {error}; give smaller weights or stay") from None
     return torch.cat(parts)
 
 
-def _flowed(x0: Tensor, how: Sampling, pull: Pull) -> Tensor:
-    if how.solver == "ode":
-        own = Ode()
-        return gradient_flow(
-            x0, pull.energies, pull.weights, rtol=own.rtol, atol=own.atol, budget=how.budget
+def _adaptive(x0: Tensor, how: Sampling, pull: Pull, stops: int) -> Tensor:
+    own, z, found = Ode(), x0, list[Tensor]()
+    for _ in range(stops):
+        z = gradient_flow(
+            z, pull.energies, pull.weights, LENGTH / stops, own.rtol, own.atol, how.budget
         ).y
+        found.append(z)
+    return torch.stack(found, 1).flatten(0, 1)
+
+
+def _stepped(x0: Tensor, how: Sampling, pull: Pull, stops: int) -> Tensor:
     guided = energy(unit_gaussian, [_timeless(one) for one in pull.energies], pull.weights)
+    found: list[Tensor] = []
+
+    def keep(x: Tensor, _: Taken) -> Tensor:
+        found.append(x.clone())
+        return x
+
     with torch.no_grad():
-        return run(prepare(Linear(), how.solver, how.steps), guided, x0.clone()).x
+        run(prepare(Linear(), how.solver, how.steps), guided, x0, hooks=[keep])
+    if stops > len(found):
+        raise ConfigError(f"candidates = {stops}: a flow of {len(found)} steps has no more stops")
+    kept = [found[(k + 1) * len(found) // stops - 1] for k in range(stops)]
+    return torch.stack(kept, 1).flatten(0, 1)
 
 
 def _timeless(noised: Energy) -> Energy:
