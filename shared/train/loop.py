@@ -34,10 +34,10 @@ from shared.train.progress import Log, TrainProgress
 def train(config: RunConfig, run: Path, panel: Trainable, quiet: bool = False) -> dict[str, Any]:
     """Train `config` in the folder `run`, or go on with it from its newest valid checkpoint.
 
-    Every process of a launch calls this; an error of one before the first step, or in what rank 0
-    writes, ends all of them. Returns {"run", "step", "loss", "seconds"}. Raises
-    ConfigError, DataError and CheckpointError before a step is taken; NonFinite when the loss or a
-    gradient is no number; Preempted after a signal, with everything saved.
+    Every process of a launch calls this; an error of one before the first step, or of rank 0 as it
+    saves, is raised on all. Returns {"run", "step", "loss", "seconds"}. Raises ConfigError,
+    DataError and CheckpointError before a step is taken; NonFinite when the loss or a gradient is
+    no number; Preempted after a signal, with everything saved.
     """
     engine.micro_batch(config.train)
     device = engine.set_up()
