@@ -20,7 +20,7 @@ from shared.configs import load_config, packaged_configs
 from shared.edits import EditRequest
 from shared.errors import ConfigError, DiptychError
 from shared.files import write_text
-from shared.ranks import on_rank_zero, together
+from shared.ranks import on_rank_zero, refuse_many, together
 from shared.requests import (
     ControlRequest,
     EvaluateRequest,
@@ -95,6 +95,7 @@ def edit(
         run: The folder that `diptych train` wrote, or a pipeline of diffusers saved to a folder.
         out: Where to write instead.
     """
+    refuse_many("edit")
     tell(panel_of(run).edit(run, request, out or run / "edited"), json)
 
 
@@ -111,6 +112,7 @@ def export(
         run: The folder that `diptych train` wrote, or a pipeline of diffusers saved to a folder.
         out: The folder to make.
     """
+    refuse_many("export")
     result = panel_of(run).export(run, request, out)
     tell(result, json, f"{out}: a {result['pipeline']}")
 
@@ -134,6 +136,7 @@ def control(
             lists those of text; an unknown name is answered with all that there are).
         out: Where to write instead.
     """
+    refuse_many("control")
     found = open_run(run)
     result = found.panel.control(run, controls, request, out or run / "controlled")
     tell(result, json)
@@ -153,6 +156,7 @@ def write(
         run: The folder that `diptych train` wrote.
         out: Where to write instead.
     """
+    refuse_many("write")
     found = open_run(run)
     result = found.panel.write(run, request, out or run / "written")
     tell(result, json)

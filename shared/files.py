@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pathlib import Path
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
     try:
         write(temporary)
         sync(temporary)
@@ -31,13 +32,13 @@ def write_text(path: Path, text: str) -> None:
 def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write into a temporary folder beside `path`, then put it in its place, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         fill(temporary)
-        for file in temporary.rglob("*"):
-            sync(file)
+        for each in (*temporary.rglob("*"), temporary):
+            sync(each)
         os.replace(temporary, path)
         sync(path.parent)
     finally:
@@ -45,14 +46,16 @@ def make_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def clear_temporary(path: Path) -> None:
-    """Take away what processes that were killed have left of a folder; of those that write it, the
-    caller is the only one."""
-    for left in path.parent.glob(_temporary(path, "*").name):
-        shutil.rmtree(left)
+    """Take away what killed processes, of any host, have left of a file or folder; of those that
+    write it, the caller is the only one."""
+    for left in path.parent.glob(f".{path.name}.tmp-*"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def _temporary(path: Path, process: int | str | None = None) -> Path:
-    return path.with_name(f".{path.name}.tmp-{process or os.getpid()}")
+def temporary_name(path: Path) -> Path:
+    """Where this process writes what will be `path`: containers that share a disk may share numbers
+    of processes, but not the name of their host."""
+    return path.with_name(f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}")
 
 
 def sync(path: Path) -> None:

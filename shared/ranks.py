@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
-from shared.errors import DataError, DiptychError
+from shared.errors import ConfigError, DataError, DiptychError
 from shared.train import engine
 
 # A meeting waits for the slowest part of hours of drawing; gloo tells by itself of a lost process.
@@ -32,11 +32,13 @@ class _Meeting:
 
 def together(act: Callable[[], T]) -> T:
     """act() on every process of the launch, alone where there is one. Ranks other than 0 are
-    silent, and an error of any is raised on all."""
+    silent, and an error of any is raised on all. One may stand in another. Afterwards too, meetings
+    have the patience of those in it."""
     if engine.world_size() == 1:
         return act()
     engine.set_up()
-    _Meeting.group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    if _Meeting.group is None:
+        _Meeting.group = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
         with _silence():
             result = act()
@@ -46,6 +48,15 @@ def together(act: Callable[[], T]) -> T:
         raise
     _exchange(None, None)
     return result
+
+
+def refuse_many(verb: str) -> None:
+    """ConfigError in a launch of several processes, for a verb whose work they cannot share."""
+    if engine.world_size() > 1:
+        raise ConfigError(
+            f"{verb} does not share its work: run it as one process, without a launcher, not as "
+            f"{engine.world_size()}"
+        )
 
 
 def share_out(n: int, act: Callable[[slice], T]) -> list[T]:
@@ -86,15 +97,15 @@ def _meet(act: Callable[[], T]) -> list[T]:
 
 def _exchange(value: Any, failed: Exception | None) -> list[Any]:
     """The values of all processes. An error of any is raised on all; of several, that of the lowest
-    rank."""
+    rank, but one of ours before a bug: that may be no more than to have waited for the other."""
     found: list[Any] = [None] * _size()
     own = (value, None if failed is None else _plain(failed))
     dist.all_gather_object(found, own, group=_Meeting.group)
-    for rank, (_, error) in enumerate(found):
-        if error is not None:
-            told: Exception = failed if failed and rank == dist.get_rank() else error
-            _Meeting.error = told
-            raise told
+    errors = [(rank, error) for rank, (_, error) in enumerate(found) if error is not None]
+    for rank, error in sorted(errors, key=lambda each: not isinstance(each[1], DiptychError)):
+        told: Exception = failed if failed and rank == dist.get_rank() else error
+        _Meeting.error = told
+        raise told
     return [each for each, _ in found]
 
 

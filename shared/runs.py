@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from shared.errors import CheckpointError, ConfigError
-from shared.files import make_folder
+from shared.files import clear_temporary, make_folder
 from shared.schema import read_yaml, validate, write_yaml
 from shared.task import Panel, RunConfig, Trainable
 from shared.train import checkpoint
@@ -95,12 +95,14 @@ def read_config(folder: Path, panel: Trainable) -> Any:
 
 
 def begin(config: RunConfig, folder: Path, panel: Trainable) -> None:
-    """Create the run folder, or check that `config` may go on with the run it holds.
+    """Create the run folder, or check that `config` may go on with the run it holds. Of processes
+    that write this folder the caller is the only one.
 
     Its config.yaml names the precision that `auto` stands for on the machine that began the run.
     ConfigError when the folder holds something else, or a run with another configuration.
     """
     path = folder / "config.yaml"
+    clear_temporary(path)  # of a run that was killed as it began
     if path.is_file():
         begun = read_config(folder, panel)
         config = _with_precision(config, lambda: begun.train.precision)

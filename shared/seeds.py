@@ -17,7 +17,8 @@ def chosen_seeds(
     if seeds is None:
         if n < 1:
             raise ConfigError(f"n = {n}: expected 1 or more")
-        return torch.randint(2**31, (n,), generator=generator).tolist()
+        device = None if generator is None else generator.device
+        return torch.randint(2**31, (n,), generator=generator, device=device).tolist()
     if generator is not None:
         raise ConfigError("give seeds or a generator, not both")
     if len(seeds) == 0:

@@ -91,6 +91,7 @@ class LowRankGaussian:
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws (n, D) of x0: mean + U z + std noise."""
         D, r = self.factor.shape
-        z = torch.randn(n, r, generator=generator, dtype=self.mean.dtype)
-        noise = torch.randn(n, D, generator=generator, dtype=self.mean.dtype)
+        dtype, device = self.mean.dtype, self.mean.device
+        z = torch.randn(n, r, generator=generator, dtype=dtype, device=device)
+        noise = torch.randn(n, D, generator=generator, dtype=dtype, device=device)
         return self.mean + z @ self.factor.mT + self.std * noise

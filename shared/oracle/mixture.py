@@ -128,5 +128,6 @@ class GaussianMixture:
         if condition is not None:
             chosen = self._checked(condition, n)
             k = torch.where(chosen < 0, k, chosen)
-        z = torch.randn(n, self.means.shape[1], generator=generator, dtype=self.means.dtype)
+        D, dtype, device = self.means.shape[1], self.means.dtype, self.means.device
+        z = torch.randn(n, D, generator=generator, dtype=dtype, device=device)
         return self.means[k] + (self.axes[k] @ (self.variances[k].sqrt() * z)[..., None])[..., 0]

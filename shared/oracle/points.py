@@ -139,4 +139,5 @@ class PointMixture:
         x0 = self.points[k].reshape(n, *self.shape)
         if self.std == 0:
             return x0
-        return x0 + self.std * torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
+        noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
+        return x0 + self.std * noise

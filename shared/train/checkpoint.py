@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shared.errors import CheckpointError
-from shared.files import sync, write_text
+from shared.files import sync, temporary_name, write_text
 
 SCHEMA = 1
 PARTS = ("model", "ema", "optimizer")
@@ -36,9 +36,9 @@ def save(run: Path, step: int, parts: dict[str, dict[str, Tensor]], keep: int) -
     parent = run / "checkpoints"
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / _name(step)
-    temporary = parent / f".{final.name}.tmp-{os.getpid()}"
+    temporary = temporary_name(final)
     try:
-        if temporary.exists():  # of a killed process that had our number, as in containers
+        if temporary.exists():  # of a killed process with our number, as in a container
             shutil.rmtree(temporary)
         temporary.mkdir()
         files: dict[str, Any] = {}

@@ -51,6 +51,8 @@ def set_up() -> torch.device:
     """
     cuda = torch.cuda.is_available()
     local = _local("LOCAL_RANK", "SLURM_LOCALID", "0")
+    if cuda:  # of `srun --gpus-per-task=1` each process sees its own one only, as number 0
+        local %= torch.cuda.device_count()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if torch.distributed.is_initialized():
         return device
@@ -66,17 +68,26 @@ def set_up() -> torch.device:
     for key, value in (alone | {"MASTER_ADDR": "127.0.0.1"}).items():
         os.environ.setdefault(key, str(value))
     if world_size() == 1:
-        os.environ["MASTER_PORT"] = str(free_port())
+        if not _has_store():
+            os.environ["MASTER_PORT"] = str(free_port())
     elif "MASTER_PORT" not in os.environ:
         raise ConfigError(
             f"{world_size()} processes but no MASTER_ADDR and MASTER_PORT: start them with "
             "`deepspeed --module diptych ...` or torchrun, or export both"
         )
     if cuda:
+        os.environ["LOCAL_RANK"] = str(local)  # DeepSpeed takes its device from there
         torch.cuda.set_device(device)
     deepspeed.init_distributed("nccl" if cuda else "gloo", timeout=TIMEOUT, verbose=False)
     atexit.register(_leave)
     return device
+
+
+def _has_store() -> bool:
+    """Whether a launcher serves at MASTER_PORT what processes meet by, as torchrun does; any other
+    MASTER_PORT of one process alone may be one that another process took from the same shell."""
+    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return served and "MASTER_PORT" in os.environ
 
 
 def _leave() -> None:
@@ -116,17 +127,23 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def deepspeed_config(config: TrainConfig) -> dict[str, Any]:
-    """DeepSpeed's own configuration, derived: only the global batch is stated by the user."""
+def micro_batch(config: TrainConfig) -> int:
+    """Samples that a process takes at a time. ConfigError when the processes of this launch cannot
+    share the batch evenly."""
     shares = world_size() * config.accumulation
     if config.batch % shares:
         raise ConfigError(
             f"train.batch = {config.batch} is the global batch: it must be a multiple of "
             f"{world_size()} processes x train.accumulation = {config.accumulation}"
         )
+    return config.batch // shares
+
+
+def deepspeed_config(config: TrainConfig) -> dict[str, Any]:
+    """DeepSpeed's own configuration, derived: only the global batch is stated by the user."""
     return {
         "train_batch_size": config.batch,
-        "train_micro_batch_size_per_gpu": config.batch // shares,
+        "train_micro_batch_size_per_gpu": micro_batch(config),
         "gradient_accumulation_steps": config.accumulation,
         # at stage 0 DeepSpeed would clip without telling the norm: `Engine.step` does both
         "gradient_clipping": config.clip if config.zero_stage else 0.0,
@@ -183,7 +200,8 @@ class Engine:
             self._norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
         self.engine.step()
         if self._zero:
-            self._norm = float(self.engine.get_global_grad_norm() or math.nan)
+            norm = self.engine.get_global_grad_norm()
+            self._norm = math.nan if norm is None else float(norm)
 
     def gradient_norm(self) -> float:
         """The norm of the last global gradient, before clipping."""

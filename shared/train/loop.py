@@ -22,7 +22,7 @@ from shared.config import TrainConfig
 from shared.errors import ConfigError, DataError, DiptychError, NonFinite, Preempted
 from shared.learner import DiffusionLearner
 from shared.objective import sample_keys, stratified_times
-from shared.ranks import on_rank_zero
+from shared.ranks import on_rank_zero, together
 from shared.task import Examples, RunConfig, Stepwise, Trainable
 from shared.train import checkpoint, engine
 from shared.train.layout import convolutions
@@ -34,39 +34,52 @@ from shared.train.progress import Log, TrainProgress
 def train(config: RunConfig, run: Path, panel: Trainable, quiet: bool = False) -> dict[str, Any]:
     """Train `config` in the folder `run`, or go on with it from its newest valid checkpoint.
 
-    Every process of a launch calls this. Returns {"run", "step", "loss", "seconds"}. Raises
-    ConfigError, DataError and CheckpointError before a step is taken; NonFinite when the loss or a
-    gradient is no number; Preempted after a signal, with everything saved.
+    Every process of a launch calls this; an error of one before the first step, or of rank 0 as it
+    saves, is raised on all. Returns {"run", "step", "loss", "seconds"}. Raises ConfigError,
+    DataError and CheckpointError before a step is taken; NonFinite when the loss or a gradient is
+    no number; Preempted after a signal, with everything saved.
     """
+    engine.micro_batch(config.train)
     device = engine.set_up()
-    with torch.random.fork_rng(), _alone(run):
+    random = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=random), contextlib.ExitStack() as held:
+        together(lambda: held.enter_context(_alone(run)))
         with _nothing_left(run):
-            on_rank_zero(lambda: _begin(config, run, panel))
-            config = runs.read_config(run, panel)
-            examples = panel.examples(config, run)
-            if len(examples) == 0:
-                raise DataError("the training data holds no examples")
-            torch.manual_seed(config.train.seed)
-            learner = panel.learner(config, run)
-            if config.train.channels_last:
-                convolutions(learner)
-        step, parts = _newest(run)
-        if parts is not None:
-            checkpoint.assign(learner.state_dict(), parts["model"], str(run))
-        return Trainer(config.train, run, learner, examples, device, step, parts, quiet).run()
+            settings, learner, examples = together(lambda: _begun(config, run, panel))
+        step, parts = together(lambda: _newest(run, learner))
+        return Trainer(settings, run, learner, examples, device, step, parts, quiet).run()
 
 
-def _begin(config: RunConfig, run: Path, panel: Trainable) -> None:
+def _begun(
+    config: RunConfig, run: Path, panel: Trainable
+) -> tuple[TrainConfig, nn.Module, Examples]:
+    """What is trained, with fresh weights, and on what, of a run that is begun or goes on."""
+    on_rank_zero(lambda: _prepare(config, run, panel))
+    config = runs.read_config(run, panel)
+    examples = panel.examples(config, run)
+    if len(examples) == 0:
+        raise DataError("the training data holds no examples")
+    torch.manual_seed(config.train.seed)
+    learner = panel.learner(config, run)
+    if config.train.channels_last:
+        convolutions(learner)
+    return config.train, learner, examples
+
+
+def _prepare(config: RunConfig, run: Path, panel: Trainable) -> None:
     runs.begin(config, run, panel)
     panel.prepare(config, run)
 
 
-def _newest(run: Path) -> tuple[int, dict[str, dict[str, Tensor]] | None]:
+def _newest(run: Path, learner: nn.Module) -> tuple[int, dict[str, dict[str, Tensor]] | None]:
+    """Step and parts of the checkpoint that a run goes on from, its weights in the learner."""
     found = checkpoint.newest(run)
     if found is None:
         return 0, None
     folder, step = found
-    return step, {part: checkpoint.load(folder, part) for part in checkpoint.PARTS}
+    parts = {part: checkpoint.load(folder, part) for part in checkpoint.PARTS}
+    checkpoint.assign(learner.state_dict(), parts["model"], str(run))
+    return step, parts
 
 
 class Trainer:
@@ -165,7 +178,7 @@ class Trainer:
         if isinstance(self.learner, Stepwise):
             self.learner.begin_step(step)
         torch.manual_seed((config.seed * 1_000_003 + step) * 4096 + engine.rank())  # dropout only
-        micro = config.batch // (engine.world_size() * config.accumulation)
+        micro = engine.micro_batch(config)
         lr = learning_rate(config, step)
         facts = torch.zeros(0)
         for part in range(config.accumulation):

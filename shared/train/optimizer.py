@@ -87,7 +87,7 @@ class MuonAdamW(torch.optim.Optimizer):
             for p in moving:
                 if not self.state[p]:
                     zeros = {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
-                    self.state[p] = zeros | {"step": torch.tensor(0.0)}
+                    self.state[p] = zeros | {"step": torch.tensor(0.0, device=p.device)}
             if group["muon"]:
                 self._muon(moving, group["lr"])
             else:

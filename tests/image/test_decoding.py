@@ -2,6 +2,7 @@
 follows the data."""
 
 import os
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_a_write_that_was_killed_is_done_again_and_leaves_nothing(tmp_path: Path
         load_pictures(config)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     left = kept(cache)
-    assert [path.name.split(".tmp-")[1] for path in left] == [str(child)]
+    assert [path.name.split(".tmp-")[1] for path in left] == [f"{socket.gethostname()}-{child}"]
     found = load_pictures(config).images
     assert torch.equal(found, load_pictures(replace(config, cache="memory")).images)
     assert [path.name for path in kept(cache)] == [left[0].name.split(".")[1]]

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import CheckpointError
-from shared.files import write_atomic, write_text
+from shared.files import clear_temporary, make_folder, temporary_name, write_atomic, write_text
 from shared.train import checkpoint
 from shared.train.order import Order
 
@@ -114,7 +115,7 @@ def test_file_that_cannot_be_read_is_damage_like_any_other(
 
 def test_leftover_of_a_killed_process_with_our_number_does_not_stop_a_save(tmp_path: Path):
     """In a container every run of the trainer may have the same process id."""
-    leftover = tmp_path / f"checkpoints/.step-00000002.tmp-{os.getpid()}"
+    leftover = temporary_name(tmp_path / "checkpoints/step-00000002")
     leftover.mkdir(parents=True)
     (leftover / "model.safetensors").write_bytes(b"half")
     assert checkpoint.verify(checkpoint.save(tmp_path, 2, parts(2.0), keep=2)) == 2
@@ -283,12 +284,13 @@ def test_every_file_is_synced_before_the_rename_and_the_folder_after(
     """What a power cut needs, and no killed process shows."""
     done = record(monkeypatch)
     checkpoint.save(tmp_path, 5, parts(1.0), keep=2)
-    temporary = f".step-00000005.tmp-{os.getpid()}"
+    ours = f"tmp-{socket.gethostname()}-{os.getpid()}"
+    temporary = f".step-00000005.{ours}"
     assert done == [
         "sync model.safetensors",
         "sync ema.safetensors",
         "sync optimizer.safetensors",
-        f"sync .manifest.json.tmp-{os.getpid()}",
+        f"sync .manifest.json.{ours}",
         "rename manifest.json",
         f"sync {temporary}",
         "rename step-00000005",
@@ -307,7 +309,42 @@ def test_file_is_replaced_whole_and_a_reader_keeps_the_old_one(
         write_text(path, "new")
         assert reader.read() == "old"
     assert path.read_text() == "new"
-    assert done == [f"sync .file.tmp-{os.getpid()}", "rename file", f"sync {tmp_path.name}"]
+    ours = f"tmp-{socket.gethostname()}-{os.getpid()}"
+    assert done == [f"sync .file.{ours}", "rename file", f"sync {tmp_path.name}"]
+
+
+@needs_proc
+def test_folder_is_synced_with_what_is_in_it_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fill(folder: Path) -> None:
+        (folder / "part").touch()
+
+    done = record(monkeypatch)
+    make_folder(tmp_path / "whole", fill)
+    temporary = temporary_name(tmp_path / "whole").name
+    assert done == ["sync part", f"sync {temporary}", "rename whole", f"sync {tmp_path.name}"]
+
+
+def test_processes_of_one_number_on_two_hosts_write_apart_and_what_they_leave_is_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Containers on a shared disk, both at the same file."""
+    path = tmp_path / "file"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("ours")
+        monkeypatch.setattr(socket, "gethostname", lambda: "other")
+        write_text(path, "theirs")
+        assert path.read_text() == "theirs"
+
+    write_atomic(path, write)
+    assert path.read_text() == "ours"
+    temporary_name(path).touch()
+    monkeypatch.setattr(socket, "gethostname", lambda: "third")
+    temporary_name(path).mkdir()
+    clear_temporary(path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

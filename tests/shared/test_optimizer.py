@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from shared.train.optimizer import (
     MUON_MOMENTUM,
     MUON_SCALE,
+    MuonAdamW,
     build_optimizer,
     hidden_matrices,
     orthogonal,
@@ -143,6 +144,16 @@ def test_every_trained_parameter_is_in_one_group():
     moving = [id(p) for group in groups for p in group["params"]]
     assert sorted(moving) == sorted(id(p) for p in learner.parameters())
     assert any(group["muon"] for group in groups)
+
+
+def test_state_is_made_where_the_weights_are(monkeypatch: pytest.MonkeyPatch):
+    """A fused step takes it from there; one on a device without numbers cannot be taken."""
+    monkeypatch.setattr("shared.train.optimizer.adamw", lambda *_, **named: None)
+    weight = nn.Parameter(torch.zeros(3, device="meta"))
+    weight.grad = torch.zeros_like(weight)
+    built = MuonAdamW([{"params": [weight], "weight_decay": 0.0}], 1e-3, (0.9, 0.99))
+    built.step()
+    assert {each.device.type for each in built.state[weight].values()} == {"meta"}
 
 
 def test_muon_with_cut_matrices_is_refused():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from shared.oracle import GaussianMixture, LowRankGaussian, Oracle, PointMixture, swiss_roll
+from tests.drawn import NamedDevices
 from tests.levels import FAMILIES, level_at, noised
 
 
@@ -64,6 +65,13 @@ def test_an_oracle_without_components_refuses_a_condition(name: str):
     x = oracle.sample(3, torch.Generator().manual_seed(3))
     with pytest.raises(ValueError, match=r"condition of shape \(3,\).*GaussianMixture"):
         oracle.denoise(x, level_at("vp", 0.7), torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", ["mixture", "low rank", "round"])
+def test_draws_are_made_where_the_oracle_is(name: str):
+    with NamedDevices() as draws:
+        ORACLES[name].sample(3, torch.Generator().manual_seed(3))
+    assert draws.count > 0
 
 
 def plane(level_std: float, n: int = 101) -> tuple[torch.Tensor, float]:

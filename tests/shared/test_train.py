@@ -5,23 +5,26 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import deepspeed.runtime.engine
 import pytest
 import torch
 from filelock import FileLock
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared import runs
 from shared.errors import CheckpointError, ConfigError, NonFinite
-from shared.train import checkpoint, loop, precision
+from shared.train import checkpoint, engine, loop, precision
 from shared.train.loop import learning_rate, train
 from shared.train.progress import read_log
-from tests.toy import ToyPanel, toy_config
+from tests.toy import ToyConfig, ToyPanel, toy_config
 
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = ["-m", "tests.toy"]
-ON_TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+ON_TWO = [*TORCHRUN, "2", *ALONE]
 
 
 def run_toy(
@@ -142,15 +145,15 @@ def test_every_update_goes_through_deepspeed(
     tmp_path: Path, stage: int, monkeypatch: pytest.MonkeyPatch
 ):
     calls = {"backward": 0, "step": 0}
-    engine = deepspeed.runtime.engine.DeepSpeedEngine
+    kind = deepspeed.runtime.engine.DeepSpeedEngine
     for name in calls:
-        original = getattr(engine, name)
+        original = getattr(kind, name)
 
         def counted(self, *inputs, name=name, original=original, **named):
             calls[name] += 1
             return original(self, *inputs, **named)
 
-        monkeypatch.setattr(engine, name, counted)
+        monkeypatch.setattr(kind, name, counted)
     words = ["train.steps=3", "train.accumulation=2", f"train.zero_stage={stage}"]
     train(toy_config(*words), tmp_path / "run", ToyPanel(), quiet=True)
     assert calls == {"backward": 6, "step": 6}
@@ -261,6 +264,22 @@ def test_folder_that_is_not_a_run_is_refused_and_left_alone(tmp_path: Path):
     assert not (tmp_path / "config.yaml").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_run_that_was_killed_as_it_began_begins_anew(tmp_path: Path):
+    run = tmp_path / "run"
+    child = os.fork()
+    if child == 0:  # dies with config.yaml written beside its place, as by SIGKILL
+        os.replace = lambda *_: os._exit(9)  # type: ignore[assignment]
+        try:
+            runs.begin(toy_config(), run, ToyPanel())
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert [path.name.split(".tmp-")[0] for path in run.iterdir()] == [".config.yaml"]
+    runs.begin(toy_config(), run, ToyPanel())
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+
+
 def test_checkpoint_of_another_architecture_is_named(tmp_path: Path):
     run = tmp_path / "run"
     train(toy_config("train.steps=2"), run, ToyPanel(), quiet=True)
@@ -285,6 +304,65 @@ def test_global_batch_that_processes_cannot_share_is_refused(tmp_path: Path):
     result = run_toy(str(tmp_path / "run"), "train.batch=9", start=ON_TWO)
     assert "train.batch = 9 is the global batch" in result.stderr
     assert result.returncode != 0
+    assert not (tmp_path / "run").exists()  # so that the command, put right, begins the run
+
+
+def test_launcher_of_one_process_trains(tmp_path: Path):
+    words = [str(tmp_path / "run"), "train.steps=2"]
+    result = run_toy(*words, start=[*TORCHRUN, "1", *ALONE])
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_process_that_sees_one_device_only_takes_it(monkeypatch: pytest.MonkeyPatch):
+    """As the third of a node under `srun --gpus-per-task=1`."""
+    joined: list[str] = []
+    stub = SimpleNamespace(init_distributed=lambda backend, **_: joined.append(backend))
+    slurm = {"SLURM_PROCID": "6", "SLURM_LOCALID": "2", "SLURM_STEP_NUM_TASKS": "8"}
+    slurm |= {"MASTER_ADDR": "there", "MASTER_PORT": "1"}
+    monkeypatch.setattr(os, "environ", slurm)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    for name, value in (("is_available", True), ("device_count", 1), ("set_device", None)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(engine, "_deepspeed", lambda: stub)
+    assert engine.set_up() == torch.device("cuda", 0)
+    assert joined == ["nccl"]
+    assert (slurm["LOCAL_RANK"], slurm["RANK"]) == ("0", "6")  # DeepSpeed reads both
+
+
+class Still(nn.Module):
+    """Weights that no loss depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(
+        self, data: Tensor, condition: Tensor, keys: Tensor, t: Tensor
+    ) -> tuple[Tensor, None]:
+        return 1 + 0 * self.layer(data[:, :3].float()).sum(1), None
+
+
+class StillPanel(ToyPanel):
+    def learner(self, config: ToyConfig, run: Path) -> Any:
+        return Still()
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_gradient_of_zero_is_a_number(tmp_path: Path, stage: int):
+    config = toy_config("train.steps=2", f"train.zero_stage={stage}")
+    train(config, tmp_path, StillPanel(), quiet=True)
+    assert [row["gradient_norm"] for row in read_log(tmp_path / "log.jsonl")] == [0, 0]
+
+
+def test_random_state_of_devices_that_are_not_used_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    before = torch.random.get_rng_state()
+    assert train(toy_config("train.steps=1"), tmp_path, ToyPanel(), quiet=True)["step"] == 1
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():
