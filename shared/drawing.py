@@ -207,9 +207,9 @@ def invert(
     error. `condition` (n, ...) as in `draw`. ConfigError for a stochastic solver."""
     device = next(learner.parameters()).device
     denoise = _at_temperature(learner.denoiser, how.temperature)
-    grid, _, start = _times(learner, how, None, Start(None, time, inverted=True))
     parts: list[Tensor] = []
     try:
+        grid, _, start = _times(learner, how, None, Start(None, time, inverted=True))
         for rows in torch.arange(len(x0)).split(how.batch):
             told = None if condition is None else condition[rows].to(device)
             some, solver = x0[rows].to(device), _solver(learner, how)
@@ -233,9 +233,9 @@ def _plan(
     start: Start | None,
     travel: tuple[int, int] | None,
 ) -> Plan:
-    grid, end_clean, time = _times(learner, how, grid_file, start)
     schedule, steps = learner.schedule, how.steps
     try:
+        grid, end_clean, time = _times(learner, how, grid_file, start)
         if travel is not None:
             times = grid_times(schedule, steps, grid, end_clean, time)
             # no way back from the clean end
@@ -246,6 +246,8 @@ def _plan(
         plan = prepare(schedule, solver, steps, grid, end_clean, start=time, td=how.td)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    except FloatingPointError as error:  # of the run that fits a grid
+        raise NonFinite(str(error)) from None
     if plan.learns_range:
         raise ConfigError(
             f"solver = {how.solver!r}: needs a network that learned its variance, and is for the "

@@ -34,7 +34,7 @@ class CheckpointError(DiptychError):
 
 
 class NonFinite(DiptychError):
-    """The loss or a weight is no longer a number; the last good checkpoint is kept."""
+    """The loss, a weight, or what a model makes is not a number; checkpoints stay as they are."""
 
     code = 4
 

@@ -14,6 +14,7 @@ from shared.scene_facts import check_only
 from shared.sweep import parse_sweep
 
 SEEDS = 2**62  # noise knows 64 bits, and candidates lie 2^41 apart (shared.seeds)
+BOUND_SEEDS = 2**31  # a key of the bound holds the seed beside the number of a draw (32 bits each)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,6 +332,11 @@ class EvaluateRequest(Request):
             raise ConfigError(f"draws = {self.draws}: expected 1 or more")
         if self.draws != EvaluateRequest.draws and not self.likelihood:
             raise ConfigError("draws: of the bound on -log p; give likelihood, or leave it out")
+        if self.likelihood and not 0 <= self.seed < BOUND_SEEDS:
+            raise ConfigError(
+                f"seed = {self.seed}: with likelihood expected an integer in [0, 2^31), as "
+                "train.seed is; its noise is never that of training then"
+            )
         if not 0 <= self.ode <= (self.n if self.likelihood else 0):
             raise ConfigError(
                 f"ode = {self.ode}: expected at most n = {self.n}, with likelihood; it is another "

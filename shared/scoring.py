@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from shared.errors import NonFinite
 from shared.learner import DiffusionLearner
 from shared.likelihood import Estimate, Likelihood, elbo, ode
 from shared.requests import EvaluateRequest
@@ -54,9 +55,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Score:
-    """A bound, and the logsnr of the cleanest level, from which on the codec takes over."""
+    """A bound, and the time and the logsnr of the cleanest level, from which on the codec takes
+    over."""
 
     likelihood: Likelihood
+    cleanest: float
     cleanest_logsnr: float
 
 
@@ -91,7 +94,7 @@ def score(
             lambda share: bar.update(task, completed=share),
         )
     at = torch.tensor(cleanest, dtype=torch.float64)
-    return Score(found, float(learner.schedule.logsnr(at).detach()))
+    return Score(found, cleanest, float(learner.schedule.logsnr(at).detach()))
 
 
 def flow_score(
@@ -99,7 +102,6 @@ def flow_score(
 ) -> Likelihood:
     """The bound of the flow on held-out data, from the cleanest level of `scored`, a draw each. The
     solver takes a hundred evaluations or more, each with a gradient."""
-    at = torch.tensor(scored.cleanest_logsnr, dtype=torch.float64)
     held_out = held_out.beside(learner)
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("likelihood by the ODE", total=1.0)
@@ -110,7 +112,7 @@ def flow_score(
             learner.schedule,
             held_out.condition,
             seed=seed,
-            cleanest=float(learner.schedule.time(at)),
+            cleanest=scored.cleanest,
             passes=2 if learner.denoiser.self_condition else 1,
             data_std=learner.denoiser.data_std,
             callback=lambda share: bar.update(task, completed=share),
@@ -158,15 +160,19 @@ def bounds(
     shares: Callable[[Likelihood], dict[str, Any]],
 ) -> dict[str, Any] | None:
     """What is told of `score`, and under "ode" of `flow_score` where the request asks for it, for
-    evaluation.json: nats per `unit`, and the `shares` of each; None when there is no bound."""
-    scored = score(learner, held_out, training, request.draws, request.seed)
-    if scored is None:
-        return None
-    facts = likelihood_facts(scored.likelihood, BOUND, unit) | shares(scored.likelihood)
-    facts["cleanest_logsnr"] = scored.cleanest_logsnr
-    if request.ode:
-        few = flow_score(learner, held_out.first(request.ode), scored, request.seed)
-        facts["ode"] = likelihood_facts(few, FLOW, unit) | shares(few)
+    evaluation.json: nats per `unit`, and the `shares` of each; None when there is no bound.
+    NonFinite when a term is not a number, or the flow not finite."""
+    try:
+        scored = score(learner, held_out, training, request.draws, request.seed)
+        if scored is None:
+            return None
+        facts = likelihood_facts(scored.likelihood, BOUND, unit) | shares(scored.likelihood)
+        facts["cleanest_logsnr"] = scored.cleanest_logsnr
+        if request.ode:
+            few = flow_score(learner, held_out.first(request.ode), scored, request.seed)
+            facts["ode"] = likelihood_facts(few, FLOW, unit) | shares(few)
+    except FloatingPointError as error:
+        raise NonFinite(str(error)) from None
     return facts
 
 

@@ -71,6 +71,7 @@ class Course:
         """
         call = self.calls[self.place]
         self.place += 1
+        x = x.contiguous()  # as the desk wants it; pipelines may lay channels out last
         if self._desk is None:
             self._desk = LoopDesk(self.plan, self._answer, x, None, None, False)
         desk = self._desk

@@ -36,7 +36,11 @@ CELLS = 2048  # of the numerical integral
 @dataclass(frozen=True)
 class Fitted:
     """A Grid. rates[i] is |dF / dtheta| at angles[i] (rising); levels noisier than `sigma` (in
-    units of alpha), where the path is straight, are left out."""
+    units of alpha), where the path is straight, are left out.
+
+    A clean end has the angle 0. Where more steps than that of the clean end would go below the
+    angle of t = 0, the cleanest level there is, all the others share the way to that level.
+    """
 
     angles: tuple[float, ...]
     rates: tuple[float, ...]
@@ -55,19 +59,25 @@ class Fitted:
     def __call__(self, schedule: Schedule, steps: int, start: float, end_clean: bool) -> Tensor:
         begin, end = points_of(schedule, [start, 0.0])
         noisiest = min(begin.scaled, self.sigma)
-        first = math.atan(noisiest / self.data_std)
-        last = 0.0 if end_clean else math.atan(end.scaled / self.data_std)
+        first, last = (math.atan(x / self.data_std) for x in (noisiest, end.scaled))
+        angles = self._angles(first, 0.0 if end_clean else last, steps + 1)[:-1]
+        below = bool(angles[-1] < last)  # as the clean end is, beyond t = 0
+        if below:
+            angles = self._angles(first, last, steps)
+        scaled = self.data_std * torch.tan(angles)
+        begins = start if begin.scaled == noisiest else None
+        times = times_of(schedule, -2 * scaled.log(), begins, 0.0 if below else None)
+        return torch.cat([times, times.new_zeros(1)])
+
+    def _angles(self, first: float, last: float, count: int) -> Tensor:
+        """count angles from first to last, at equal parts of the integral between them."""
         edges = torch.linspace(first, last, CELLS + 1, dtype=torch.float64)
         middles = (edges[1:] + edges[:-1]) / 2
         fitted, broad = self._rate(middles) ** self.power, middles ** (1 / BROAD - 1)
         density = (1 - self.floor) * fitted / fitted.sum() + self.floor * broad / broad.sum()
         share = torch.cat([density.new_zeros(1), density.cumsum(0)])
-        wanted = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-        angles = _interpolate(wanted, share / share[-1], edges)
-        inner = angles[1:-1].clamp(min=math.atan(end.scaled / self.data_std))
-        scaled = self.data_std * torch.tan(torch.cat([angles[:1], inner]))
-        times = times_of(schedule, -2 * scaled.log(), start if begin.scaled == noisiest else None)
-        return torch.cat([times, times.new_zeros(1)])
+        wanted = torch.linspace(0, 1, count, dtype=torch.float64)
+        return _interpolate(wanted, share / share[-1], edges)
 
     def to_json(self) -> str:
         """All that the grid is made of."""

@@ -107,7 +107,8 @@ def solver_of(solver: str | Solver) -> Solver:
 def for_data(solver: str, data_std: float) -> Solver:
     """A solver by name, told the standard deviation of the data if it asks for one."""
     chosen = solver_of(solver)
-    if isinstance(chosen, Corrected) or (isinstance(chosen, Adams) and chosen.data_std < math.inf):
+    asks = isinstance(chosen, Corrected | Ode)
+    if asks or (isinstance(chosen, Adams) and chosen.data_std < math.inf):
         return replace(chosen, data_std=data_std)
     return chosen
 

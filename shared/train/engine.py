@@ -215,19 +215,17 @@ class Engine:
 
     @torch.no_grad()
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """{model, ema, optimizer}, whole tensors by name. A collective: every rank must call it."""
+        """{model, ema, optimizer}, whole tensors by name, on the CPU of rank 0; the others keep of
+        each what `_kept` says, for never more than one is whole there. A collective: every rank
+        must call it."""
         buffers = {n: b for n, b in self.module.state_dict().items() if n not in set(self.names)}
-        weights = dict(zip(self.names, self._whole(), strict=True))
-        kept = [live.clone() for live in self._live()]
-        for live, mean in zip(self._live(), self.average, strict=True):
-            live.copy_(mean)
-        averaged = dict(zip(self.names, self._whole(), strict=True))
-        for live, value in zip(self._live(), kept, strict=True):
-            live.copy_(value)
+        named = list(zip(self.names, self.parameters, strict=True))
+        weights, averaged = (
+            {name: _kept(self._whole(x, p)) for (name, p), x in zip(named, parts, strict=True)}
+            for parts in (self._live(), self.average)
+        )
         moments = {
-            f"{key}.{name}": self._moment(p, key)
-            for name, p in zip(self.names, self.parameters, strict=True)
-            for key in MOMENTS
+            f"{key}.{name}": _kept(self._moment(p, key)) for name, p in named for key in MOMENTS
         }
         return {"model": weights | buffers, "ema": averaged | buffers, "optimizer": moments}
 
@@ -243,11 +241,14 @@ class Engine:
         """The working weights of this process: whole, or its shards under ZeRO-3."""
         return [p.ds_tensor if self._zero == 3 else p.data for p in self.parameters]  # type: ignore[attr-defined]
 
-    def _whole(self) -> list[Tensor]:
+    def _whole(self, share: Tensor, parameter: nn.Parameter) -> Tensor:
+        """The whole tensor of which `_share` gives each process its part."""
         if self._zero < 3:
-            return [_copy(p) for p in self.parameters]
-        with _deepspeed().zero.GatheredParameters(self.parameters):
-            return [_copy(p) for p in self.parameters]
+            return share
+        whole = share.new_empty(share.numel() * world_size())
+        torch.distributed.all_gather(list(whole.chunk(world_size())), share)
+        shape: torch.Size = parameter.ds_shape  # type: ignore[attr-defined]
+        return whole[: shape.numel()].view(shape)
 
     def _share(self, whole: Tensor, parameter: nn.Parameter) -> Tensor:
         """This process's part of a whole tensor: all of it, or the padded slice of ZeRO-3."""
@@ -259,12 +260,12 @@ class Engine:
 
     def _moment(self, parameter: nn.Parameter, key: str) -> Tensor:
         if self._zero == 0:
-            return _copy(self.engine.optimizer.state[parameter][key])
+            return self.engine.optimizer.state[parameter][key]
         from deepspeed.utils import safe_get_full_optimizer_state
 
         value = safe_get_full_optimizer_state(parameter, key)
         assert value is not None
-        return _copy(value)
+        return value
 
     def _make_moments(self, step: int) -> None:
         """Adam's state before its first step, zero; DeepSpeed would link the first group's only."""
@@ -304,6 +305,9 @@ class Engine:
                     safe_set_full_optimizer_state(p, value, key)
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    """Laid out row by row, as files want it."""
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+def _kept(tensor: Tensor) -> Tensor:
+    """On rank 0 a copy on the CPU, laid out row by row, as files want it; on others one number, 0
+    if all are finite and else NaN, so that what rank 0 refuses all do."""
+    if rank() == 0:
+        return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    return (tensor.detach() - tensor.detach()).sum()

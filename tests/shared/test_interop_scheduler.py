@@ -111,6 +111,21 @@ def test_eta_is_a_solver_option():
     torch.testing.assert_close(out[0], out[1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "auto", "heun", "ancestral"])
+def test_pictures_with_their_channels_last_are_stepped_to_the_same_states(solver: str):
+    scheduler: Any = DiptychScheduler(solver=solver, prediction_type="sample")
+    made: list[Tensor] = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        scheduler.set_timesteps(4)
+        x = normals(B, 3, H, W)
+        for i, t in enumerate(scheduler.timesteps):
+            output = normals(B, 3, H, W, seed=i + 1).to(memory_format=layout)
+            generator = torch.Generator().manual_seed(i)
+            x = scheduler.step(output, t, x.to(memory_format=layout), generator).prev_sample
+        made.append(x)
+    torch.testing.assert_close(made[1], made[0])
+
+
 def test_noise_has_the_std_of_the_step():
     """The first ancestral step against the loop's numbers, with the generator's noise."""
     scheduler: Any = DiptychScheduler(solver="ancestral", prediction_type="sample")

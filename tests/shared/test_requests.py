@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from shared.errors import ConfigError
-from shared.requests import EvaluateRequest, SampleRequest
+from shared.likelihood.bound import evaluation_keys
+from shared.objective.streams import sample_keys
+from shared.requests import BOUND_SEEDS, EvaluateRequest, SampleRequest
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,20 @@ def test_options_that_would_do_nothing_are_refused(
 ):
     with pytest.raises(ConfigError, match=message):
         request_of(**options)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**40])
+def test_seeds_whose_noise_could_be_that_of_training_are_refused_for_the_bound(seed: int):
+    with pytest.raises(ConfigError, match=rf"seed = {seed}: with likelihood .* in \[0, 2\^31\)"):
+        EvaluateRequest(likelihood=True, seed=seed)
+    assert EvaluateRequest(seed=seed).seed == seed
+
+
+def test_no_key_of_the_bound_is_one_of_training():
+    rows = torch.tensor([0, 1, 2**32 - 1])
+    for seed in (0, 7, BOUND_SEEDS - 1):
+        assert bool((evaluation_keys(seed, rows) < 0).all())
+        assert bool((sample_keys(seed, rows) >= 0).all())
 
 
 def test_the_same_options_are_taken_where_they_are_read():

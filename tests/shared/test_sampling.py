@@ -11,12 +11,12 @@ from torch import Tensor
 from shared import noise
 from shared.codec import Bits, Identity
 from shared.config import DiffusionConfig, NetConfig
-from shared.drawing import draw, fitted_grid
+from shared.drawing import draw, fitted_grid, invert
 from shared.errors import ConfigError, NonFinite
 from shared.guidance import autoguidance, clamp
 from shared.learner import DiffusionLearner
 from shared.sampling import Sampling, Start
-from shared.solver import sample
+from shared.solver import SOLVERS, Fitted, for_data, sample
 from tests.toy import ToyNet
 
 SHAPE = (5, 3)
@@ -146,6 +146,31 @@ def test_a_value_that_is_not_finite_is_named_with_its_step_on_request(learner: D
         drawn(learner, steps=3)
     with pytest.raises(NonFinite, match=r"step 0.*logsnr"):
         drawn(learner, steps=3, nan="stop")
+
+
+def test_a_grid_is_not_fitted_to_values_that_are_not_finite(
+    learner: DiffusionLearner, monkeypatch: pytest.MonkeyPatch
+):
+    with torch.no_grad():
+        next(learner.parameters()).fill_(torch.nan)
+    how = Sampling(solver="auto", steps=3)
+    with pytest.raises(NonFinite, match="nan='stop' names the step"):
+        draw(learner, SEEDS, how, progress=False)
+    with pytest.raises(NonFinite, match="nan='stop' names the step"):
+        invert(learner, torch.zeros(2, *SHAPE), how)
+
+    def unfitted(*_: Any, **__: Any) -> Fitted:
+        return Fitted((0.1, 0.2), (0.0, 0.0))
+
+    monkeypatch.setattr("shared.drawing.fit", unfitted)
+    with pytest.raises(ConfigError, match="rates must not be negative, and not all zero"):
+        draw(learner, SEEDS, how, progress=False)
+
+
+def test_solvers_that_ask_for_the_spread_of_data_are_told_it():
+    told = {name for name in SOLVERS if getattr(for_data(name, 0.4), "data_std", None) == 0.4}
+    assert told == {"auto", "trig2", "trig3", "ode"}
+    assert for_data("lms2", 0.4) == SOLVERS["lms2"]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from shared.codec import Bits
-from shared.likelihood import Estimate, Likelihood, elbo
+from shared.errors import NonFinite
+from shared.likelihood import Estimate, Likelihood, elbo, ode
 from shared.oracle import PointMixture
-from shared.schedule import Cosine, Schedule, from_betas, sqrt_betas
-from shared.scoring import Split, likelihood_facts, measured, score
+from shared.requests import EvaluateRequest
+from shared.schedule import Cosine, Linear, Schedule, SubVp, from_betas, sqrt_betas
+from shared.scoring import Split, bounds, flow_score, likelihood_facts, measured, score
 from tests.likelihoods import f64
 
 DATA = torch.tensor([[0, 3], [4, 1], [2, 3], [0, 3], [4, 1]])
@@ -20,7 +22,7 @@ DATA = torch.tensor([[0, 3], [4, 1], [2, 3], [0, 3], [4, 1]])
 class Half(nn.Module):
     """The exact denoiser of DATA below a logsnr, nonsense above; records what it is shown."""
 
-    self_condition = False
+    self_condition, data_std = False, 1.0
 
     def __init__(self, oracle: PointMixture, limit: float) -> None:
         super().__init__()
@@ -81,6 +83,37 @@ def test_levels_beyond_the_schedule_are_not_tried():
     found = score(learner(9.0, Cosine(-12, 2.5)), Split(DATA), Split(DATA), 3, progress=False)
     assert found is not None
     assert found.cleanest_logsnr == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("schedule", [Linear(logsnr_max=4.0), SubVp(logsnr_max=7.5)])
+def test_the_flow_begins_at_the_schedules_own_end_though_its_inverse_rounds(schedule: Schedule):
+    assert float(schedule.time(schedule.logsnr(f64(0.0)))) < 0  # before all times there are
+    model = learner(math.inf, schedule)
+    scored = score(model, Split(DATA), Split(DATA), 3, progress=False)
+    assert scored is not None
+    found = flow_score(model, Split(DATA), scored, 7, progress=False)
+    exact = ode(model.denoiser, model.codec, DATA, schedule, seed=7)
+    torch.testing.assert_close(found.nats, exact.nats)
+
+
+@pytest.mark.parametrize(
+    ("flow_only", "words"),
+    [(False, "the term 'diffusion' of datum 0"), (True, "the flow is not finite at logsnr")],
+)
+def test_a_model_that_gives_no_numbers_ends_with_exit_code_4(flow_only: bool, words: str):
+    class Broken(Half):
+        """Nothing everywhere, or only where the flow looks, with a gradient."""
+
+        def forward(self, x_t, level, condition=None, previous=None):
+            found = super().forward(x_t, level, condition, previous)
+            return found if flow_only and not x_t.requires_grad else found * math.nan
+
+    model = learner(math.inf, Cosine(-12, 6.5))
+    model.denoiser = Broken(model.denoiser.oracle, math.inf)
+    request = EvaluateRequest(n=5, likelihood=True, draws=3, ode=2)
+    with pytest.raises(NonFinite, match=words) as raised:
+        bounds(model, Split(DATA), Split(DATA), request, "word", lambda found: {})
+    assert raised.value.code == 4
 
 
 def test_numbers_carry_their_unit_and_their_standard_error():

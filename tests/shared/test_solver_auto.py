@@ -10,11 +10,12 @@ from torch import Tensor
 
 from shared.denoiser import Denoise
 from shared.oracle import GaussianMixture
-from shared.schedule import Cosine, Level
+from shared.schedule import Cosine, Level, Schedule, Ve
 from shared.solver import sample, time_grid
 from shared.solver.corrected import Corrected
 from shared.solver.fitted import Fitted, fit
 from shared.solver.grid import points_of
+from shared.solver.plan import grid_times
 
 SCHEDULE = Cosine(-12, 12)
 
@@ -144,6 +145,31 @@ def test_fitted_grid_begins_at_its_noise_or_at_the_start_and_ends_clean():
     open_ended = grid(SCHEDULE, 6, 0.4, False)
     assert float(open_ended[-1]) == 0.0
     assert float(open_ended[-2]) > float(grid(SCHEDULE, 6, 0.4, True)[-2]) * 0.9
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "data_std"),
+    [
+        (Cosine(-12, 6), 50, 1.0),
+        (Cosine(-12, 8), 200, 1.0),
+        (Cosine(-12, 12), 1000, 1.0),
+        (Ve(), 100, 0.5),
+    ],
+)
+def test_many_steps_of_a_fitted_grid_stay_above_the_cleanest_level(
+    schedule: Schedule, steps: int, data_std: float
+):
+    """Flat rates: the part of the way that is done at an angle u is, in closed form, 0.8 of that in
+    u and 0.2 of that in u^(2/3), and the same in every step but the one to the clean end."""
+    grid = Fitted((0.2, 1.4), (1.0, 1.0), data_std)
+    times = grid_times(schedule, steps, grid)
+    assert len(times) == steps + 1
+    assert times[-2:].tolist() == [0.0, 0.0]  # the cleanest level, and the clean end
+    points = points_of(schedule, times[:-1].tolist())
+    angles = torch.tensor([math.atan(p.scaled / data_std) for p in points], dtype=torch.float64)
+    done = [(x[0] - x) / (x[0] - x[-1]) for x in (angles, angles ** (2 / 3))]
+    equal = torch.linspace(0, 1, steps, dtype=torch.float64)
+    torch.testing.assert_close(0.8 * done[0] + 0.2 * done[1], equal, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The trainer: resuming, processes, ZeRO stages, signals, failures. Losses are compared exactly."""
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from shared.errors import CheckpointError, ConfigError, NonFinite
 from shared.train import checkpoint, engine, loop, precision
 from shared.train.loop import learning_rate, train
 from shared.train.progress import read_log
+from tests.ranks import launch
 from tests.toy import ToyConfig, ToyPanel, toy_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +140,50 @@ def test_run_goes_on_with_other_processes_and_another_zero_stage(tmp_path: Path)
     whole, pieces = tensors(one), tensors(moved)
     for name in whole:
         torch.testing.assert_close(pieces[name], whole[name], rtol=1e-4, atol=1e-5)
+
+
+SAVING = """
+import json, sys
+from pathlib import Path
+import torch
+from shared.errors import NonFinite
+from shared.train import engine, loop
+from tests.toy import ToyPanel, toy_config
+
+rank, found = int(sys.argv[1]), {}
+device = engine.set_up()
+for stage in (0, 1, 3):
+    config, run = toy_config("train.batch=4", f"train.zero_stage={stage}"), Path()
+    learner = ToyPanel().learner(config, run)
+    size = sum(p.numel() for p in learner.parameters())
+    trainer = loop.Trainer(
+        config.train, run, learner, ToyPanel().examples(config, run), device, 0, None, True
+    )
+    trainer.update()
+    state, names = trainer.engine.state(), trainer.engine.names
+    kept = [sum(state[part][name].numel() for name in names) for part in ("model", "ema")]
+    kept.append(sum(value.numel() for value in state["optimizer"].values()) // 2)
+    found[stage] = [each / (len(names) if rank else size) for each in kept]
+    if stage == 3:
+        if rank == 1:
+            max(trainer.engine._live(), key=torch.Tensor.numel).fill_(torch.nan)
+        try:
+            trainer._save()
+        except NonFinite as error:
+            found["refused"] = "is not finite" in str(error)
+    trainer.engine.close()
+print(json.dumps(found))
+"""
+
+
+def test_only_rank_0_keeps_what_is_saved_and_all_refuse_what_one_has_spoilt():
+    """Rank 0 keeps all numbers of weights, average and each moment, rank 1 one a tensor. Under
+    ZeRO-3 each holds a half of a weight: that of rank 1 is not finite then."""
+    for done in launch(SAVING, "0", "1"):
+        assert done.returncode == 0, done.stderr[-3000:]
+        found = json.loads(done.stdout.splitlines()[-1])
+        assert found.pop("refused") is True
+        assert found == {stage: [1.0, 1.0, 1.0] for stage in "013"}
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
