@@ -74,7 +74,7 @@ class CausalLM(nn.Module):
         neighbours. `temperature` divides the logits; raises ValueError unless it is above 0.
         """
         device = next(self.parameters()).device
-        choose = sampled(seeds, self.length, temperature, device)
+        choose = sampled(seeds, self.length, temperature, device, stream=0)
         first = torch.full((len(seeds), 1), BOS, device=device)
         if source is not None:
             first = torch.cat([source.to(device), first], dim=1)

@@ -48,12 +48,15 @@ def likeliest(logits: Tensor, i: int) -> Tensor:
     return logits.argmax(-1)
 
 
-def sampled(seeds: Sequence[int], length: int, temperature: float, device: torch.device) -> Choose:
-    """Draws: token i of a row with the i-th uniform of its seed, so that no row depends on its
-    neighbours. `temperature` divides the logits; ValueError unless it is above 0."""
+def sampled(
+    seeds: Sequence[int], length: int, temperature: float, device: torch.device, stream: int
+) -> Choose:
+    """Draws: token i of a row with the i-th uniform of its seed in a stream of `noise`, so that no
+    row depends on its neighbours. `temperature` divides the logits; ValueError unless it is above
+    0."""
     if not temperature > 0:
         raise ValueError(f"temperature = {temperature}: expected a number above 0")
-    uniforms = noise.uniform(seeds, 0, (length,), device=device).double()
+    uniforms = noise.uniform(seeds, stream, (length,), device=device).double()
 
     def choose(logits: Tensor, i: int) -> Tensor:
         reached = (logits / temperature).softmax(-1).cumsum(-1) >= uniforms[:, i, None]

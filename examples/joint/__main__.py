@@ -26,6 +26,7 @@ from shared.cli import Assignments, Config, Json, RunFolder, run_verbs
 from shared.errors import ConfigError, DataError
 from shared.files import write_text
 from shared.provenance import provenance
+from shared.ranks import on_rank_zero, together
 from shared.schema import override, read_yaml, validate
 from shared.telling import tell
 
@@ -64,6 +65,10 @@ class JointSample(ChosenRequest):
             raise ConfigError(f"only = {self.only!r}: expected images or texts")
         if self.vary and asked not in (["prompt"], ["picture"]):
             raise ConfigError("vary: of what? Give --prompt or --picture")
+        if self.strength != JointSample.strength and not self.vary:
+            raise ConfigError(
+                f"strength = {self.strength}: of --vary; give it, too, or leave it out"
+            )
         if self.clip is not None and (self.vary or self.only is not None):
             raise ConfigError(
                 f"clip = {self.clip}: compares pictures with sentences, and only and vary draw one "
@@ -126,10 +131,20 @@ def sample(
         run: The folder that `train` wrote.
         out: Where to write instead.
     """
+    tell(together(lambda: _sample(run, request, out or run / "samples")), json)
+
+
+def _sample(run: Path, request: JointSample, folder: Path) -> dict[str, Any]:
+    """Drawn and written."""
     pipeline = JointPipeline.from_pretrained(run, request.weights)
-    images, texts, chosen = _draw(Best.of(pipeline, request), request)
-    folder = out or run / "samples"
-    told: dict[str, object] = {"n": request.n}
+    drawn = _draw(Best.of(pipeline, request), request)
+    return on_rank_zero(lambda: _save(drawn, request, folder))
+
+
+def _save(drawn: Drawn, request: JointSample, folder: Path) -> dict[str, Any]:
+    """Write it; what is told of it."""
+    images, texts, chosen = drawn
+    told: dict[str, Any] = {"n": request.n}
     if images is not None:
         save_png(tile(images), folder / "grid.png")
         save_npz(folder / "images.npz", {"images": images.numpy()})
@@ -137,14 +152,15 @@ def sample(
     if texts is not None:
         write_text(folder / "samples.txt", "".join(text + "\n" for text in texts))
         told |= {f"sentence {i}": text for i, text in enumerate(texts[:8])}
-    settings = request.settings() | {"prompt": request.prompt, "picture": str(request.picture)}
+    picture = None if request.picture is None else str(request.picture)
+    settings = request.settings() | {"prompt": request.prompt, "picture": picture}
     settings |= {"only": request.only, "vary": request.vary, "strength": request.strength}
     written: dict[str, Any] = {"settings": settings, "seeds": list(request.seeds), "texts": texts}
     if chosen is not None:
         settings |= {"clip": request.clip, "candidates": request.candidates}
         written["clip"] = chosen
     write_text(folder / "samples.json", formats.dumps(written, indent=1))
-    tell(told, json)
+    return told
 
 
 def _draw(best: Best, request: JointSample) -> Drawn:
@@ -190,6 +206,11 @@ def evaluate(
     Args:
         run: The folder that `train` wrote.
     """
+    tell(together(lambda: _evaluation(run, request)), json)
+
+
+def _evaluation(run: Path, request: JointEvaluation) -> dict[str, Any]:
+    """Measured and written."""
     pipeline = JointPipeline.from_pretrained(run, request.weights)
     held_out = read_pairs(pipeline.config.data, held_out=True)
     result = measure(pipeline, held_out, request)
@@ -197,8 +218,8 @@ def evaluate(
     result["settings"] = settings | {"clip": request.clip, "candidates": request.candidates}
     result["provenance"] = provenance()
     name = "evaluation_shuffled.json" if request.shuffle else "evaluation.json"
-    write_text(run / name, formats.dumps(result, indent=2))
-    tell(result, json)
+    on_rank_zero(lambda: write_text(run / name, formats.dumps(result, indent=2)))
+    return result
 
 
 VERBS = {"train": train, "pairs": pairs, "sample": sample, "evaluate": evaluate}

@@ -73,10 +73,12 @@ class Best:
         or does not know all words that the model writes; else as `open_encoder`."""
         if request.clip is None:
             return cls(pipeline)
-        data = pipeline.config.data
-        encoder = open_encoder(request.clip, (3, data.size, data.size))
-        if data.tokenizer == "word":
-            for piece in pipeline.tokenizer.pieces()[SPECIAL:]:
+        size = pipeline.config.data.size
+        encoder = open_encoder(request.clip, (3, size, size))
+        pieces = pipeline.tokenizer.pieces()[SPECIAL:]
+        # whole words, not pieces of them: those have every character by itself, too
+        if all(piece.startswith(WORD_START) for piece in pieces):
+            for piece in pieces:
                 _check_words(encoder, piece.removeprefix(WORD_START))
         return cls(pipeline, encoder, request.candidates)
 

@@ -9,6 +9,7 @@ from shared.tokenizer import KINDS, SPECIAL
 from text.english import DETAILS
 
 SIDES = ("image", "text")
+MOST_WORDS = 2**15  # whose ids `examples.joint.data.Pairs` keeps in 16 bits
 # of DiffusionConfig, what a pair's objective reads
 READ = (
     *("schedule", "logsnr_min", "logsnr_max", "schedule_options", "shift"),
@@ -48,9 +49,9 @@ class DataConfig:
         if self.limit is not None:
             positive("data.limit", self.limit)
         one_of("data.tokenizer", self.tokenizer, KINDS)
-        if not SPECIAL < self.vocabulary <= 2**15:
+        if not SPECIAL < self.vocabulary <= MOST_WORDS:
             raise ValueError(
-                f"data.vocabulary = {self.vocabulary}: expected {SPECIAL + 1} to {2**15}"
+                f"data.vocabulary = {self.vocabulary}: expected {SPECIAL + 1} to {MOST_WORDS}"
             )
         one_of("data.detail", self.detail, DETAILS)
         check_only(self.narrowed())

@@ -21,7 +21,7 @@ from examples.joint.choice import Best, ChosenRequest
 from examples.joint.data import Captioned
 from examples.joint.pipeline import JointPipeline
 from image import reader as pictures
-from shared.errors import ConfigError
+from shared.errors import ConfigError, DataError
 from shared.scene import Thing, possible, relations
 from shared.scene_facts import Facts, log_prob, true_of
 from text import reader as sentences
@@ -43,18 +43,27 @@ class JointEvaluation(ChosenRequest):
     steps: int = 64
     shuffle: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shuffle and self.n < 2:
+            raise ConfigError(
+                f"n = {self.n}, shuffle: holds samples against each other's conditions; give n = 2 "
+                "or more"
+            )
+
 
 def evaluate(
     pipeline: JointPipeline, held_out: Captioned, request: JointEvaluation
 ) -> dict[str, Any]:
-    """Shares by mode. ConfigError unless the held-out pairs are scenes."""
+    """Shares by mode. ConfigError unless the held-out pairs are scenes, DataError when no sentence
+    of theirs fits, or too few to shuffle."""
     if held_out.scenes is None:
         raise ConfigError(
             f"data.name = {pipeline.config.data.name!r}: agreement is read exactly in the scene "
             "world only"
         )
     best = Best.of(pipeline, request)
-    fits = [i for i, text in enumerate(held_out.sentences) if pipeline.fits(text)][: request.n]
+    fits = _fitting(pipeline, held_out.sentences, request)
     told, shown = [held_out.sentences[i] for i in fits], held_out.images[fits]
     detail, alone = pipeline.config.data.detail, pipeline.config.alone
     free = replace(request, guidance=1.0, guidance_interval=None)
@@ -78,6 +87,26 @@ def evaluate(
         found["image"] = _drawings(pictures.read(pipeline.images(request.seeds, free)))
         found["text"] = _language(read_texts(pipeline.texts(request.seeds, free), detail))
     return found
+
+
+def _fitting(
+    pipeline: JointPipeline, sentences: Sequence[str], request: JointEvaluation
+) -> list[int]:
+    """Places of the first n held-out sentences that fit."""
+    fits = [i for i, text in enumerate(sentences) if pipeline.fits(text)][: request.n]
+    if not fits:
+        data = pipeline.config.data
+        raise DataError(
+            f"data.held_out = {data.held_out!r}: none of {len(sentences)} sentences there fits "
+            f"the model, of at most {data.length - 1} tokens that it knows, such as "
+            f"{sentences[0]!r}; expected sentences like those it was trained on"
+        )
+    if request.shuffle and len(fits) < 2:
+        raise DataError(
+            "shuffle: 1 held-out sentence fits the model, and it is held against that of another; "
+            "leave it out"
+        )
+    return fits
 
 
 def read_texts(texts: Sequence[str], detail: str) -> list[Facts | None]:

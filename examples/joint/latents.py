@@ -10,15 +10,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from examples.joint.config import SIDES, JointConfig
+from examples.joint.config import MOST_WORDS, SIDES, JointConfig
 from examples.joint.data import Pairs
 from examples.joint.sides import PairCodec
 from image.codec import Pixels, build_codec
 from image.config import CodecConfig
 from image.data import DataFacts
 from shared.codec import Codec
+from shared.errors import ConfigError
 from shared.levels import BYTES
-from shared.tokenizer import FILE
+from shared.tokenizer import FILE, load_tokenizer
 from text.autoencoder.codec import MEASURED, load_codec
 from text.autoencoder.install import measure, take
 from text.codec import Embedding
@@ -30,11 +31,18 @@ IMAGE, TEXT = SIDES  # folders of a run
 
 def take_tokenizer(config: JointConfig, run: Path) -> None:
     """The autoencoder of sentences, if there is one, and its tokenizer, which is then the run's.
-    Errors as `text.autoencoder.install.take`."""
-    if config.latents.text is None:
+    Errors as `text.autoencoder.install.take`; ConfigError for more words than rows can hold."""
+    named = config.latents.text
+    if named is None:
         return
     if not (run / TEXT / FILE).is_file():
-        take(config.latents.text, config.data.length, run / TEXT, "latents.text")
+        take(named, config.data.length, run / TEXT, "latents.text")
+    words = len(load_tokenizer(run / TEXT / FILE))
+    if words > MOST_WORDS:
+        raise ConfigError(
+            f"latents.text = {named}: its tokenizer has {words:,} ids, expected at most "
+            f"{MOST_WORDS:,}; train one with a smaller data.vocabulary"
+        )
     if not (run / FILE).is_file():
         shutil.copy2(run / TEXT / FILE, run / FILE)
 

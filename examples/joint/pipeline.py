@@ -6,17 +6,18 @@
     pipe.texts(seeds, how, images=images)               # of pictures; without, of anything
     pipe.images(seeds, how, vary=images, strength=0.5)  # near these pictures
 
-Sample i is a function of seeds[i] and of what it is given alone.
+Sample i is a function of seeds[i] and of what it is given alone. The processes of a launch draw a
+part of the samples each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from examples.joint.config import SIDES, JointConfig
+from examples.joint.config import SIDES, JointConfig, LatentsConfig
 from examples.joint.learner import JointLearner
 from examples.joint.modes import clean_condition, unknown
 from examples.joint.panel import PANEL
@@ -26,7 +27,8 @@ from shared.drawing import draw
 from shared.errors import CheckpointError, ConfigError
 from shared.levels import BYTES
 from shared.prompts import pad_rows, sentence_ids
-from shared.sampling import Sampling, Start
+from shared.ranks import share_out
+from shared.sampling import Sampling, Start, check_strength
 from shared.tokenizer import EOS, FILE, Tokenizer, load_tokenizer
 
 IMAGE, TEXT = 0, 1
@@ -63,7 +65,8 @@ class JointPipeline:
             raise ConfigError(
                 f"guidance = {how.guidance}: pairs are drawn from nothing; leave it out"
             )
-        x0 = draw(self.learner.together(), seeds, how, label="pairs")
+        model = self.learner.together()
+        x0 = _shared(len(seeds), lambda rows: draw(model, seeds[rows], how, label="pairs"))
         images, words = self.learner.codec.split(x0)
         return self._images(images), self._texts(words)
 
@@ -116,7 +119,7 @@ class JointPipeline:
     ) -> Tensor:
         """x0 of one side (n, *latent_shape), given the other side's, or from noise of it."""
         self._check(how, draws=which)
-        start = Start(near, strength)
+        check_strength(strength)
         nothing = unknown(seeds, self.learner.codec.sizes[1 - which], self.learner.schedule)
         if beside is None and how.guided:
             raise ConfigError(
@@ -127,15 +130,21 @@ class JointPipeline:
             raise ConfigError(
                 f"this run has alone = {self.config.alone}: it draws only given the other side"
             )
-        return draw(
-            self.learner.one(which),
-            seeds,
-            how,
-            condition=nothing if beside is None else clean_condition(beside),
-            negative=nothing if how.guided else None,
-            start=None if near is None else start,
-            label=("pictures", "sentences")[which],
-        )
+        condition = nothing if beside is None else clean_condition(beside)
+        model, label = self.learner.one(which), ("pictures", "sentences")[which]
+
+        def drawn(rows: slice) -> Tensor:
+            return draw(
+                model,
+                seeds[rows],
+                how,
+                condition=condition[rows],
+                negative=nothing[rows] if how.guided else None,
+                start=None if near is None else Start(near[rows], strength),
+                label=label,
+            )
+
+        return _shared(len(seeds), drawn)
 
     def _check(self, how: Sampling, draws: int | None) -> None:
         alone = self.config.alone
@@ -150,6 +159,12 @@ class JointPipeline:
             what = "pictures" if draws == IMAGE else "latents"
             raise ConfigError(
                 f"temperature = {how.temperature}: of words; {what} have no logits, leave it out"
+            )
+        latents = self.config.latents
+        pairs_in_latents = draws is None and latents != LatentsConfig()
+        if how.clamp and (pairs_in_latents or (draws == TEXT and latents.text is not None)):
+            raise ConfigError(
+                "clamp: of words and pixels; this run has latents of autoencoders, leave it out"
             )
         for name in ("guide", "classifier"):
             if getattr(how, name) is not None:
@@ -168,3 +183,8 @@ class JointPipeline:
     def _texts(self, x0: Tensor) -> list[str]:
         ids = self.learner.codec.codecs[TEXT].decode(x0.to(self.device)).tolist()
         return [self.tokenizer.decode(row) for row in ids]
+
+
+def _shared(n: int, drawn: Callable[[slice], Tensor]) -> Tensor:
+    """x0 (n, ...) of all the parts that processes have drawn."""
+    return torch.cat(share_out(n, drawn))

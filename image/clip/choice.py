@@ -15,7 +15,7 @@ from torch import Tensor
 
 from image.beside import BesidePictures
 from image.clip.encoder import Encoder, open_encoder
-from image.clip.evaluation import clip_scores
+from image.clip.evaluation import clip_scores, cosines
 from image.pipeline import Glimpse, Pipeline
 from shared.codec import Codec
 from shared.drawing import ClassTarget, Wrap
@@ -67,11 +67,13 @@ class Choice:
         return cls(encoder, encoder.captions(asked)[0], request.candidates)
 
     def best(self, images: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-        """Levels (n candidates, C, H, W) -> the rows of the best of each picture (n,), the first of
-        equals, and the CLIP scores of all (n, candidates)."""
-        scores = clip_scores(self.encoder.pictures(images, levels), self.point)
-        scores = scores.unflatten(0, (-1, self.candidates))
-        return torch.arange(len(scores)) * self.candidates + scores.argmax(1), scores
+        """Levels (n candidates, C, H, W) -> the rows of those of the largest cosine of each picture
+        (n,), the first of equals, and the CLIP scores of all (n, candidates). Scores alone would
+        not do: they are 0 wherever cosines are negative."""
+        points, shape = self.encoder.pictures(images, levels), (-1, self.candidates)
+        best = cosines(points, self.point).unflatten(0, shape).argmax(1)
+        scores = clip_scores(points, self.point).unflatten(0, shape)
+        return torch.arange(len(best)) * self.candidates + best, scores
 
     def guide(self, codec: Codec, scale: float) -> Wrap | None:
         """What adds guidance by the logit of the prompt, seen in x0_hat; None at scale 0.

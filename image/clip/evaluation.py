@@ -19,7 +19,12 @@ from image.data import Pictures
 
 def clip_scores(pictures: Tensor, captions: Tensor) -> Tensor:
     """Points of unit length (..., D) of pictures and their captions -> scores (...), 0 to 100."""
-    return 100 * (pictures * captions).sum(-1).clamp(min=0)
+    return 100 * cosines(pictures, captions).clamp(min=0)
+
+
+def cosines(pictures: Tensor, captions: Tensor) -> Tensor:
+    """The same points -> their cosines (...), in which all pairs have an order."""
+    return (pictures * captions).sum(-1)
 
 
 def prompted(
@@ -74,12 +79,12 @@ def pairs(encoder: Encoder, held_out: Pictures, rows: Tensor) -> dict[str, Any]:
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     numbers = torch.tensor([places[text] for text in texts])
     right, own = numbers[:, None] == numbers[None], torch.arange(len(texts))
-    cosines = pictures @ captions.T
+    table = pictures @ captions.T
     return {
         "images": len(texts),
         "score": float(clip_scores(pictures, captions).double().mean()),
-        **_named("image_to_text", retrieval(cosines, own, right)),
-        **_named("text_to_image", retrieval(cosines.T, own, right)),
+        **_named("image_to_text", retrieval(table, own, right)),
+        **_named("text_to_image", retrieval(table.T, own, right)),
         "logit_scale": encoder.scale,
         "clip": {"network": encoder.name, **encoder.facts},
     }

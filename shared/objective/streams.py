@@ -22,6 +22,7 @@ LENGTH = -13  # of a sample, where its length is drawn before it
 CLEAN = -14  # which of two modalities a sample sees clean
 CROP = -15  # where of a larger sample the one that is seen lies
 MASK = -16  # what is hidden of a sample
+DECODE = -17  # of a codec that draws its data
 
 
 def sample_keys(seed: int, indices: Tensor) -> Tensor:

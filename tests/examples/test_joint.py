@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from examples.joint.__main__ import main
 from examples.joint.choice import Best, ChosenRequest
 from examples.joint.config import DataConfig, JointConfig
 from examples.joint.data import Captioned, read_pairs, to_pairs
-from examples.joint.evaluation import agreement
+from examples.joint.evaluation import JointEvaluation, agreement, evaluate
 from examples.joint.learner import Balance, JointLearner, pair_losses
 from examples.joint.modes import clean_condition
 from examples.joint.net import JointNet
@@ -645,6 +646,8 @@ def test_command_trains_goes_on_samples_and_measures(tmp_path: Path):
         found = {path.name for path in out.iterdir()}
         assert written <= found
         assert ("samples.txt" in found) == ("samples.txt" in written)
+        settings = json.loads((out / "samples.json").read_text())["settings"]
+        assert settings["picture"] == (str(picture) if "--picture" in words else None)
     for words, name in (((), "evaluation.json"), (("--shuffle",), "evaluation_shuffled.json")):
         code, out, err = command("evaluate", run, *few, *words)
         assert code == 0, err
@@ -663,6 +666,7 @@ def test_command_trains_goes_on_samples_and_measures(tmp_path: Path):
         (("--picture", "nowhere.png"), 3, "is missing"),
         (("--only", "sounds"), 2, "expected images or texts"),
         (("--vary",), 2, "vary: of what"),
+        (("--prompt", "there is a red star .", "--strength", "0.4"), 2, "strength = 0.4: of --v"),
         (("--guidance", "2"), 2, "pairs are drawn from nothing"),
         (("--only", "images", "--guidance", "2"), 2, "towards what"),
         (("--picture", "p.png", "--vary", "--strength", "1.5"), 2, "expected a number in (0, 1]"),
@@ -697,12 +701,53 @@ def test_what_is_no_run_is_refused(tmp_path: Path):
 
 
 def test_scenes_are_what_is_measured(run: Path):
-    from examples.joint.evaluation import JointEvaluation, evaluate
-
     pipe = JointPipeline.from_pretrained(run)
     files = Captioned(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), ["a star ."], None)
     with pytest.raises(ConfigError, match="scene world only"):
         evaluate(pipe, files, JointEvaluation())
+
+
+def test_held_out_sentences_that_do_not_fit_are_told(run: Path):
+    pipe = JointPipeline.from_pretrained(run)
+    scenes = read_pairs(pipe.config.data, held_out=True)
+    strange = replace(scenes, sentences=["a zebra ."] * len(scenes.sentences))
+    with pytest.raises(DataError, match=r"data.held_out = .*: none of 60 sentences .*'a zebra .'"):
+        evaluate(pipe, strange, JointEvaluation(n=2))
+    fits = next(text for text in scenes.sentences if pipe.fits(text))
+    one = replace(strange, sentences=[fits, *strange.sentences[1:]])
+    with pytest.raises(DataError, match="shuffle: 1 held-out sentence fits"):
+        evaluate(pipe, one, JointEvaluation(n=2, shuffle=True))
+    with pytest.raises(ConfigError, match="n = 1, shuffle: "):
+        JointEvaluation(n=1, shuffle=True)
+
+
+def test_shuffled_samples_are_held_against_other_conditions(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A model that draws what is true of its condition: it agrees with that, not with another."""
+    scenes = read_pairs(JointPipeline.from_pretrained(run).config.data, held_out=True)
+    own = dict(zip(scenes.sentences, scenes.images, strict=True))
+
+    def images(self, seeds: Sequence[int], how: Sampling, texts: Sequence[str] | None = None):
+        return torch.stack([own[text] for text in texts or scenes.sentences[: len(seeds)]])
+
+    def texts(self, seeds: Sequence[int], how: Sampling, images: Tensor | None = None):
+        if images is None:
+            return scenes.sentences[: len(seeds)]
+        return [next(t for t, known in own.items() if torch.equal(known, one)) for one in images]
+
+    def pairs(self, seeds: Sequence[int], how: Sampling):
+        return scenes.images[: len(seeds)], scenes.sentences[: len(seeds)]
+
+    for name, true in (("images", images), ("texts", texts), ("pairs", pairs)):
+        monkeypatch.setattr(JointPipeline, name, true)
+    straight, shuffled = (
+        json.loads(command("evaluate", run, "-n", "20", "--json", *more)[1])
+        for more in ((), ("--shuffle",))
+    )
+    for mode in ("text_to_image", "image_to_text", "joint"):
+        assert straight[mode]["agree"] == 1.0
+        assert shuffled[mode]["agree"] < 0.5
 
 
 # ---- the best of several candidates by a dual encoder
@@ -756,7 +801,7 @@ def test_kept_pair_is_the_best_of_its_candidates_by_the_encoders_own_score(run: 
         )  # fmt: skip
         for found, (images, texts) in zip(kept, drawn, strict=True):
             cosines = (encoder.pictures(images, 256) * encoder.captions(texts)).sum(1)
-            first = int((100 * cosines.clamp(min=0)).argmax())
+            first = int(cosines.argmax())
             assert found.texts[i] == texts[first]
             assert (found.images[i].int() - images[first].int()).abs().max() <= 1
             assert found.report is not None
@@ -767,6 +812,15 @@ def test_kept_pair_is_the_best_of_its_candidates_by_the_encoders_own_score(run: 
             assert found.report["scores"][i] == max(found.report["candidates"][i])
             chosen.append(first)
     assert len(set(chosen)) > 1  # not always the first
+
+
+def test_pieces_of_words_need_not_be_known_to_the_encoder(run: Path, clip: Path):
+    """Whatever data.tokenizer says: a run in latents has the tokenizer of its autoencoder."""
+    pipe, asked = JointPipeline.from_pretrained(run), ChosenRequest(n=1, clip=str(clip))
+    strange = ["quartz judge vow", "fjords nymph"] * 9
+    Best.of(replace(pipe, tokenizer=train_tokenizer(strange, "unigram", 26)), asked)
+    with pytest.raises(ConfigError, match="the model does not know 'fjords'"):
+        Best.of(replace(pipe, tokenizer=train_tokenizer(strange[1:2], "word", 30)), asked)
 
 
 def test_one_candidate_is_what_is_drawn_without_an_encoder(run: Path, clip: Path):

@@ -122,6 +122,14 @@ def test_latents_have_no_temperature(run: Path):
         pipe.texts([0], Sampling(solver="ancestral", steps=2, temperature=0.5))
 
 
+def test_latents_of_pairs_and_sentences_are_not_clamped(run: Path):
+    pipe, how = JointPipeline.from_pretrained(run), Sampling(steps=2, clamp=True)
+    for refused in (pipe.pairs, pipe.texts):
+        with pytest.raises(ConfigError, match="clamp: of words and pixels; this run has latents"):
+            refused([0], how)
+    assert pipe.images([0], how).shape == (1, 3, 32, 32)
+
+
 def test_runs_of_another_kind_are_refused(autoencoders: tuple[Path, Path], tmp_path: Path):
     pictures, sentences = autoencoders
     for i, (config, message) in enumerate(
@@ -133,6 +141,14 @@ def test_runs_of_another_kind_are_refused(autoencoders: tuple[Path, Path], tmp_p
     ):
         with pytest.raises(ConfigError, match=message):
             PANEL.prepare(config, tmp_path / f"run{i}")
+
+
+def test_more_words_than_rows_can_hold_are_refused(
+    autoencoders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("examples.joint.latents.MOST_WORDS", 10)
+    with pytest.raises(ConfigError, match=r"its tokenizer has \d+ ids, expected at most 10; train"):
+        PANEL.prepare(in_latents(None, autoencoders[1]), tmp_path)
 
 
 @pytest.mark.parametrize("told", ["embedding=8", "data.tokenizer=unigram", "data.vocabulary=99"])

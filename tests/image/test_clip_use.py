@@ -229,6 +229,14 @@ def test_the_best_candidate_of_each_picture_is_kept():
     ]
 
 
+def test_the_best_of_candidates_that_all_point_away_is_the_nearest():
+    choice = Choice(Named({}), torch.tensor([1.0, 0.0]), candidates=3)
+    rows = [[-1.0, 0.0], [-0.6, 0.8], [-0.8, 0.6], [-0.6, 0.8], [-1.0, 0.0], [0.0, 1.0]]
+    kept, scores = choice.best(vectors(*rows), 1001)
+    assert kept.tolist() == [1, 5]
+    assert_close(scores, torch.zeros(2, 3), atol=0.01, rtol=0)
+
+
 def test_a_prompt_is_drawn_in_candidates_and_the_best_are_written(make_run, tmp_path: Path):
     run, clip = make_run(*SCENES, "train.lr=0.03", "train.steps=8"), make_run(*CLIP)
     request = SampleRequest(n=2, steps=2, seed=3, prompt=STAR, clip=str(clip), candidates=3)

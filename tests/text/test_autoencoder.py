@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from shared.errors import CheckpointError, ConfigError
+from shared import noise
+from shared.errors import CheckpointError, ConfigError, DataError
 from shared.gaussian import Gaussian, kl
 from shared.learner import DiffusionLearner
 from shared.requests import EvaluateRequest
 from shared.runs import load_learner
 from shared.schedule import variance_preserving
 from shared.tokenizer import BOS, EOS, PAD
+from tests.largest import Largest
 from tests.text.conftest import text_config
 from text.autoencoder.codec import MEASURED, Measured, SentenceCodec, load_codec, read_measured
-from text.autoencoder.health import Health, examine, information
+from text.autoencoder.health import ROOM, Health, examine, information
 from text.autoencoder.install import check_health
 from text.autoencoder.learner import AutoencoderLearner, kl_terms, rise
 from text.autoencoder.network import SentenceNetwork
@@ -155,6 +157,22 @@ def collapsed_network() -> SentenceNetwork:
     return made
 
 
+def test_information_takes_little_memory_at_once_and_is_its_formula():
+    mean, log_variance = torch.randn(2, 300, 64, generator=torch.Generator().manual_seed(0)) / 9
+    with Largest() as largest:
+        found = information(mean, log_variance, mean + 0.1)
+    assert largest.numel <= ROOM < 256 * mean.numel()
+    q = torch.distributions.Normal(mean.double(), (log_variance.double() / 2).exp())
+    log_q = torch.stack([q.log_prob(z).sum(1) for z in mean.double() + 0.1])
+    expected = (log_q.diagonal() - log_q.logsumexp(1)).mean() + math.log(300)
+    assert found == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_one_sentence_has_no_health(network: SentenceNetwork):
+    with pytest.raises(DataError, match=r"1 sentence: .* measured on two or more; give more"):
+        examine(network, torch.tensor([[4, 5, EOS, PAD, PAD]]))
+
+
 def test_collapse_is_seen_and_named_with_its_nats():
     ids = torch.randint(4, SIZE, (60, LENGTH), generator=torch.Generator().manual_seed(0))
     health = examine(collapsed_network(), ids)
@@ -264,6 +282,17 @@ def test_words_may_be_drawn_given_the_latent(writer: Path, points: Path, make_ru
     drawn = drawing.words(x0, range(20)).tolist()
     assert len(set(map(tuple, drawn))) > 1
     assert drawing.words(x0[:1], [7]).tolist()[0] == drawn[7]
+
+
+def test_words_are_drawn_apart_from_the_noise_that_latents_begin_with(network: SentenceNetwork):
+    """Of one z, the first token rises with its uniform, and the radius of a pair of normals falls
+    with its own: they go together when the two uniforms are one number."""
+    seeds, z = range(500), torch.zeros(500, LATENTS, DIM)
+    first = network.write(z, seeds)[:, 0]
+    assert len(first.unique()) > 3
+    start = noise.normal(seeds, 0, (LATENTS * DIM,)).unflatten(1, (2, -1))
+    radius = start.square().sum(1)[:, 0]
+    assert abs(float(torch.stack([first.float(), radius]).corrcoef()[0, 1])) < 5 / 500**0.5
 
 
 def test_several_latent_vectors_are_a_choice(make_run):

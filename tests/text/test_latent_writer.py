@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,16 @@ def test_those_with_most_words_come_first(pipe: Pipeline, monkeypatch: pytest.Mo
     said = writer.told(texts[0])
     assert [said[f"says {word}"] for word in ("a", "red", "star")] == [1, 1, 0]
     assert said["all"] == 0
+
+
+def test_words_with_signs_are_found(pipe: Pipeline):
+    writer = replace(made(pipe, "star"), message="u.s. don't n't")
+    for text, found in (
+        ("i don't, star", {"says don't": 1, "says n't": 0, "says u.s.": 0}),
+        ("do n't stop", {"says don't": 0, "says n't": 1, "says u.s.": 0}),
+        ("t don ' the u.s .", {"says don't": 0, "says n't": 0, "says u.s.": 1}),
+    ):
+        assert writer.told(text) == {**found, "all": 0}
 
 
 def test_the_surest_are_those_of_the_operators_scores(pipe: Pipeline):

@@ -1,6 +1,7 @@
 """Operators: what they learn, what is asked by them, and what is drawn, moved and joined."""
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from shared.seeds import candidate_seeds
 from shared.tokenizer import PAD
 from tests.text.conftest import OPERATOR, POINTS, text_config
 from text.config import OperatorConfig
+from text.operators import data
 from text.operators.attributes import UNSAID, attribute
 from text.operators.choice import best_of, scores
 from text.operators.control import _edited, load_operator, shares, steering
@@ -180,9 +182,10 @@ class Fixed(Operator):
         ("a!=v1", 0.5, 1.0),
         ("2.5*a=v0", 0.2, 2.5),
         ("a=v0|v2", 0.2 + 0.3, 1.0),
-        ("a!=v0|v1", 1.0, 1.0),  # not v0, or not v1
+        ("a!=v0|v1", 0.3, 1.0),  # neither of the two
         ("a=v0|b=v1", 1 - 0.8 * 0.1, 1.0),
-        ("a=v0|b!=v1|v0", 1.0 - 0.8 * 0.0, 1.0),
+        ("b=v0|a!=v1|v0", 1 - 0.9 * 0.7, 1.0),
+        ("a=v0|a!=v1", 0.2 + 0.3, 1.0),
     ],
 )
 def test_a_demand_is_the_probability_of_what_it_says(written, probability, weight):
@@ -196,9 +199,25 @@ def test_a_demand_is_the_probability_of_what_it_says(written, probability, weigh
 
 def test_demands_hold_for_values_as_they_say():
     rows = [{"a": "v0", "b": "v1"}, {"a": "v2", "b": "v1"}, {}]
-    demands = [parse_demand(word) for word in ("a=v0", "b!=v0")]
+    demands = [parse_demand(word) for word in ("a=v0", "b!=v0", "a!=v0|v1")]
     found = shares(demands, rows)
-    assert found == pytest.approx({"a=v0": 1 / 3, "b!=v0": 2 / 3, "all": 1 / 3})
+    assert found == pytest.approx({"a=v0": 1 / 3, "b!=v0": 2 / 3, "a!=v0|v1": 1 / 3, "all": 0})
+    assert shares(demands[:2], rows)["all"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("a!=v0|a!=v1", "asks for nothing, every value of a"),
+        ("a=v0|v1|v2", "asks for nothing, every value of a"),
+        ("a=v0|b=v0|v1", "asks for nothing, every value of b"),
+        ("a!=v0|v1|v2", "allows none of them"),
+        ("a=v0|b!=v1|v0", "b is one of v0, v1, and this allows none of them"),
+    ],
+)
+def test_a_demand_that_everything_or_nothing_satisfies_is_refused(word: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        parse_demand(word).allowed({"a": ["v0", "v1", "v2"], "b": ["v0", "v1"]})
 
 
 @pytest.mark.parametrize("word", ["tone", "=formal", "tone=", "0*tone=formal", ""])
@@ -243,6 +262,28 @@ def test_labels_of_a_file_are_read_and_checked(tmp_path: Path, make_run, points:
         read_labelled(wrong.data)
     with pytest.raises(ConfigError, match=r"1 different labels in 57 sentences"):
         make_run(*OPERATOR, f"codec.run={points}", name, "data.label_column=text")
+
+
+def test_labels_are_counted_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    compared = 0
+
+    class Label(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, str(other))
+
+    labels = [Label(k % 50) for k in range(1000)]
+    monkeypatch.setattr(data, "read_labelled", lambda config: (["a star ."] * 1000, labels))
+    config = text_config(*OPERATOR, "codec.run=x", "data.label_column=stars")
+    data.write_classes(config.data, tmp_path)
+    assert compared < 10_000  # 50,000 if each label were counted by itself
+    written = json.loads((tmp_path / data.LABELS).read_text())
+    assert written == {"column": "stars", "counts": {str(k): 20 for k in range(50)}}
+    assert read_classes(tmp_path) == sorted(map(str, range(50)))
 
 
 def test_an_operator_is_measured_at_every_level(writer: Path):
@@ -384,6 +425,10 @@ def test_operators_that_do_not_fit_are_refused(writer: Path, make_run, tmp_path:
         ({"mbr": 3}, "mbr: not with operators"),
         ({"prompt": "red"}, "prompt: not with operators, edits and paths"),
         ({"evaluate": Path("targets.jsonl")}, "evaluate: not with operators"),
+        ({"control_scale": 3.0}, r"control_scale = 3.0: .* operators have weights .* 2\*NAME"),
+        ({"guidance": 2.0}, "guidance, clamp: of models of words"),
+        ({"guidance": 2.0, "mode": "flow"}, "guidance, clamp: of models of words"),
+        ({"clamp": True}, "guidance, clamp: of models of words"),
         ({"strength": 0.2}, "strength: of --edit in --mode exact"),
         ({"interpolate": ("a", "b")}, "without operator and edit"),
         ({"stay": 1.0}, "stay: of --edit in --mode flow"),

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shared.errors import DataError
 from text.autoencoder.learner import kl_terms
 from text.autoencoder.network import SentenceNetwork
 
 MOST = 1024  # sentences
 ROWS = 256  # that a network takes at once
+ROOM = 2**22  # numbers that information takes at once: 32 MiB
 ACTIVE = 0.01  # variance of an active unit's mean
 LEAST_NATS = 0.5  # of KL, information and gain
 
@@ -65,10 +67,13 @@ def posteriors(network: SentenceNetwork, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def examine(network: SentenceNetwork, ids: Tensor, seed: int = 0) -> Health:
-    """The health of a network on sentences ids (N, L), the first MOST of them. ValueError for
+    """The health of a network on sentences ids (N, L), the first MOST of them. DataError for
     fewer than two."""
     if len(ids) < 2:
-        raise ValueError(f"{len(ids)} sentences: health needs two or more")
+        raise DataError(
+            f"{len(ids)} sentence: whether latents tell one from another is measured on two or "
+            "more; give more sentences that fit data.length"
+        )
     ids = ids[:MOST]
     mean, log_variance = posteriors(network, ids)
     eps = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean)
@@ -93,7 +98,8 @@ def information(mean: Tensor, log_variance: Tensor, z: Tensor) -> float:
     """I(x; z) in nats from one draw z (N, D) of each posterior N(mean, e^log_variance), (N, D)."""
     mean, log_variance, z = mean.double(), log_variance.double(), z.double()
     rows: list[Tensor] = []
-    for part in z.split(ROWS):  # log q(z_i | x_j) up to a constant that cancels
+    # log q(z_i | x_j) up to a constant that cancels
+    for part in z.split(max(1, ROOM // mean.numel())):
         apart = (part[:, None] - mean).square() * (-log_variance).exp()
         rows.append(-(apart + log_variance).sum(-1) / 2)
     log_q = torch.cat(rows)

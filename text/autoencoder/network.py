@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from shared.config import NetConfig
 from shared.nets.attention import Attention
 from shared.nets.condition import layer_norm
+from shared.objective.streams import DECODE
 from shared.tokenizer import BOS, PAD
 from text.config import AutoencoderConfig
 from text.generation import Choose, gpt2, likeliest, sampled, write_rows
@@ -97,7 +98,7 @@ class SentenceNetwork(nn.Module):
         seeds, one a row, draws. ValueError unless temperature is above 0."""
         choose: Choose = likeliest
         if seeds is not None:
-            choose = sampled(seeds, self.length, temperature, z.device)
+            choose = sampled(seeds, self.length, temperature, z.device, DECODE)
         cache = None
 
         def advance(last: Tensor | None) -> Tensor:

@@ -257,6 +257,16 @@ def _check(request: ControlRequest) -> None:
             raise ConfigError(f"{name}: not with operators, edits and paths; leave it out")
     if request.mbr != 1:
         raise ConfigError("mbr: not with operators; candidates are what they choose among")
+    if request.control_scale != ControlRequest.control_scale:
+        raise ConfigError(
+            f"control_scale = {request.control_scale}: of controls in words; operators have "
+            "weights of their own, such as 2*NAME=VALUE"
+        )
+    if request.guided or request.clamp:
+        raise ConfigError(
+            "guidance, clamp: of models of words that write from a source; how strongly operators "
+            "pull is their weight, such as 2*NAME=VALUE"
+        )
     if request.interpolate is not None and (request.operator or request.edit is not None):
         raise ConfigError("interpolate: between two sentences, without operator and edit")
     if request.interpolate is None and not request.operator:

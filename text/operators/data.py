@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def write_classes(config: DataConfig, run: Path) -> None:
     """Write labels.json: the column, its classes, how often each is there. ConfigError for fewer
     than two classes, or so many that they are no classes."""
     _, labels = read_labelled(config)
-    counts = {label: labels.count(label) for label in sorted(set(labels))}
+    counts = dict(sorted(Counter(labels).items()))
     if not 2 <= len(counts) <= MOST:
         raise ConfigError(
             f"data.label_column = {config.label_column!r}: {len(counts):,} different labels in "

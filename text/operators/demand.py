@@ -3,6 +3,7 @@
     tone=formal            this
     tone!=formal           anything else
     tone=formal|cheerful   one of these; "tone=formal|audience=child" one of the two or both
+    tone!=formal|cheerful  neither of these
     2*tone=formal          with weight 2
 
 All demands hold together: their energies, minus log-probabilities, are added with their weights.
@@ -11,7 +12,7 @@ All demands hold together: their energies, minus log-probabilities, are added wi
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -24,11 +25,15 @@ from text.operators.learner import Operator
 
 @dataclass(frozen=True)
 class Atom:
-    """An operator's name and a value that must be, or must not be."""
+    """An operator's name and values, one of which must be, or none of which may be."""
 
     name: str
-    value: str
+    values: tuple[str, ...]
     holds: bool = True
+
+    def satisfied(self, value: str | None) -> bool:
+        """By a value of the operator."""
+        return (value in self.values) == self.holds
 
 
 @dataclass(frozen=True)
@@ -41,24 +46,40 @@ class Demand:
 
     def allowed(self, classes: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
         """The classes that satisfy it, for each operator by name. ConfigError for a value that an
-        operator has not."""
+        operator has not, and for what all classes of one satisfy, or none."""
         found: dict[str, set[int]] = {}
         for atom in self.atoms:
             known = classes[atom.name]
-            if atom.value not in known:
-                near = difflib.get_close_matches(atom.value, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+            for value in atom.values:
+                self._check_value(atom.name, value, known)
+            chosen = {i for i, value in enumerate(known) if atom.satisfied(value)}
+            if not chosen:
                 raise ConfigError(
-                    f"operator {self.written!r}: {atom.name} has no value {atom.value!r}, expected "
-                    f"one of {', '.join(known)}{hint}"
+                    f"operator {self.written!r}: {atom.name} is one of {', '.join(known)}, and "
+                    "this allows none of them"
                 )
-            chosen = {i for i, value in enumerate(known) if (value == atom.value) == atom.holds}
             found.setdefault(atom.name, set()).update(chosen)
+        for name, chosen in found.items():
+            if len(chosen) == len(classes[name]):
+                raise ConfigError(
+                    f"operator {self.written!r}: asks for nothing, every value of {name} satisfies "
+                    "it; for what must hold together give --operator twice"
+                )
         return {name: sorted(chosen) for name, chosen in found.items()}
 
     def satisfied(self, values: Mapping[str, str]) -> bool:
         """Whether the values (by operator) of a sentence satisfy it."""
-        return any((values.get(atom.name) == atom.value) == atom.holds for atom in self.atoms)
+        return any(atom.satisfied(values.get(atom.name)) for atom in self.atoms)
+
+    def _check_value(self, name: str, value: str, known: Sequence[str]) -> None:
+        if value in known:
+            return
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"operator {self.written!r}: {name} has no value {value!r}, expected one of "
+            f"{', '.join(known)}{hint}"
+        )
 
 
 def parse_demand(word: str) -> Demand:
@@ -73,10 +94,11 @@ def parse_demand(word: str) -> Demand:
                 f"operator {word!r}: expected NAME=VALUE, NAME!=VALUE, NAME=VALUE|VALUE or "
                 "2*NAME=VALUE"
             )
-        name, holds = (said[1].strip(), said[2] == "=") if said[1] else (atoms[-1].name, True)
-        if not said[1]:
-            holds = atoms[-1].holds
-        atoms.append(Atom(name, said[3].strip(), holds))
+        value = said[3].strip()
+        if said[1]:
+            atoms.append(Atom(said[1].strip(), (value,), said[2] == "="))
+        else:
+            atoms[-1] = replace(atoms[-1], values=(*atoms[-1].values, value))
     if not weight > 0 or not atoms:
         raise ConfigError(f"operator {word!r}: expected a demand, and a weight above 0")
     return Demand(word, tuple(atoms), weight)

@@ -108,9 +108,9 @@ class LatentWriter:
         return {"operators": [one.written for one in self.ask.demands], "edits": self.edits}
 
     def _said(self, text: str) -> dict[str, float]:
-        """Whether each word is there, 1 or 0."""
-        there = signs_apart(text).split()
-        return {word: float(word in there) for word in self.words}
+        """Whether each word is there, 1 or 0; of both, signs are words."""
+        there = f" {signs_apart(text)} "
+        return {word: float(f" {signs_apart(word)} " in there) for word in self.words}
 
 
 def latent_writer(pipeline: Pipeline, request: WriteRequest, wanted: Wanted) -> LatentWriter:
