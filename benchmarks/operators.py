@@ -73,25 +73,26 @@ def run(
         stay: Of edits in mode flow.
         strength: Of edits in mode exact.
         batch: Sentences drawn at a time.
-        candidates: Drawn for each sentence, of which operators keep the best; but of edits in mode
-            flow, which draw nothing.
+        candidates: Drawn for each sentence, of which operators keep the best; of edits in mode
+            flow, stops on their way.
         json_file: Write everything here.
     """
     pipeline = Pipeline.from_pretrained(run)
     data = pipeline.config.data
-    asked = targets(count, data.length, data.split_by)
+    asked = targets(max(count, edits), data.length, data.split_by)
     base = {"solver": solver, "steps": steps, "batch": batch}
     several = {"candidates": candidates}
     free = pipeline.write(range(count), SampleRequest(**base)).texts
     rows: list[dict[str, Any]] = []
     for mode in modes:
         for kind, names in KINDS.items():
-            demands = _demands(asked, names, weight)
+            demands = _demands(asked[:count], names, weight)
             found = _drawn(pipeline, run, demands, base | several | {"mode": mode})
             chance = _chance(free, demands, names)
             rows.append({"what": kind, "mode": mode, "chance": chance} | found)
-        more = {"stay": stay} if mode == "flow" else {"strength": strength, **several}
-        rows.append(_edited(pipeline, run, asked[:edits], weight, base | {"mode": mode} | more))
+        how = base | several | {"mode": mode}
+        how |= {"stay": stay} if mode == "flow" else {"strength": strength}
+        rows.append(_edited(pipeline, run, asked[:edits], weight, how))
     table = Table(
         "Operators in the scene world",
         f"{count} held-out demands of each kind, {solver} with {steps} steps, weight {weight:g}, "

@@ -92,8 +92,8 @@ def run(
         stays: Of edits in mode flow, with each weight.
         strengths: Of edits in mode exact, with each weight.
         batch: Sentences drawn at a time.
-        candidates: Drawn for each sentence, of which operators keep the best; but of edits in mode
-            flow, which draw nothing.
+        candidates: Drawn for each sentence, of which operators keep the best; of edits in mode
+            flow, stops on their way.
         references: A table with columns text, label, human_transfer, latentops_output.
         seed: Of the sentences that are edited, and of those shown.
         seconds: Of telling the time of a batch beside that of one autoregressive pass.
@@ -116,8 +116,7 @@ def run(
     for mode, weight in itertools.product(modes, weights):
         name, values = limits[mode]
         for value in values:
-            how = base | {"mode": mode, name: value}
-            how |= {"candidates": candidates} if mode == "exact" else {}
+            how = base | {"mode": mode, "candidates": candidates, name: value}
             rows.append(_edited(pipeline, run, judges, chosen, weight, how))
     pace = _pace(pipeline, run, judges, ControlRequest(n=batch, operator=ONE, **base), seconds)
     table = Table(

@@ -146,7 +146,7 @@ class ControlRequest(Request):
         candidates: Draw up to this many for each sample until one satisfies all that is asked for,
             as what guides it reads it (never its judge), and keep the best. With operators: draw as
             many, and keep the one in whose words they find most surely what is asked for, and that
-            the decoder wrote most surely.
+            the decoder wrote most surely; of an edit in mode flow, stops on its way.
         targets: A file of targets, one JSON object of controls a line, in place of NAME=VALUE; or
             one of Diffusion-LM's, as text or gzip.
         evaluate: The same, and measure more: targets that cannot be satisfied count as missed, and
@@ -396,4 +396,5 @@ class PairRequest:
 
     def narrowed(self) -> dict[str, str]:
         """`only` by name."""
-        return dict(word.partition("=")[::2] for word in self.only)
+        parts = (word.partition("=") for word in self.only)
+        return {name: value for name, _, value in parts}

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -352,8 +353,8 @@ def test_what_is_kept_is_what_one_of_the_candidates_seeds_writes(writer: Path, t
         assert kept[f"sentence {i}"] in alone
     edited = ask(writer, tmp_path, name, edit="look at a star .", n=3, candidates=2)
     assert edited["sentences"] == 3
-    with pytest.raises(ConfigError, match="draws nothing"):
-        ask(writer, tmp_path, name, edit="look at a star .", mode="flow", candidates=2)
+    with pytest.raises(ConfigError, match="no more than its 6 steps"):
+        ask(writer, tmp_path, name, edit="look at a star .", mode="flow", candidates=7)
     with pytest.raises(ConfigError, match="operators choose among them"):
         ControlRequest(candidates=2, edit="look at a star .")
 
@@ -374,6 +375,30 @@ def test_candidates_of_an_edit_are_noised_further_and_further(writer: Path):
     for k, strength in enumerate((0.2, 0.4, 0.6)):
         assert_close(found[k], alone(k, strength), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found[0], alone(0, 0.6), atol=1e-2)
+
+
+@pytest.mark.parametrize("solver", ["ode", "ddim"])
+def test_candidates_of_an_edit_by_the_flow_are_stops_on_its_way(writer: Path, solver: str):
+    """Of a quadratic along a: a.z - y has shrunk by e^(-s |a|^2 / std^2) after s of LENGTH."""
+    x0 = torch.randn(4, 1, 3, generator=torch.Generator().manual_seed(2))
+    how, pull = Sampling(solver=solver, steps=400), Pull([SECOND], [0.5])
+    found = flow(x0, how, pull, stops=4).unflatten(0, (4, 4)).flatten(2)
+    assert_close(found[:, 3], flow(x0, how, pull).flatten(1), atol=1e-3, rtol=0)
+    a, rest = SECOND.a[0], x0.flatten(1) @ SECOND.a[0] - SECOND.y
+    gone = (found @ a - SECOND.y) / rest[:, None]
+    assert bool((gone.diff(dim=1) < 0).all())
+    if solver == "ode":  # equal parts of the way
+        s = LENGTH * torch.tensor([0.25, 0.5, 0.75, 1.0])
+        assert_close(gone, torch.exp(-s * 0.5 * (a @ a) / 2.5**2).expand(4, 4), atol=1e-3, rtol=0)
+    words = ("audience=child",)
+    request = ControlRequest(
+        mode="flow", solver=solver, steps=6, operator=words, edit="look at a star .", candidates=3
+    )
+    ask = steering(Pipeline.from_pretrained(writer), writer, words, "flow")
+    start = ask.encoded(["look at a star .", "see a red moon ."], "edit")
+    stops = _edited(ask, start.repeat_interleave(3, dim=0), range(6), request)
+    alone = _edited(ask, start, range(2), replace(request, candidates=1))
+    assert_close(stops[2::3], alone, atol=1e-3, rtol=1e-3)
 
 
 def test_sentences_are_edited_and_joined(writer: Path, tmp_path: Path):

@@ -235,11 +235,11 @@ def _drawn(ask: Steering, seeds: Sequence[int], request: ControlRequest) -> Tens
 
 
 def _edited(ask: Steering, x0: Tensor, seeds: Sequence[int], request: ControlRequest) -> Tensor:
-    """Candidate k of n is noised to (k + 1) / n of the strength: what decides among them can keep
-    one that little noise was enough for."""
-    if request.mode == "flow":
-        return flow(x0, request, ask.pull(), request.stay)
+    """Candidate k of n is noised to (k + 1) / n of the strength, or has gone as much of the flow's
+    way: what decides among them can keep one that little was enough for."""
     found, several = torch.empty_like(x0), request.candidates
+    if request.mode == "flow":
+        return flow(x0[::several], request, ask.pull(), request.stay, several)
     for k in range(several):
         own = slice(k, None, several)
         start = Start(x0[own], request.strength * (k + 1) / several)
@@ -271,8 +271,6 @@ def _check(request: ControlRequest) -> None:
         raise ConfigError("interpolate: between two sentences, without operator and edit")
     if request.interpolate is None and not request.operator:
         raise ConfigError("operator: say what is asked for, such as --operator tone=formal")
-    if request.candidates > 1 and request.edit is not None and request.mode == "flow":
-        raise ConfigError("candidates: an edit in --mode flow draws nothing; leave it out")
     if request.strength != ControlRequest.strength and (
         request.edit is None or request.mode == "flow"
     ):

@@ -103,7 +103,9 @@ def _stepped(x0: Tensor, how: Sampling, pull: Pull, stops: int) -> Tensor:
     with torch.no_grad():
         run(prepare(Linear(), how.solver, how.steps), guided, x0, hooks=[keep])
     if stops > len(found):
-        raise ConfigError(f"candidates = {stops}: a flow of {len(found)} steps has no more stops")
+        raise ConfigError(
+            f"candidates = {stops}: an edit in --mode flow has no more than its {len(found)} steps"
+        )
     kept = [found[(k + 1) * len(found) // stops - 1] for k in range(stops)]
     return torch.stack(kept, 1).flatten(0, 1)
 
