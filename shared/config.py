@@ -187,6 +187,7 @@ class TrainConfig:
     channels_last: bool = False
     seed: int = 0
     log_every: int = 20
+    tensorboard: bool = False  # RUN/tensorboard, too, for `tensorboard --logdir`
     save_every: int = 500
     keep: int = 2
 

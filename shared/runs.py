@@ -2,6 +2,7 @@
 
 config.yaml      the complete configuration
 log.jsonl        one row per interval: step, loss, lr, speed
+tensorboard/     the same as event files, with train.tensorboard
 checkpoints/     see shared/train/checkpoint.py
 samples/         what `diptych sample` wrote
 grid.json        the grid of `--solver auto`, see shared/solver/fitted.py
@@ -37,6 +38,7 @@ FREE = {
     "train.compile",
     "train.channels_last",
     "train.log_every",
+    "train.tensorboard",
     "train.save_every",
     "train.keep",
 }

@@ -110,7 +110,8 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train to `train.steps`, saving and logging on the way."""
         began = time.monotonic()
-        log = Log(self.folder / "log.jsonl", self.step) if self.main else None
+        events = self.folder / "tensorboard" if self.config.tensorboard else None
+        log = Log(self.folder / "log.jsonl", self.step, events) if self.main else None
         label = self.folder.name
         try:
             with (

@@ -25,24 +25,41 @@ PLAIN_EVERY = 10.0  # seconds between lines when there is no terminal
 
 
 class Log:
-    """`log.jsonl` of a run. Opening it at a step drops what a killed run wrote after that step;
-    `loss` is that of the last row left, nan when there is none."""
+    """`log.jsonl` of a run, and the same as TensorBoard's files with a folder for `events`.
 
-    def __init__(self, path: Path, step: int) -> None:
+    Opening it at a step drops what a killed run wrote after that step; `loss` is that of the last
+    row left, nan when there is none.
+    """
+
+    def __init__(self, path: Path, step: int, events: Path | None = None) -> None:
         kept = [row for row in read_log(path) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.loss: float = kept[-1]["loss"] if kept else math.nan
         self._file = path.open("a", encoding="utf-8")
+        self._events = None if events is None else _open_events(events, step)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row and hand it to the operating system."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        if self._events is not None:
+            for name in row.keys() - {"step"}:
+                self._events.add_scalar(f"train/{name}", row[name], row["step"])
+            self._events.flush()
 
     def close(self) -> None:
         """Sync and close."""
+        if self._events is not None:
+            self._events.close()
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def _open_events(folder: Path, step: int) -> Any:
+    """A SummaryWriter, whose readers drop what an earlier one wrote after this step."""
+    from torch.utils.tensorboard.writer import SummaryWriter  # a second of TensorBoard
+
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

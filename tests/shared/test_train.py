@@ -13,6 +13,7 @@ import deepspeed.runtime.engine
 import pytest
 import torch
 from filelock import FileLock
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from shared import runs
@@ -289,6 +290,20 @@ def test_a_precision_that_is_given_is_not_looked_for(
 ):
     monkeypatch.setattr(runs, "faster_precision", lambda: pytest.fail("nothing to find"))
     runs.begin(toy_config("train.precision=fp32"), tmp_path / "run", ToyPanel())
+
+
+def test_a_run_is_written_for_tensorboard_too_and_goes_on_there(tmp_path: Path):
+    """The same numbers as log.jsonl has; what a run wrote after its last checkpoint is dropped."""
+    words = ("train.log_every=2", "train.tensorboard=true")
+    for steps in (4, 8):
+        config = toy_config(f"train.steps={steps}", *words)
+        train(config, tmp_path / "run", ToyPanel(), quiet=True)
+    seen = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    rows = read_log(tmp_path / "run" / "log.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    for name in ("loss", "lr", "gradient_norm"):
+        told = [(event.step, event.value) for event in seen.Scalars(f"train/{name}")]
+        assert told == [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in rows]
 
 
 @pytest.mark.parametrize(
