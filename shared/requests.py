@@ -389,6 +389,8 @@ class PairRequest:
             raise ConfigError(f"split = {self.split!r}: expected one of {', '.join(SPLITS)}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed = {self.seed}: expected an integer in [0, 2^32)")
+        if len(self.narrowed()) < len(self.only):
+            raise ConfigError(f"only = {', '.join(self.only)}: expected each name once")
         try:
             check_only(self.narrowed())
         except ValueError as error:
@@ -396,5 +398,4 @@ class PairRequest:
 
     def narrowed(self) -> dict[str, str]:
         """`only` by name."""
-        parts = (word.partition("=") for word in self.only)
-        return {name: value for name, _, value in parts}
+        return {name: value for name, _, value in (word.partition("=") for word in self.only)}

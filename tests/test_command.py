@@ -211,6 +211,10 @@ def test_pairs_of_a_part_of_the_world_are_those_of_the_whole_that_fit(tmp_path: 
         (["scene", "x", "--seed", "-1"], "seed = -1"),
         (["scene", "x", "--only", "count=7"], "'7': expected 1, 2, 3"),
         (["scene", "x", "--only", "colour=red"], "count, tone, audience"),
+        (
+            ["scene", "x", "--only", "count=1", "--only", "count=2"],
+            "count=2: expected each name once",
+        ),
     ],
 )
 def test_pairs_that_cannot_be_written_are_refused(words, expected: str, tmp_path, monkeypatch):

@@ -9,9 +9,8 @@ from a start that the data's prior gives, or a datum to edit. beta from 0.1 to 2
 A quadratic energy's mean goes to its minimum, its spread to zero: not the product distribution,
 which noised energies sample (`shared.guidance.energies`).
 
-The same flow under any solver of `shared.solver` is `energy(unit_gaussian, energies, weights)`, of
-energies that do not look at their level, on
-the linear schedule: there s = ln alpha + 5.025.
+The same flow under any solver of `shared.solver` is `energy(unit_gaussian, energies, weights)` on
+the linear schedule, of energies that do not look at their level: there s = ln alpha + 5.025.
 """
 
 import math

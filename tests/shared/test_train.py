@@ -20,7 +20,7 @@ from shared import runs
 from shared.errors import CheckpointError, ConfigError, NonFinite
 from shared.train import checkpoint, engine, loop, precision
 from shared.train.loop import learning_rate, train
-from shared.train.progress import read_log
+from shared.train.progress import Log, read_log
 from tests.ranks import launch
 from tests.toy import ToyConfig, ToyPanel, toy_config
 
@@ -293,7 +293,7 @@ def test_a_precision_that_is_given_is_not_looked_for(
 
 
 def test_a_run_is_written_for_tensorboard_too_and_goes_on_there(tmp_path: Path):
-    """The same numbers as log.jsonl has; what a run wrote after its last checkpoint is dropped."""
+    """The same numbers as log.jsonl has."""
     words = ("train.log_every=2", "train.tensorboard=true")
     for steps in (4, 8):
         config = toy_config(f"train.steps={steps}", *words)
@@ -304,6 +304,18 @@ def test_a_run_is_written_for_tensorboard_too_and_goes_on_there(tmp_path: Path):
     for name in ("loss", "lr", "gradient_norm"):
         told = [(event.step, event.value) for event in seen.Scalars(f"train/{name}")]
         assert told == [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in rows]
+
+
+def test_what_a_killed_run_told_tensorboard_after_its_checkpoint_is_dropped(tmp_path: Path):
+    for step, first, loss in ((0, 2, 1.0), (4, 6, 0.5)):
+        log = Log(tmp_path / "log.jsonl", step, tmp_path / "events")
+        for at in range(first, 9, 2):
+            log.write({"step": at, "loss": loss})
+        log.close()
+    seen = EventAccumulator(str(tmp_path / "events")).Reload()
+    told = [(event.step, event.value) for event in seen.Scalars("train/loss")]
+    assert told == [(2, 1.0), (4, 1.0), (6, 0.5), (8, 0.5)]
+    assert [(row["step"], row["loss"]) for row in read_log(tmp_path / "log.jsonl")] == told
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from shared.guidance.flow import LENGTH, clean_level
 from shared.learner import DiffusionLearner
 from shared.requests import ControlRequest, EvaluateRequest, SampleRequest
 from shared.sampling import Sampling, Start
-from shared.schedule import variance_preserving
+from shared.schedule import Level, variance_preserving
 from shared.seeds import candidate_seeds
 from shared.tokenizer import PAD
 from tests.text.conftest import OPERATOR, POINTS, text_config
@@ -399,6 +399,21 @@ def test_candidates_of_an_edit_by_the_flow_are_stops_on_its_way(writer: Path, so
     stops = _edited(ask, start.repeat_interleave(3, dim=0), range(6), request)
     alone = _edited(ask, start, range(2), replace(request, candidates=1))
     assert_close(stops[2::3], alone, atol=1e-3, rtol=1e-3)
+
+
+def test_stops_of_an_adaptive_flow_share_its_budget():
+    evaluations = 0
+
+    def counted(z: Tensor, level: Level) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return SECOND(z, level)
+
+    how = Sampling(solver="ode", budget=30)
+    with pytest.warns(UserWarning, match="evaluations reach"):
+        found = flow(torch.ones(2, 1, 3), how, Pull([counted], [50.0]), stops=4)
+    assert evaluations <= 30
+    assert found.shape == (8, 1, 3)
 
 
 def test_sentences_are_edited_and_joined(writer: Path, tmp_path: Path):

@@ -83,16 +83,24 @@ def flow(x0: Tensor, how: Sampling, pull: Pull, stay: float = 0.0, stops: int = 
 
 
 def _adaptive(x0: Tensor, how: Sampling, pull: Pull, stops: int) -> Tensor:
-    own, z, found = Ode(), x0, list[Tensor]()
-    for _ in range(stops):
-        z = gradient_flow(
-            z, pull.energies, pull.weights, LENGTH / stops, own.rtol, own.atol, how.budget
-        ).y
-        found.append(z)
+    own, z, left = Ode(), x0, how.budget
+    found: list[Tensor] = []
+    while len(found) < stops:
+        gone = gradient_flow(
+            z, pull.energies, pull.weights, LENGTH / stops, own.rtol, own.atol, left
+        )
+        z, left = gone.y, None if left is None else left - gone.evaluations
+        found += [z] if gone.done else [z] * (stops - len(found))
     return torch.stack(found, 1).flatten(0, 1)
 
 
 def _stepped(x0: Tensor, how: Sampling, pull: Pull, stops: int) -> Tensor:
+    plan = prepare(Linear(), how.solver, how.steps)
+    last = len(plan.steps)
+    if stops > last:
+        raise ConfigError(
+            f"candidates = {stops}: an edit in --mode flow has no more than its {last} steps"
+        )
     guided = energy(unit_gaussian, [_timeless(one) for one in pull.energies], pull.weights)
     found: list[Tensor] = []
 
@@ -101,12 +109,8 @@ def _stepped(x0: Tensor, how: Sampling, pull: Pull, stops: int) -> Tensor:
         return x
 
     with torch.no_grad():
-        run(prepare(Linear(), how.solver, how.steps), guided, x0, hooks=[keep])
-    if stops > len(found):
-        raise ConfigError(
-            f"candidates = {stops}: an edit in --mode flow has no more than its {len(found)} steps"
-        )
-    kept = [found[(k + 1) * len(found) // stops - 1] for k in range(stops)]
+        run(plan, guided, x0, hooks=[keep])
+    kept = [found[(k + 1) * last // stops - 1] for k in range(stops)]
     return torch.stack(kept, 1).flatten(0, 1)
 
 
